@@ -1,0 +1,18 @@
+"""Look inside an LSTM and make it smaller: gate-aware saliency pruning for PyTorch."""
+
+from pruner.checkpoint import Checkpoint, open_checkpoint
+from pruner.errors import Cancelled, PrunerError
+from pruner.lstm_saliency_pruner import LSTMSaliencyPruner
+from pruner.recipe import Recipe
+from pruner.run import Result, run
+
+__all__ = [
+    "Cancelled",
+    "Checkpoint",
+    "LSTMSaliencyPruner",
+    "PrunerError",
+    "Recipe",
+    "Result",
+    "open_checkpoint",
+    "run",
+]

@@ -1,0 +1,273 @@
+"""The command line: `python -m pruner --help`."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pandas as pd
+
+from pruner import examples
+from pruner.checkpoint import Checkpoint, open_checkpoint
+from pruner.errors import PrunerError
+from pruner.export import MANIFEST, check_free, model_file, write_masks
+from pruner.lstm import build
+from pruner.measure import cost, latency_ms
+from pruner.recipe import GRANULARITIES, Recipe
+from pruner.run import choose_masks, run
+from pruner.saliency import CRITERIA, as_table, score
+from pruner.verify import verify
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise PrunerError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0, or 2 after one line on stderr for unusable input."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.command(options)
+        sys.stdout.flush()
+    except PrunerError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output left early, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("python -m pruner", description="Look inside an LSTM and make it smaller.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    inspect = commands.add_parser("inspect", help="list the LSTMs in a checkpoint")
+    inspect.add_argument("checkpoint")
+    inspect.add_argument("--json", action="store_true")
+    inspect.set_defaults(command=_inspect)
+
+    saliency = commands.add_parser("saliency", help="write the saliency of every row as CSV")
+    saliency.add_argument("checkpoint")
+    saliency.add_argument("--criterion", choices=CRITERIA, default="l1")
+    saliency.add_argument("--output", required=True, metavar="rows.csv")
+    saliency.set_defaults(command=_saliency)
+
+    masks = commands.add_parser("masks", help="write the masks of a recipe (uint8, 1 = kept)")
+    masks.add_argument("checkpoint")
+    _add_recipe_options(masks)
+    masks.add_argument("--output", required=True, metavar="masks.safetensors")
+    masks.set_defaults(command=_masks)
+
+    prune = commands.add_parser("prune", help="prune a checkpoint and export it as a folder")
+    prune.add_argument("checkpoint")
+    _add_recipe_options(prune)
+    prune.add_argument("--form", choices=["masked"], default="masked")
+    prune.add_argument("--device", default="cpu", metavar="cpu|cuda")
+    prune.add_argument("--output", required=True, metavar="DIR")
+    prune.set_defaults(command=_prune)
+
+    check = commands.add_parser("verify", help="read an export back and check it")
+    check.add_argument("folder")
+    check.add_argument("--source", metavar="CHECKPOINT", help="compare with the checkpoint it was made from, too")
+    check.set_defaults(command=_verify)
+
+    measure = commands.add_parser("measure", help="parameters, bytes, multiply-accumulates, latency, quality")
+    measure.add_argument("checkpoint", metavar="CHECKPOINT|DIR")
+    measure.add_argument("--json", action="store_true")
+    measure.set_defaults(command=_measure)
+
+    ready = commands.add_parser("examples", help="list the trained examples, or copy one to a file")
+    ready.add_argument("name", nargs="?", help=", ".join(examples.EXAMPLES))
+    ready.add_argument("--output", metavar="FILE")
+    ready.set_defaults(command=_examples)
+    return parser
+
+
+def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    options = parser.add_argument_group("recipe", "a recipe file, or its settings one by one")
+    options.add_argument("--recipe", metavar="FILE", help="a recipe as JSON")
+    options.add_argument("--sparsity", type=float, help="share of each gate's rows to drop, 0 to 1 (default 0.5)")
+    options.add_argument("--granularity", choices=GRANULARITIES)
+    options.add_argument("--criterion", choices=CRITERIA)
+    options.add_argument("--lstm", action="append", metavar="NAME", help="prune this LSTM only (repeatable)")
+    options.add_argument("--layer-sparsity", action="append", metavar="0=0.5", help="for one layer (repeatable)")
+    options.add_argument("--gate-sparsity", action="append", metavar="hf=0.3", help="for one gate (repeatable)")
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    given = {
+        "sparsity": options.sparsity,
+        "granularity": options.granularity,
+        "criterion": options.criterion,
+        "lstms": options.lstm,
+        "layer_sparsity": _pairs("--layer-sparsity", options.layer_sparsity),
+        "gate_sparsity": _pairs("--gate-sparsity", options.gate_sparsity),
+    }
+    given = {setting: value for setting, value in given.items() if value is not None}
+    if options.recipe is None:
+        return Recipe.from_dict(given)
+    if given:
+        raise PrunerError(
+            "expected --recipe alone or the settings one by one, found both; put all settings in the file"
+        )
+    try:
+        return Recipe.from_json(Path(options.recipe).read_bytes())
+    except OSError as error:
+        raise PrunerError(f"expected a recipe file, found {error}; check the path") from error
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, float] | None:
+    if given is None:
+        return None
+    try:
+        return {key: float(value) for key, value in (pair.split("=") for pair in given)}
+    except ValueError as error:
+        raise PrunerError(f"expected {option} as name=sparsity (hf=0.3, say), found {' '.join(given)!r}") from error
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    checkpoint = open_checkpoint(options.checkpoint)
+    if options.json:
+        _print_json(
+            {
+                "format": checkpoint.format,
+                "tensors": len(checkpoint.tensors),
+                "bytes": checkpoint.size,
+                "lstms": [lstm.describe() for lstm in checkpoint.lstms],
+                "skipped": [{"name": skipped.name, "reason": skipped.reason} for skipped in checkpoint.skipped],
+            }
+        )
+        return
+    print(f"{checkpoint.name}: {checkpoint.format}, {len(checkpoint.tensors)} tensors, {checkpoint.size:,} bytes")
+    for lstm in checkpoint.lstms:
+        notes = [f"{lstm.num_layers} layer{'s' if lstm.num_layers > 1 else ''}"]
+        notes += ["bidirectional"] if lstm.bidirectional else []
+        notes += [f"projection {lstm.proj_size}"] if lstm.proj_size else []
+        notes += [] if lstm.bias else ["no bias"]
+        print(
+            f"  {lstm.title}: {lstm.kind}({lstm.input_size} -> {lstm.hidden_size}), {', '.join(notes)}, {lstm.dtype}, "
+            f"{lstm.parameters:,} parameters"
+        )
+    for skipped in checkpoint.skipped:
+        print(f"  {skipped.name or '(root)'}: not an LSTM: {skipped.reason}")
+    if not checkpoint.lstms:
+        print(f"  no LSTM; it holds {checkpoint.contents()}")
+
+
+def _saliency(options: argparse.Namespace) -> None:
+    checkpoint = open_checkpoint(options.checkpoint)
+    table = pd.concat(
+        as_table(lstm, score(lstm, checkpoint.tensors, options.criterion)) for lstm in checkpoint.select()
+    )
+    _write(options.output, lambda path: table.to_csv(path, index=False))
+
+
+def _masks(options: argparse.Namespace) -> None:
+    recipe = _recipe(options)
+    masks = choose_masks(open_checkpoint(options.checkpoint), recipe)
+    _write(options.output, lambda path: write_masks(masks, path))
+
+
+def _prune(options: argparse.Namespace) -> None:
+    recipe = _recipe(options)
+    check_free(Path(options.output))
+    checkpoint = open_checkpoint(options.checkpoint)
+    example = examples.example_of(checkpoint)
+    result = run(checkpoint, recipe, options.device, _show_progress, example.quality if example else None)
+    folder = result.save(options.output)
+    for name, drift in result.drift.items():
+        print(f"{name or '(root)'}: output drift {drift.relative:.3f} on random inputs")
+    if example and result.quality:
+        before, after = result.quality
+        print(f"{example.quality_name}: {before:.4f} before, {after:.4f} after")
+    dropped = sum(int((~mask).sum()) for mask in result.masks.values())
+    print(
+        f"{folder}: {dropped:,} rows masked, {result.after.zeros:,} of {result.after.parameters:,} parameters are zero"
+    )
+
+
+def _show_progress(fraction: float, what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{fraction:4.0%} {what:<60}", end="\n" if fraction == 1 else "", file=sys.stderr, flush=True)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    source = open_checkpoint(options.source) if options.source else None
+    for sentence in verify(options.folder, source):
+        print(f"ok: {sentence}")
+
+
+def _measure(options: argparse.Namespace) -> None:
+    checkpoint = _checkpoint_or_export(Path(options.checkpoint))
+    modules = {lstm.name: build(lstm, checkpoint.tensors).float() for lstm in checkpoint.select()}
+    found = cost(checkpoint)
+    example = examples.example_of(checkpoint)
+    figures: dict[str, Any] = {
+        "parameters": found.parameters,
+        "bytes": found.bytes,
+        "macs_per_step": found.macs_per_step,
+        "latency_ms": latency_ms(modules, checkpoint.lstms),
+        "quality": example
+        and {
+            "name": example.quality_name,
+            "value": example.quality(checkpoint.tensors, modules),
+            "higher_is_better": example.higher_is_better,
+        },
+    }
+    if options.json:
+        _print_json(figures)
+        return
+    print(f"{figures['parameters']:,} parameters, {figures['bytes']:,} bytes")
+    print(f"{figures['macs_per_step']:,} multiply-accumulates per time step, all LSTMs")
+    print(f"{figures['latency_ms']:.2f} ms for 64 time steps at batch 1")
+    if example:
+        print(f"{figures['quality']['value']:.4f} {example.quality_name}")
+        print(examples.data_note(example) or "", end="")
+
+
+def _checkpoint_or_export(path: Path) -> Checkpoint:
+    if not path.is_dir():
+        return open_checkpoint(path)
+    verify(path)
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    return open_checkpoint(path / model_file(manifest["source"]["format"]))
+
+
+def _examples(options: argparse.Namespace) -> None:
+    if options.name is None:
+        if options.output:
+            raise PrunerError(f"expected the name of an example to copy ({', '.join(examples.EXAMPLES)}), found none")
+        for example in examples.EXAMPLES.values():
+            print(f"{example.name}: {example.description}")
+        return
+    example = examples.named(options.name)
+    if options.output is None:
+        raise PrunerError(f"expected --output FILE to copy {example.name} to, found none")
+    _write(options.output, lambda path: shutil.copyfile(example.file, path))
+
+
+def _write(output: str, write: Callable[[Path], Any]) -> None:
+    """Write a file under a temporary name beside its place, then rename it: never a partial file."""
+    target = Path(output)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+            staged = Path(folder) / target.name
+            write(staged)
+            staged.chmod(0o644)
+            staged.replace(target)
+    except OSError as error:
+        raise PrunerError(f"expected a place to write {output}, found {error}; choose another") from error
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""A file's bytes <-> its named tensors."""
+
+import copy
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from pruner import formats
+from pruner.errors import PrunerError
+from pruner.gates import parse_standard_name
+from pruner.lstm import LSTM, Skipped, find_lstms
+
+NESTING = 2  # state dicts are looked for this many dictionaries deep
+
+_PARAMETRIZED = re.compile(r"(?P<module>.*?)parametrizations\.(?P<tensor>[^.]+)\.(?P<part>.+)")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory. Nothing here is ever modified: `write` makes a changed copy.
+
+    `tensors` are the values that the model computes with, by their names in the file. Where the file still carries a
+    pruning mask beside a tensor (`weight_orig` and `weight_mask`), the value is their product.
+    """
+
+    name: str
+    sha256: str
+    format: str
+    size: int  # bytes
+    container: Any
+    metadata: dict[str, str]
+    locations: dict[str, tuple[str, ...]]  # name of a tensor -> keys that lead to it in the container
+    tensors: dict[str, Tensor]
+    lstms: list[LSTM]
+    skipped: list[Skipped]
+
+    def select(self, names: Iterable[str] | None = None) -> list[LSTM]:
+        """The LSTMs of these names (None: all of them). Raises PrunerError where there is none to work with."""
+        if not self.lstms:
+            raise PrunerError(f"expected an LSTM in {self.name}, found none; it holds {self.contents()}")
+        if names is None:
+            return self.lstms
+        by_name = {lstm.name: lstm for lstm in self.lstms}
+        unknown = [name for name in names if name not in by_name]
+        if unknown:
+            raise PrunerError(
+                f"expected the name of an LSTM in {self.name} ({_listed(map(repr, by_name))}), found {unknown[0]!r}"
+            )
+        return [by_name[name] for name in dict.fromkeys(names)]
+
+    def contents(self) -> str:
+        """One sentence on what the file holds, for those who look for an LSTM in vain."""
+        if self.skipped:
+            return _listed(f"{skipped.name or '(root)'} ({skipped.reason})" for skipped in self.skipped)
+        if self.tensors:
+            return f"{len(self.tensors)} tensors: {_listed(self.tensors)}"
+        return f"no named tensors, but a {type(self.container).__name__} of {_listed(map(str, self.container))}"
+
+
+def open_checkpoint(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Checkpoint:
+    """Open a checkpoint: a path, or the bytes of one together with the name to call it by.
+
+    Reads `.pt .pth .bin .ckpt .th .tar` files of torch.save (zip and legacy format) and `.safetensors`; the format is
+    told from the bytes. Raises PrunerError for a file that cannot be read safely and completely.
+    """
+    if isinstance(source, bytes):
+        data, name = source, name or "checkpoint"
+    else:
+        path = Path(source)
+        data, name = _read_file(path), name or path.name
+    contents = formats.read(data, name)
+    if not isinstance(contents.container, Mapping):
+        raise PrunerError(
+            f"expected a dictionary of tensors, found a {type(contents.container).__name__}: {name}; "
+            f"{formats.SAVE_WEIGHTS}"
+        )
+    locations, stored = _named_tensors(contents.container, name)
+    _check_tensors(stored, len(data), name)
+    aliases, tensors, unresolved = _resolve_leftovers(stored)
+    found, skipped = find_lstms({alias: tensors[original] for alias, original in aliases.items()})
+    lstms = [
+        replace(lstm, tensors={standard: aliases[alias] for standard, alias in lstm.tensors.items()}) for lstm in found
+    ]
+    return Checkpoint(
+        name=name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        format=contents.format,
+        size=len(data),
+        container=contents.container,
+        metadata=contents.metadata,
+        locations=locations,
+        tensors=tensors,
+        lstms=lstms,
+        skipped=skipped + unresolved,
+    )
+
+
+def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor], path: Path) -> None:
+    """Write the checkpoint with some tensors replaced: same container, nesting, names and dtypes as the source.
+
+    Tensors that are views of a larger storage (cuDNN keeps a whole LSTM in one) are written alone, without it; tensors
+    that were tied to each other stay tied. A file of the legacy format is written in the zip format of PyTorch 1.6+.
+    """
+    compact: dict[tuple[Any, ...], Tensor] = {}
+
+    def alone(tensor: Tensor) -> Tensor:
+        key = (
+            tensor.untyped_storage().data_ptr(),
+            tensor.storage_offset(),
+            tensor.shape,
+            tensor.stride(),
+            tensor.dtype,
+        )
+        if key not in compact:
+            compact[key] = tensor.detach().clone(memory_format=torch.contiguous_format)
+        return compact[key]
+
+    container = copy.copy(checkpoint.container)
+    for name, keys in checkpoint.locations.items():
+        parent = container
+        for key in keys[:-1]:
+            if parent[key] is _at(checkpoint.container, keys[: keys.index(key) + 1]):
+                parent[key] = copy.copy(parent[key])
+            parent = parent[key]
+        source = _at(checkpoint.container, keys)
+        tensor = alone(changed.get(name, source))
+        parent[keys[-1]] = nn.Parameter(tensor, source.requires_grad) if isinstance(source, nn.Parameter) else tensor
+    if checkpoint.format == formats.SAFETENSORS:
+        # Tied tensors are not tied in a safetensors file: the library refuses to write one storage twice.
+        untied = {name: tensor.clone() for name, tensor in container.items()}
+        safetensors.torch.save_file(untied, path, metadata=checkpoint.metadata)
+    else:
+        torch.save(container, path)
+
+
+def _at(container: Any, keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        container = container[key]
+    return container
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "no file"
+            raise PrunerError(f"expected a checkpoint file, found {found}: {path}; check the path")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise PrunerError(f"expected a readable file, found {error}: {path}; check its path and permissions") from error
+
+
+def _named_tensors(container: Mapping[Any, Any], name: str) -> tuple[dict[str, tuple[str, ...]], dict[str, Tensor]]:
+    """Tensors under string keys, up to `NESTING` dictionaries deep; those of optimizers lie under numbers or deeper.
+
+    Where one dictionary alone holds recurrent weights, its names stand as they are. Where several do (an encoder and a
+    decoder saved side by side, say), each name begins with the keys that lead to its dictionary.
+    """
+    groups: dict[tuple[str, ...], dict[str, Tensor]] = {}
+
+    def collect(mapping: Mapping[Any, Any], path: tuple[str, ...]) -> None:
+        for key, value in mapping.items():
+            if not isinstance(key, str):
+                continue
+            if isinstance(value, Tensor):
+                groups.setdefault(path, {})[key] = value
+            elif isinstance(value, Mapping) and len(path) < NESTING:
+                collect(value, (*path, key))
+
+    collect(container, ())
+    recurrent = [path for path, tensors in groups.items() if any("weight_hh" in key for key in tensors)]
+    if len(recurrent) == 1 or len(groups) == 1:
+        path = recurrent[0] if recurrent else next(iter(groups))
+        return {key: (*path, key) for key in groups[path]}, groups[path]
+    locations: dict[str, tuple[str, ...]] = {}
+    named: dict[str, Tensor] = {}
+    for path, tensors in groups.items():
+        for key, tensor in tensors.items():
+            full = ".".join((*path, key))
+            if full in named:
+                raise PrunerError(f"expected one tensor of each name, found two called {full!r}: {name}; rename one")
+            locations[full], named[full] = (*path, key), tensor
+    return locations, named
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], size: int, name: str) -> None:
+    """Refuse tensors that claim more than the file holds: expanded views, resized storages, sparse encodings."""
+    total = 0
+    for key, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            kind = tensor.device.type if tensor.device.type != "cpu" else str(tensor.layout).removeprefix("torch.")
+            raise PrunerError(
+                f"expected dense tensors, found {key!r} ({'quantized' if tensor.is_quantized else kind}): {name}; "
+                "save it with .dequantize() or .to_dense()"
+            )
+        claimed = tensor.numel() * tensor.element_size()
+        total += claimed
+        if claimed > size or total > 4 * size:
+            raise PrunerError(
+                f"expected tensors that fit into the file's {size:,} bytes, found {key!r} of shape {tuple(tensor.shape)} "
+                f"({claimed:,} bytes): {name}; save it again with .contiguous() tensors"
+            )
+
+
+def _resolve_leftovers(stored: dict[str, Tensor]) -> tuple[dict[str, str], dict[str, Tensor], list[Skipped]]:
+    """Undo what pruning and parametrization tools leave in a state dict.
+
+    Returns the plain name of every tensor with the name it is stored under, the values with masks applied, and what
+    cannot be rebuilt. `torch.nn.utils.prune` leaves `weight_orig` and `weight_mask`
+    (https://docs.pytorch.org/tutorials/intermediate/pruning_tutorial.html); `torch.nn.utils.parametrize` leaves
+    `parametrizations.weight.original`, and the pruners of torch.ao a mask of rows beside it.
+    """
+    aliases = {name: name for name in stored}
+    tensors = dict(stored)
+    unresolved = []
+    for name, tensor in stored.items():
+        mask = None
+        parametrized = _PARAMETRIZED.fullmatch(name)
+        if name.endswith("_orig") and name.removesuffix("_orig") + "_mask" in stored:
+            plain = name.removesuffix("_orig")
+            mask = stored[plain + "_mask"]
+        elif parametrized and parametrized["part"] == "original":
+            plain = parametrized["module"] + parametrized["tensor"]
+            mask = stored.get(name.removesuffix("original") + "0.mask")
+        else:
+            if parametrized and parametrized["part"] == "original0" and parse_standard_name(parametrized["tensor"]):
+                unresolved.append(
+                    Skipped(
+                        parametrized["module"].rstrip("."),
+                        f"{parametrized['tensor']} is computed by a parametrization that the file does not hold; call "
+                        "torch.nn.utils.parametrize.remove_parametrizations before saving",
+                    )
+                )
+            continue
+        if mask is not None:
+            rows_only = mask.dim() == 1 and tensor.dim() > 1 and mask.shape[0] == tensor.shape[0]
+            if not rows_only and mask.shape != tensor.shape:
+                continue
+            tensors[name] = (
+                tensor.detach() * mask.reshape(-1, *[1] * (tensor.dim() - 1)) if rows_only else tensor * mask
+            )
+            tensors[name] = tensors[name].to(tensor.dtype)
+        aliases.setdefault(plain, name)
+        del aliases[name]
+    return aliases, tensors, unresolved
+
+
+def _listed(names: Iterable[str], most: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

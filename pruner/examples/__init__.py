@@ -1,0 +1,100 @@
+"""Two small trained models, ready to open, and how good they are at their tasks."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from pruner.checkpoint import Checkpoint, open_checkpoint
+from pruner.errors import PrunerError
+from pruner.examples import embedded_reber, pydocs_chars
+
+
+@dataclass(frozen=True)
+class Example:
+    """A trained model that ships with the project, and the quality it is judged by on held-out data."""
+
+    name: str
+    title: str
+    description: str
+    file: Path
+    quality_name: str
+    higher_is_better: bool
+    quality: Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
+
+    def open(self) -> Checkpoint:
+        return open_checkpoint(self.file)
+
+
+def _bits_per_character(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]) -> float:
+    return pydocs_chars.bits_per_character(tensors, lstms["lstm"], json.loads(_metadata("pydocs-chars")["alphabet"]))
+
+
+def _strings_right(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]) -> float:
+    return embedded_reber.strings_right(tensors, lstms["lstm"])
+
+
+EXAMPLES = {
+    example.name: example
+    for example in (
+        Example(
+            "pydocs-chars",
+            "Python-docs characters",
+            "A 2-layer LSTM with 256 hidden units that predicts the next character of Python's own documentation.",
+            pydocs_chars.FILE,
+            "bits per character",
+            False,
+            _bits_per_character,
+        ),
+        Example(
+            "embedded-reber",
+            "Embedded Reber grammar",
+            "A 1-layer LSTM with 32 hidden units, small enough to see every one, that must remember one symbol to the end.",
+            embedded_reber.FILE,
+            "share of strings wholly right",
+            True,
+            _strings_right,
+        ),
+    )
+}
+
+
+def named(name: str) -> Example:
+    """Raises PrunerError if there is no example of this name."""
+    if name not in EXAMPLES:
+        raise PrunerError(f"expected an example among {', '.join(EXAMPLES)}; found {name!r}")
+    return EXAMPLES[name]
+
+
+def example_of(checkpoint: Checkpoint) -> Example | None:
+    """The example that a checkpoint is, or was pruned from: its metadata says so and its tensors have the same shapes."""
+    example = EXAMPLES.get(checkpoint.metadata.get("example", ""))
+    if example and _shapes(checkpoint) == _shapes(_opened(example.name)):
+        return example
+    return None
+
+
+def data_note(example: Example) -> str | None:
+    """A sentence if the data at hand is not quite that of the training: another Python has slightly other documents."""
+    if example.name == "pydocs-chars" and pydocs_chars.corpus_sha256() != _metadata(example.name)["corpus_sha256"]:
+        return (
+            f"The model was trained on the documentation of Python {_metadata(example.name)['python']}; this Python's "
+            "differs, so its bits per character can differ slightly from the published ones."
+        )
+    return None
+
+
+@cache
+def _opened(name: str) -> Checkpoint:
+    return EXAMPLES[name].open()
+
+
+def _metadata(name: str) -> dict[str, str]:
+    return _opened(name).metadata
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}

@@ -1,0 +1,70 @@
+"""Scores + recipe -> keep-masks. True means kept."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pruner.errors import PrunerError
+from pruner.gates import BLOCKS, GATES, split_gates
+from pruner.lstm import LSTM
+from pruner.recipe import Recipe
+
+
+def row_ranks(saliency: Tensor) -> Tensor:
+    """Each row's place among the rows of its own gate, 0 for the lowest saliency: (4H,) -> (4, H) int64.
+
+    Equal saliencies keep the order of their units. One sort serves every sparsity: a row falls when its rank is below
+    the number of rows to drop.
+    """
+    order = split_gates(saliency).argsort(dim=1, stable=True)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def dropped_rows(hidden_size: int, sparsity: float) -> int:
+    """`int(H * sparsity)`, as in torch.ao.pruning."""
+    return int(hidden_size * sparsity)
+
+
+def keep_mask(ranks: Tensor, sparsities: tuple[float, ...]) -> Tensor:
+    """(4, H) ranks and one sparsity for each of the four gates -> (4H,) bool mask."""
+    hidden_size = ranks.shape[1]
+    dropped = torch.tensor([[dropped_rows(hidden_size, sparsity)] for sparsity in sparsities], device=ranks.device)
+    return (ranks >= dropped).flatten()
+
+
+def block_sparsities(recipe: Recipe, layer: int, side: str) -> tuple[float, ...]:
+    """The sparsities of the four blocks of one packed weight, in the order of `GATES`."""
+    return tuple(recipe.block_sparsity(layer, block) for block in BLOCKS[side])
+
+
+def make_masks(lstm: LSTM, ranks: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+    """{name in the file: (4H,) bool mask} for every packed weight of an LSTM; each gate block loses its own lowest rows.
+
+    `ranks` holds `row_ranks` of each weight, by its name in the file.
+    """
+    return {
+        name: keep_mask(ranks[name], block_sparsities(recipe, layer, side))
+        for (layer, _, side), name in lstm.weight_names().items()
+    }
+
+
+def check_layers(recipe: Recipe, lstms: list[LSTM]) -> None:
+    """Raise PrunerError if the recipe names a layer that none of the LSTMs has."""
+    deepest = max(lstm.num_layers for lstm in lstms)
+    for layer in recipe.layer_sparsity:
+        if layer >= deepest:
+            raise PrunerError(f"expected a layer from 0 to {deepest - 1} in layer_sparsity, found {layer}")
+
+
+def drop_rows(weight: Tensor, mask: Tensor) -> Tensor:
+    """A copy of a packed weight (4H, ...) with the rows that its (4H,) mask drops set to zero."""
+    pruned = weight.detach().clone(memory_format=torch.contiguous_format)
+    pruned[~mask] = 0
+    return pruned
+
+
+def unit_agreement(masks: list[Tensor]) -> Tensor:
+    """How many of a layer's blocks keep each unit: a list of (4H,) masks -> (H,) counts."""
+    return torch.stack([mask.view(len(GATES), -1).sum(0) for mask in masks]).sum(0)
