@@ -31,7 +31,7 @@ class GrammarModel(nn.Module):
 
 def train() -> None:
     """Train from `SEED` and write `FILE`."""
-    torch.set_num_threads(1)  # sums in one order: the same file every time
+    torch.set_num_threads(1)  # sums in one order: the same weights every time
     torch.manual_seed(SEED)
     rng = random.Random(SEED)
     training = [text for text, _ in strings()[0]]
