@@ -1,11 +1,13 @@
 """A result -> a folder of files that load in anyone's own code."""
 
 import hashlib
+import io
 import json
 import os
 import platform
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -59,6 +61,15 @@ def save(
     except OSError as error:
         raise PrunerError(f"expected a place to write the export, found {error}; choose another folder") from error
     return folder
+
+
+def pack(folder: Path) -> bytes:
+    """The files of an export folder as one zip; weights hardly compress, so they are stored as they are."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+    return packed.getvalue()
 
 
 def check_free(folder: Path) -> None:

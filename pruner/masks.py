@@ -1,12 +1,13 @@
 """Scores + recipe -> keep-masks. True means kept."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pruner.errors import PrunerError
-from pruner.gates import BLOCKS, GATES, split_gates
+from pruner.gates import BLOCKS, GATES, SIDES, split_gates
 from pruner.lstm import LSTM
 from pruner.recipe import Recipe
 
@@ -68,3 +69,36 @@ def drop_rows(weight: Tensor, mask: Tensor) -> Tensor:
 def unit_agreement(masks: list[Tensor]) -> Tensor:
     """How many of a layer's blocks keep each unit: a list of (4H,) masks -> (H,) counts."""
     return torch.stack([mask.view(len(GATES), -1).sum(0) for mask in masks]).sum(0)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a set of masks leaves and takes, over one or more LSTMs."""
+
+    rows: int
+    dropped_rows: int
+    weights: int  # in the rows
+    dropped_weights: int
+    saliency_kept: float  # share of the summed saliency of all rows, 0 to 1
+    units: int  # hidden units of every layer and direction
+    dropped_units: int  # of these, units that all eight blocks drop
+
+
+def summarize(lstms: Iterable[LSTM], masks: Mapping[str, Tensor], saliency: Mapping[str, Tensor]) -> Summary:
+    """Count what the masks of some LSTMs drop; `masks` and `saliency` are (4H,) by the names in the file."""
+    rows = dropped = weights = dropped_weights = units = dropped_units = 0
+    total = kept = 0.0
+    for lstm in lstms:
+        names = lstm.weight_names()
+        for (layer, _, side), name in names.items():
+            mask = masks[name].cpu()
+            fallen = len(mask) - int(mask.sum())
+            columns = lstm.layer_input_size(layer) if side == "ih" else lstm.output_size
+            rows, dropped = rows + len(mask), dropped + fallen
+            weights, dropped_weights = weights + len(mask) * columns, dropped_weights + fallen * columns
+            total, kept = total + float(saliency[name].sum()), kept + float(saliency[name].cpu()[mask].sum())
+        for layer in range(lstm.num_layers):
+            for direction in range(lstm.directions):
+                agreement = unit_agreement([masks[names[layer, direction, side]] for side in SIDES])
+                units, dropped_units = units + len(agreement), dropped_units + int((agreement == 0).sum())
+    return Summary(rows, dropped, weights, dropped_weights, kept / total if total else 1.0, units, dropped_units)

@@ -1,0 +1,57 @@
+"""The frame of the dashboard: navigation, the open model, and the link to what is shown."""
+
+import streamlit as st
+
+from pruner.dashboard import link, state
+
+st.set_page_config(page_title="LSTM Saliency Pruner", page_icon=":material/content_cut:", layout="wide")
+if state.start():
+    link.read()
+page = st.navigation(
+    {
+        "Studio": [
+            st.Page(
+                "pages/studio/open.py",
+                title="Open",
+                icon=":material/folder_open:",
+                default=True,
+                help="Open a trained example or a checkpoint of your own, and see the LSTMs in it.",
+            ),
+            st.Page(
+                "pages/studio/saliency.py",
+                title="Saliency",
+                icon=":material/grid_on:",
+                help="How much weight each row of each gate carries, as heatmaps and as sorted curves.",
+            ),
+            st.Page(
+                "pages/studio/masks.py",
+                title="Masks",
+                icon=":material/tune:",
+                help="Tune the sparsity, overall, by layer and by gate, and see which rows fall.",
+            ),
+            st.Page(
+                "pages/studio/run.py",
+                title="Run",
+                icon=":material/play_arrow:",
+                help="Prune on the CPU or on CUDA and compare size, output and quality before and after.",
+            ),
+            st.Page(
+                "pages/studio/export.py",
+                title="Export",
+                icon=":material/download:",
+                help="Download the pruned checkpoint, its masks, its manifest and the recipe.",
+            ),
+        ]
+    }
+)
+with st.sidebar:
+    opened = state.checkpoint()
+    if opened:
+        st.caption("Open model")
+        st.markdown(f"**{opened.name}**")
+        for lstm in opened.lstms:
+            st.caption(f"{lstm.title}: {lstm.input_size} → {lstm.hidden_size}, {lstm.num_layers} layers, {lstm.dtype}")
+    else:
+        st.caption("No model is open.")
+link.write()
+page.run()

@@ -1,0 +1,87 @@
+"""Download what the last run made."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import streamlit as st
+
+from pruner import PrunerError
+from pruner.dashboard import state, widgets
+from pruner.dashboard.exports import exported
+from pruner.export import LOADER, MANIFEST, MASKS, pack
+
+MIME_TYPES = {".json": "application/json", ".py": "text/x-python"}
+WHAT_IT_IS = {
+    MANIFEST: "what was done to what, sizes before and after, hashes and the certificate",
+    MASKS: "1 for every kept row, under the names of the source's tensors",
+    LOADER: "loads the pruned LSTMs with torch alone",
+}
+
+st.title("Export")
+checkpoint = state.required_checkpoint()
+result = state.result()
+if result is None:
+    st.info("There is nothing to export yet: run the recipe first.", icon=":material/play_arrow:")
+    st.page_link("pages/studio/run.py", label="Run the recipe", icon=":material/arrow_back:")
+    st.stop()
+if result.recipe != state.recipe():
+    st.warning(
+        "The settings have changed since the run. What you download here is the run, not the new settings.",
+        icon=":material/history:",
+    )
+try:
+    folder = exported(result)
+except PrunerError as error:
+    widgets.stop_with(error, "This run cannot be exported")
+
+name = f"{Path(checkpoint.name).stem}-pruned"
+manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+certificate = manifest["certificate"]
+st.success(
+    f"The written file was read back and computes exactly what was previewed: over {certificate['sequence_length']} random "
+    f"steps the largest difference is {certificate['max_abs_difference']:g}.",
+    icon=":material/verified:",
+)
+with st.container(horizontal=True):
+    st.download_button(
+        "Download everything as one zip",
+        data=partial(pack, folder),
+        file_name=f"{name}.zip",
+        mime="application/zip",
+        type="primary",
+        icon=":material/folder_zip:",
+        on_click="ignore",
+    )
+    st.download_button(
+        "Download the recipe",
+        data=result.recipe.to_json(),
+        file_name="recipe.json",
+        mime="application/json",
+        icon=":material/save:",
+        on_click="ignore",
+    )
+st.subheader("File by file")
+for file in sorted(folder.iterdir()):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(
+            file.name,
+            data=file.read_bytes,
+            file_name=file.name,
+            mime=MIME_TYPES.get(file.suffix, "application/octet-stream"),
+            icon=":material/download:",
+            on_click="ignore",
+            key=f"download_{file.name}",
+        )
+        st.caption(
+            f"{file.stat().st_size:,} bytes: {WHAT_IT_IS.get(file.name, 'the pruned checkpoint, under its own names')}"
+        )
+st.subheader("Use it")
+model = next(file.name for file in folder.iterdir() if file.name.startswith("pruned."))
+load = (
+    f'from safetensors.torch import load_file\n\nmodel.load_state_dict(load_file("{model}"))'
+    if model.endswith(".safetensors")
+    else f'import torch\n\nmodel.load_state_dict(torch.load("{model}", weights_only=True))'
+)
+st.code(f"{load}  # your own class, as before", language="python")
+st.code("python -m pruner verify " + f"{name}.zip", language="bash")

@@ -1,0 +1,96 @@
+"""Open a model: an example, an upload, or a path on this machine."""
+
+import sys
+
+import pandas as pd
+import streamlit as st
+
+from pruner import PrunerError, examples
+from pruner.dashboard import state
+
+LOCAL_FILES = "--local-files" in sys.argv
+
+
+def open_upload() -> None:
+    """Open what was just uploaded, and free the upload by giving the uploader a new key."""
+    uploaded = st.session_state[f"upload_{st.session_state.upload}"]
+    if uploaded is not None:
+        try_to_open(uploaded.getvalue(), uploaded.name)
+        st.session_state.upload += 1
+
+
+def open_path() -> None:
+    try_to_open(st.session_state.path.strip(), None)
+
+
+def try_to_open(source: str | bytes, name: str | None) -> None:
+    st.session_state.problem = None
+    try:
+        state.open_file(source, name)
+    except PrunerError as error:
+        st.session_state.problem = str(error)
+
+
+def open_example(name: str) -> None:
+    st.session_state.problem = None
+    state.open_example(name)
+
+
+st.title("Open a model")
+st.markdown(
+    "See which rows of which gate of an LSTM carry weight, mask the others, and export a checkpoint that loads in your "
+    "own code."
+)
+
+st.subheader("A trained example")
+with st.grid(2):
+    for example in examples.EXAMPLES.values():
+        with st.container(border=True, height="stretch"):
+            st.markdown(f"**{example.title}**")
+            st.markdown(example.description)
+            st.button(
+                "Open",
+                key=f"open_{example.name}",
+                icon=":material/play_circle:",
+                type="primary",
+                on_click=open_example,
+                args=(example.name,),
+                help=f"Quality is measured as {example.quality_name}",
+            )
+
+st.subheader("A checkpoint of your own")
+st.file_uploader(
+    "Drop a checkpoint here: a state dict saved by torch.save (.pt, .pth, .bin, .ckpt, .th, .tar) or a .safetensors file",
+    key=f"upload_{st.session_state.upload}",
+    on_change=open_upload,
+    help="The file stays in this session's memory. Nothing in it is executed.",
+)
+if LOCAL_FILES:
+    with st.form("local", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input("Or a path on this machine", key="path", placeholder="/models/encoder.pt")
+        st.form_submit_button("Open path", icon=":material/hard_drive:", on_click=open_path)
+
+if st.session_state.get("problem"):
+    st.error(st.session_state.problem, title="This file cannot be opened", icon=":material/error:")
+
+checkpoint = state.checkpoint()
+if checkpoint is None:
+    st.stop()
+
+st.subheader(checkpoint.name)
+st.caption(f"{checkpoint.format} · {len(checkpoint.tensors)} tensors · {checkpoint.size / 1e6:,.2f} MB")
+if checkpoint.lstms:
+    facts = pd.DataFrame([lstm.describe() for lstm in checkpoint.lstms])
+    facts["name"] = [lstm.title for lstm in checkpoint.lstms]
+    facts.columns = [column.replace("_", " ").replace("num ", "") for column in facts.columns]
+    st.dataframe(facts, hide_index=True, alt=f"The {len(facts)} LSTMs found in {checkpoint.name}")
+    st.page_link("pages/studio/saliency.py", label="See the saliency of its rows", icon=":material/arrow_forward:")
+else:
+    st.warning(f"No LSTM was found. The file holds {checkpoint.contents()}.", icon=":material/search_off:")
+if checkpoint.skipped:
+    with st.expander(f"Not an LSTM: {len(checkpoint.skipped)}", icon=":material/block:"):
+        st.dataframe(
+            pd.DataFrame([{"name": skipped.name, "reason": skipped.reason} for skipped in checkpoint.skipped]),
+            hide_index=True,
+            alt="What looks like an LSTM and is not one, with the reason",
+        )

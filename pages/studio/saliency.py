@@ -1,0 +1,71 @@
+"""How much weight each row of each gate carries."""
+
+import pandas as pd
+import streamlit as st
+
+from pruner import PrunerError, figures
+from pruner.dashboard import state, widgets
+from pruner.dashboard.scores import scores
+from pruner.gates import BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, split_gates
+from pruner.masks import block_sparsities, dropped_rows
+from pruner.saliency import as_table
+
+st.title("Saliency")
+checkpoint = state.required_checkpoint()
+view = widgets.choose_view(checkpoint)
+widgets.choose_criterion()
+criterion = st.session_state.criterion
+norm = widgets.CRITERION_TITLES[criterion]
+try:
+    scored = scores(checkpoint, view.lstm, criterion)
+except PrunerError as error:
+    widgets.stop_with(error, "This model cannot be scored")
+saliency = scored.saliency[view.tensor]
+
+st.markdown(
+    f"**{view.tensor}** holds the four gates of {view.lstm.hidden_size} hidden units, {SIDE_TITLES[view.side]}. Each cell "
+    f"is one row of the gate: the {norm} of the weights with which that gate of that unit reads its input."
+)
+st.plotly_chart(
+    figures.gate_grids(saliency, view.side, unit_of_measure=norm),
+    key="grids",
+    alt=f"Heatmaps of the {norm} of every row of {view.tensor}, one for each gate, on one colour scale",
+)
+st.subheader("Sorted, with the cut")
+dropped = tuple(
+    dropped_rows(view.lstm.hidden_size, sparsity)
+    for sparsity in block_sparsities(state.recipe(), view.layer, view.side)
+)
+st.plotly_chart(
+    figures.sorted_curves(saliency, view.side, dropped),
+    key="curves",
+    alt=f"Rows of each gate of {view.tensor} sorted by {norm}, with a dot where the present sparsity cuts",
+)
+gates = split_gates(saliency)
+st.dataframe(
+    pd.DataFrame(
+        {
+            "gate": [f"{block} ({GATE_TITLES[gate]})" for gate, block in zip(GATES, BLOCKS[view.side], strict=True)],
+            "rows": view.lstm.hidden_size,
+            "lowest": gates.amin(1).numpy(),
+            "median": gates.median(1).values.numpy(),
+            "mean": gates.mean(1).numpy(),
+            "highest": gates.amax(1).numpy(),
+        }
+    ),
+    hide_index=True,
+    column_config={
+        name: st.column_config.NumberColumn(format="%.3f") for name in ("lowest", "median", "mean", "highest")
+    },
+    alt=f"Lowest, median, mean and highest {norm} of the rows of each gate of {view.tensor}",
+)
+with st.container(horizontal=True):
+    st.download_button(
+        "Download every row as CSV",
+        data=lambda: as_table(view.lstm, scored.saliency).to_csv(index=False),
+        file_name=f"{view.lstm.name or 'lstm'}-saliency.csv",
+        mime="text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    st.page_link("pages/studio/masks.py", label="Tune the sparsity", icon=":material/arrow_forward:")

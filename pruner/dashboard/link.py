@@ -1,0 +1,77 @@
+"""The shared state in the URL: example, recipe and view, on every page, so that a link opens the same picture elsewhere."""
+
+from typing import Any
+
+import streamlit as st
+
+from pruner import PrunerError, Recipe, examples
+from pruner.dashboard import state
+from pruner.gates import SIDES
+
+
+def read() -> None:
+    """Open what the URL names. What does not fit the model is left at its default: links outlive models."""
+    params = st.query_params
+    if params.get("example") in examples.EXAMPLES:
+        state.open_example(params["example"])
+    values = {
+        "sparsity": _number(params.get("sparsity", ""), Recipe.sparsity),
+        "criterion": params.get("criterion", Recipe.criterion),
+        "lstms": params.get_all("lstms") or None,
+        "layer_sparsity": _shares(params.get_all("layers")),
+        "gate_sparsity": _shares(params.get_all("gates")),
+    }
+    try:
+        state.apply_recipe(Recipe.from_dict(values))
+    except PrunerError:
+        state.apply_recipe(Recipe())
+    checkpoint = state.checkpoint()
+    if checkpoint is None:
+        return
+    by_name = {lstm.name: lstm for lstm in checkpoint.lstms}
+    lstm = by_name.get(params.get("lstm", ""), checkpoint.lstms[0])
+    st.session_state.lstm = lstm.name
+    st.session_state.layer = _choice(range(lstm.num_layers), params.get("layer"))
+    st.session_state.direction = _choice(state.DIRECTIONS[: lstm.directions], params.get("direction"))
+    st.session_state.side = _choice(SIDES, params.get("side"))
+
+
+def write() -> None:
+    """Mirror the state in the URL; what stands at its default is left out."""
+    params = _params()
+    if {key: st.query_params.get_all(key) for key in st.query_params} != params:
+        st.query_params.from_dict(params)
+
+
+def _params() -> dict[str, list[str]]:
+    session, checkpoint = st.session_state, state.checkpoint()
+    if checkpoint is None or not checkpoint.lstms:
+        return {}
+    recipe = state.recipe()
+    params: dict[str, list[str]] = {
+        "example": [session.example] if session.example else [],
+        "sparsity": [f"{recipe.sparsity:g}"],
+        "criterion": [recipe.criterion] if recipe.criterion != Recipe.criterion else [],
+        "lstms": list(recipe.lstms or ()),
+        "layers": [f"{layer}:{share:g}" for layer, share in recipe.layer_sparsity.items()],
+        "gates": [f"{block}:{share:g}" for block, share in recipe.gate_sparsity.items()],
+    }
+    defaults = {**state.FIRST_VIEW, "lstm": checkpoint.lstms[0].name}
+    for key in defaults:
+        params[key] = [str(session[key])] if session[key] != defaults[key] else []
+    return {key: values for key, values in params.items() if values}
+
+
+def _choice(choices: Any, text: str | None) -> Any:
+    return next((choice for choice in choices if str(choice) == text), choices[0])
+
+
+def _number(text: str, otherwise: float) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return otherwise
+
+
+def _shares(pairs: list[str]) -> dict[str, float]:
+    return {key: _number(share, -1) for key, _, share in (pair.partition(":") for pair in pairs)}

@@ -1,0 +1,116 @@
+"""What the pages share: the open model, the recipe and the view, all kept in the visitor's session.
+
+The session holds one value a control (`sparsity`, `layer_0`, `gate_hf`, ...), under the key of its widget, so that it
+outlives the page that the widget stands on; the recipe is derived from them.
+"""
+
+import streamlit as st
+
+from pruner import PrunerError, Recipe, examples, open_checkpoint
+from pruner.checkpoint import Checkpoint
+from pruner.gates import ALL_BLOCKS
+from pruner.run import Result
+
+DIRECTIONS = ("forward", "reverse")
+FIRST_VIEW = {"lstm": None, "layer": 0, "direction": "forward", "side": "ih"}
+
+
+def start() -> bool:
+    """Prepare the session; True on its first run."""
+    if "checkpoint" in st.session_state:
+        return False
+    st.session_state.checkpoint = None
+    st.session_state.example = None
+    st.session_state.result = None
+    st.session_state.upload = 0
+    st.session_state.update(FIRST_VIEW)
+    apply_recipe(Recipe())
+    return True
+
+
+def checkpoint() -> Checkpoint | None:
+    return st.session_state.checkpoint
+
+
+def required_checkpoint() -> Checkpoint:
+    """The open checkpoint. Where there is none with an LSTM, the page says what to do and stops."""
+    opened = checkpoint()
+    if opened is None:
+        st.info("Open an example or a checkpoint of your own first.", icon=":material/folder_open:")
+        st.page_link("pages/studio/open.py", label="Open a model", icon=":material/arrow_back:")
+        st.stop()
+    if not opened.lstms:
+        st.warning(f"{opened.name} holds no LSTM to look at. It holds {opened.contents()}.")
+        st.page_link("pages/studio/open.py", label="Open another model", icon=":material/arrow_back:")
+        st.stop()
+    return opened
+
+
+def open_example(name: str) -> None:
+    _opened(example_checkpoint(name))
+    st.session_state.example = name
+
+
+def open_file(source: str | bytes, name: str | None = None) -> None:
+    """Open a path, or bytes with their file's name. Raises PrunerError; the model that was open then stays open."""
+    _opened(open_checkpoint(source, name))
+    st.session_state.example = None
+
+
+def _opened(new: Checkpoint) -> None:
+    st.session_state.checkpoint = new
+    st.session_state.result = None
+    st.session_state.update(FIRST_VIEW)
+    st.session_state.lstm = new.lstms[0].name if new.lstms else None
+    apply_recipe(Recipe())
+
+
+@st.cache_resource
+def example_checkpoint(name: str) -> Checkpoint:
+    return examples.named(name).open()
+
+
+def layers() -> int:
+    opened = checkpoint()
+    return max((lstm.num_layers for lstm in opened.lstms), default=0) if opened else 0
+
+
+def recipe() -> Recipe:
+    """The recipe that the controls describe, whichever page they stand on."""
+    state = st.session_state
+    return Recipe(
+        sparsity=state.sparsity,
+        criterion=state.criterion,
+        lstms=tuple(state.lstms) or None,
+        layer_sparsity={
+            layer: state[f"layer_{layer}"] for layer in range(layers()) if state.get(f"layer_{layer}") is not None
+        },
+        gate_sparsity={block: state[f"gate_{block}"] for block in ALL_BLOCKS if state.get(f"gate_{block}") is not None},
+    )
+
+
+def apply_recipe(new: Recipe) -> None:
+    """Set every control to what a recipe says. Raises PrunerError if it does not fit the open model."""
+    opened, state = checkpoint(), st.session_state
+    if opened and opened.lstms:
+        opened.select(new.lstms)
+        too_deep = [layer for layer in new.layer_sparsity if layer >= layers()]
+        if too_deep:
+            raise PrunerError(
+                f"expected a recipe for layers 0 to {layers() - 1}, found one for layer {too_deep[0]}; open its model first"
+            )
+    state.sparsity, state.criterion, state.lstms = new.sparsity, new.criterion, list(new.lstms or ())
+    for layer in range(layers()):
+        state[f"layer_{layer}"] = new.layer_sparsity.get(layer)
+    for block in ALL_BLOCKS:
+        state[f"gate_{block}"] = new.gate_sparsity.get(block)
+
+
+def reset_overrides() -> None:
+    for key in [*(f"layer_{layer}" for layer in range(layers())), *(f"gate_{block}" for block in ALL_BLOCKS)]:
+        st.session_state[key] = None
+
+
+def result() -> Result | None:
+    """The last run of the open model, whatever the controls say now."""
+    return st.session_state.result

@@ -1,0 +1,144 @@
+"""Data -> Plotly figures, for the dashboard and for notebooks alike.
+
+Sequential colours are left to the Plotly template, so that a figure follows the theme it is shown in, light or dark. What
+a mask drops is drawn in one colour that no sequential scale of the dashboard contains.
+"""
+
+import math
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+from torch import Tensor
+
+from pruner.gates import BLOCKS, GATE_TITLES, GATES, split_gates
+
+DROPPED = "#e69f00"
+GATE_COLORS = {
+    "i": "#0072b2",
+    "f": "#d55e00",
+    "g": "#009e73",
+    "o": "#cc79a7",
+}  # Okabe & Ito, safe for colour-blind eyes
+CLIP_QUANTILE = 0.995  # a few outliers would flatten the scale for all other rows
+MAX_CELLS = 250_000
+CURVE_POINTS = 500
+
+
+def grid_shape(units: int) -> tuple[int, int]:
+    """(rows, columns) of the nearly square grid that shows every unit as one cell."""
+    columns = math.ceil(math.sqrt(units))
+    return math.ceil(units / columns), columns
+
+
+def gate_grids(saliency: Tensor, side: str, mask: Tensor | None = None, unit_of_measure: str = "saliency") -> go.Figure:
+    """Four grids side by side, one a gate, every unit a cell, on one colour scale.
+
+    `saliency` and `mask` are (4H,) for one packed weight; `side` is "ih" or "hh". Units run from left to right, then down.
+    Larger layers than `MAX_CELLS` / 4 units are averaged over blocks of neighbouring units, and the axis says so.
+    """
+    values = split_gates(saliency).cpu().numpy().astype(np.float32)
+    dropped = None if mask is None else ~split_gates(mask).cpu().numpy()
+    per_cell = math.ceil(values.size / MAX_CELLS)
+    shape = grid_shape(math.ceil(values.shape[1] / per_cell))
+    units = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape) * per_cell
+    figure = make_subplots(
+        1,
+        len(GATES),
+        horizontal_spacing=0.02,
+        subplot_titles=[f"<b>{block}</b> {GATE_TITLES[gate]}" for gate, block in zip(GATES, BLOCKS[side], strict=True)],
+    )
+    for index, block in enumerate(BLOCKS[side]):
+        figure.add_heatmap(
+            z=_grid(values[index], shape, per_cell),
+            customdata=units,
+            name=block,
+            coloraxis="coloraxis",
+            hoverongaps=False,
+            xgap=0.5,
+            ygap=0.5,
+            hovertemplate=f"gate {block}<br>unit %{{customdata}}<br>{unit_of_measure} %{{z:.4g}}<extra></extra>",
+            row=1,
+            col=index + 1,
+        )
+        if dropped is not None:
+            fallen = _grid(dropped[index].astype(np.float32), shape, per_cell)
+            figure.add_heatmap(
+                z=np.where(fallen >= 0.5, np.float32(1), np.float32(np.nan)),
+                name=f"{block} dropped",
+                colorscale=[[0, DROPPED], [1, DROPPED]],
+                showscale=False,
+                hoverinfo="skip",
+                xgap=0.5,
+                ygap=0.5,
+                row=1,
+                col=index + 1,
+            )
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, autorange="reversed")
+    low, high = float(values.min()), float(np.quantile(values, CLIP_QUANTILE))
+    figure.update_layout(
+        height=300,
+        margin={"l": 0, "r": 0, "t": 30, "b": 10},
+        coloraxis={
+            "cmin": low,
+            "cmax": max(high, np.nextafter(low, np.inf)),
+            "colorbar": {"thickness": 12, "title": ""},
+        },
+    )
+    if per_cell > 1:
+        figure.add_annotation(
+            text=f"each cell is the mean of {per_cell} units", showarrow=False, x=0, y=-0.05, xref="paper", yref="paper"
+        )
+    return figure
+
+
+def _grid(values: np.ndarray, shape: tuple[int, int], per_cell: int) -> np.ndarray:
+    """(H,) -> the grid of means over `per_cell` neighbours; cells behind the last unit are NaN."""
+    padded = np.full(shape[0] * shape[1] * per_cell, np.nan, dtype=np.float32)
+    padded[: len(values)] = values
+    cells = padded.reshape(-1, per_cell)
+    counts = (~np.isnan(cells)).sum(1)
+    sums = np.nansum(cells, axis=1, dtype=np.float32)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32).reshape(shape)
+
+
+def sorted_curves(saliency: Tensor, side: str, dropped: tuple[int, ...] | None = None) -> go.Figure:
+    """The rows of each gate sorted by saliency, lowest first, with a dot where each gate is cut.
+
+    `saliency` is (4H,); `dropped` holds the number of rows that each of the four gates loses.
+    """
+    values = np.sort(split_gates(saliency).cpu().numpy().astype(np.float32), axis=1)
+    hidden_size = values.shape[1]
+    shown = np.unique(np.linspace(0, hidden_size - 1, min(hidden_size, CURVE_POINTS)).astype(int))
+    figure = go.Figure()
+    for index, (gate, block) in enumerate(zip(GATES, BLOCKS[side], strict=True)):
+        figure.add_scatter(
+            x=(100 * (shown + 0.5) / hidden_size).astype(np.float32),
+            y=values[index, shown],
+            name=block,
+            mode="lines",
+            line={"color": GATE_COLORS[gate], "width": 2},
+            hovertemplate=f"gate {block}<br>%{{x:.1f}} % of rows<br>saliency %{{y:.4g}}<extra></extra>",
+        )
+        if dropped and dropped[index]:
+            cut = min(dropped[index], hidden_size - 1)
+            figure.add_scatter(
+                x=[100 * dropped[index] / hidden_size],
+                y=[values[index, cut]],
+                mode="markers",
+                marker={"color": GATE_COLORS[gate], "size": 11, "line": {"color": DROPPED, "width": 3}},
+                name=f"cut of {block}",
+                showlegend=False,
+                hovertemplate=f"gate {block} is cut here<br>{dropped[index]} of {hidden_size} rows fall<extra></extra>",
+            )
+    if dropped and any(dropped):
+        figure.add_vrect(0, 100 * min(dropped) / hidden_size, fillcolor=DROPPED, opacity=0.12, line_width=0)
+    figure.update_layout(
+        height=300,
+        margin={"l": 0, "r": 0, "t": 10, "b": 0},
+        xaxis={"title": "rows of the gate, lowest saliency first (%)", "range": [0, 100]},
+        yaxis={"title": "saliency", "rangemode": "tozero"},
+        legend={"orientation": "h", "y": 1.18},
+    )
+    return figure

@@ -1,0 +1,159 @@
+"""Masks: each gate loses its own rows of lowest saliency, the same as in torch.ao.pruning."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.ao.pruning._experimental.pruner.lstm_saliency_pruner import LSTMSaliencyPruner as Upstream
+
+from pruner import PrunerError, Recipe
+from pruner.gates import ALL_BLOCKS, BLOCKS
+from pruner.lstm import find_lstms
+from pruner.masks import block_sparsities, check_layers, drop_rows, keep_mask, make_masks, row_ranks, unit_agreement
+from pruner.saliency import score
+from tests.conftest import named, random_lstm
+
+SALIENCY = torch.tensor([3.0, 1.0, 2.0, 9.0, 7.0, 8.0, 0.0, 0.5, 0.25, 5.0, 5.0, 4.0])
+
+shares = st.floats(0, 1)
+
+
+@st.composite
+def saliencies(draw: st.DrawFn) -> Tensor:
+    """Saliencies of four gates of 1 to 40 units; a few whole numbers make many ties."""
+    units = draw(st.integers(1, 40))
+    values = st.one_of(st.integers(0, 3).map(float), st.floats(0, 1e6))
+    return torch.tensor(draw(st.lists(values, min_size=4 * units, max_size=4 * units)), dtype=torch.float64)
+
+
+def test_ranks_by_hand() -> None:
+    assert row_ranks(SALIENCY).tolist() == [[2, 0, 1], [2, 0, 1], [0, 2, 1], [1, 2, 0]]
+
+
+@pytest.mark.parametrize(
+    ("sparsities", "kept"),
+    [
+        ((0.5,) * 4, [1, 0, 1, 1, 0, 1, 0, 1, 1, 1, 1, 0]),
+        ((0.7,) * 4, [1, 0, 0, 1, 0, 0, 0, 1, 0, 0, 1, 0]),
+        ((0.0, 0.34, 0.67, 1.0), [1, 1, 1, 1, 0, 1, 0, 1, 0, 0, 0, 0]),
+    ],
+)
+def test_masks_by_hand(sparsities: tuple[float, ...], kept: list[int]) -> None:
+    assert keep_mask(row_ranks(SALIENCY), sparsities).tolist() == [bool(row) for row in kept]
+
+
+@settings(deadline=None)
+@given(saliencies(), st.tuples(shares, shares, shares, shares))
+def test_each_gate_drops_its_lowest_rows_and_ties_in_the_order_of_units(
+    saliency: Tensor, sparsities: tuple[float, ...]
+) -> None:
+    mask = keep_mask(row_ranks(saliency), sparsities)
+    for kept, scores, sparsity in zip(mask.chunk(4), saliency.chunk(4), sparsities, strict=True):
+        order = sorted(range(len(scores)), key=lambda unit: (scores[unit].item(), unit))
+        dropped = order[: int(len(scores) * sparsity)]
+        assert (~kept).nonzero().flatten().tolist() == sorted(dropped)
+
+
+@settings(deadline=None)
+@given(saliencies(), shares, shares)
+def test_a_higher_sparsity_drops_a_superset(saliency: Tensor, one: float, other: float) -> None:
+    ranks = row_ranks(saliency)
+    low, high = (keep_mask(ranks, (sparsity,) * 4) for sparsity in sorted((one, other)))
+    assert not (high & ~low).any()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "layer", "expected"),
+    [
+        (Recipe(0.1), 0, (0.1,) * 8),
+        (Recipe(0.1, layer_sparsity={1: 0.2}), 0, (0.1,) * 8),
+        (Recipe(0.1, layer_sparsity={1: 0.2}), 1, (0.2,) * 8),
+        (Recipe(0.1, gate_sparsity={"if": 0.3}), 0, (0.1, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)),
+        (Recipe(0.1, layer_sparsity={0: 0.2}, gate_sparsity={"ho": 0}), 0, (0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0)),
+    ],
+    ids=["overall", "another layer", "layer over overall", "gate over overall", "gate over layer"],
+)
+def test_the_nearest_setting_counts(recipe: Recipe, layer: int, expected: tuple[float, ...]) -> None:
+    assert block_sparsities(recipe, layer, "ih") + block_sparsities(recipe, layer, "hh") == expected
+
+
+def test_every_block_of_every_layer_follows_its_own_sparsity() -> None:
+    tensors = named(random_lstm(num_layers=2, hidden_size=10, bidirectional=True), "rnn.")
+    (lstm,), _ = find_lstms(tensors)
+    gates = {block: index / 10 for index, block in enumerate(ALL_BLOCKS[:-1])}
+    recipe = Recipe(0.9, layer_sparsity={1: 0.8}, gate_sparsity=gates)
+    ranks = {name: row_ranks(scores) for name, scores in score(lstm, tensors).items()}
+    masks = make_masks(lstm, ranks, recipe)
+    assert masks.keys() == {name for name in tensors if "weight" in name}
+    for name, mask in masks.items():
+        expected = [
+            gates.get(block, 0.8 if "_l1" in name else 0.9) for block in BLOCKS["hh" if "_hh" in name else "ih"]
+        ]
+        assert [int((~kept).sum()) for kept in mask.chunk(4)] == [int(10 * sparsity) for sparsity in expected]
+
+
+def test_a_layer_that_no_lstm_has_is_refused() -> None:
+    shallow, deep = (find_lstms(random_lstm(num_layers=layers).state_dict())[0][0] for layers in (1, 2))
+    check_layers(Recipe(layer_sparsity={1: 0.5}), [shallow, deep])
+    with pytest.raises(PrunerError, match="expected a layer from 0 to 0 in layer_sparsity, found 1"):
+        check_layers(Recipe(layer_sparsity={1: 0.5}), [shallow])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_dropped_rows_become_zero_in_a_copy(dtype: torch.dtype) -> None:
+    weight = torch.arange(1, 25, dtype=dtype).view(3, 8).t()
+    weight[1] = torch.nan
+    before = weight.clone()
+    pruned = drop_rows(weight, torch.tensor([True, False] * 4))
+    assert torch.equal(pruned[::2], before[::2]) and not pruned[1::2].count_nonzero()
+    assert pruned.dtype == dtype and pruned.is_contiguous()
+    assert torch.equal(weight.nan_to_num(), before.nan_to_num())
+
+
+def test_unit_agreement_counts_the_blocks_that_keep_a_unit() -> None:
+    ih, hh = torch.tensor([1, 0, 1, 0, 1, 0, 1, 0]).bool(), torch.tensor([1, 1, 1, 0, 0, 0, 1, 0]).bool()
+    assert unit_agreement([ih, hh]).tolist() == [7, 1]
+
+
+def upstream_masks(lstm: nn.LSTM, sparsity: float) -> dict[str, Tensor]:
+    names = [name for name, tensor in lstm.named_parameters() if "_hr_" not in name and tensor.dim() == 2]
+    upstream = Upstream({"sparsity_level": sparsity})
+    upstream.prepare(lstm, [{"tensor_fqn": name} for name in names])
+    upstream.step()
+    return {name: lstm.parametrizations[name][0].mask for name in names}
+
+
+def arbitrary_lstm(seed: int) -> tuple[nn.LSTM, float]:
+    rng = random.Random(seed)
+    hidden_size = rng.choice([rng.randint(1, 300), rng.randint(1, 20)])
+    settings = {
+        "input_size": rng.randint(1, 80),
+        "hidden_size": hidden_size,
+        "num_layers": rng.randint(1, 3),
+        "bidirectional": rng.random() < 0.5,
+        "proj_size": rng.choice([0, rng.randrange(hidden_size)]),
+        "bias": rng.random() < 0.5,
+        "dtype": rng.choice([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+    }
+    return random_lstm(seed, **settings), rng.choice([0.0, 1.0, rng.random(), rng.random(), rng.random()])
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_masks_are_those_of_torch_ao_pruning(seed: int) -> None:
+    module, sparsity = arbitrary_lstm(seed)
+    tensors = named(module)
+    (lstm,), _ = find_lstms(tensors)
+    scores = score(lstm, tensors)
+    masks = make_masks(lstm, {name: row_ranks(scores[name]) for name in scores}, Recipe(sparsity))
+    expected = upstream_masks(module if lstm.dtype == "float64" else module.float(), sparsity)
+    assert masks.keys() == expected.keys()
+    for name, mask in masks.items():
+        for ours, theirs, saliency in zip(mask.chunk(4), expected[name].chunk(4), scores[name].chunk(4), strict=True):
+            assert ours.sum() == theirs.sum()
+            at_the_cut = saliency[ours != theirs]
+            if len(at_the_cut):
+                cut = saliency[~ours].max()
+                torch.testing.assert_close(at_the_cut, cut.expand_as(at_the_cut), rtol=1e-5, atol=0)

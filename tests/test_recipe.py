@@ -1,0 +1,149 @@
+"""Recipes: every setting survives JSON, what makes no sense is refused, nothing changes a recipe once made."""
+
+import contextlib
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pruner import PrunerError, Recipe
+from pruner.gates import ALL_BLOCKS
+from pruner.saliency import CRITERIA
+
+shares = st.floats(0, 1) | st.integers(0, 1)
+recipes = st.builds(
+    Recipe,
+    sparsity=shares,
+    criterion=st.sampled_from(sorted(CRITERIA)),
+    lstms=st.none() | st.lists(st.text(), min_size=1, unique=True).map(tuple),
+    layer_sparsity=st.dictionaries(st.integers(0, 9999), shares),
+    gate_sparsity=st.dictionaries(st.sampled_from(ALL_BLOCKS), shares),
+)
+
+
+@settings(deadline=None)
+@given(recipes)
+def test_json_round_trip(recipe: Recipe) -> None:
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert Recipe.from_json(recipe.to_json().encode()) == recipe
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_the_dictionary_of_a_recipe() -> None:
+    recipe = Recipe(
+        0.25, criterion="l2", lstms=("a", ""), layer_sparsity={10: 0.5, 2: 1}, gate_sparsity={"hf": 0, "ii": 1}
+    )
+    assert json.loads(recipe.to_json()) == {
+        "sparsity": 0.25,
+        "granularity": "rows",
+        "criterion": "l2",
+        "lstms": ["a", ""],
+        "layer_sparsity": {"2": 1, "10": 0.5},
+        "gate_sparsity": {"ii": 1, "hf": 0},
+    }
+
+
+def test_defaults() -> None:
+    recipe = Recipe.from_json("{}")
+    assert recipe == Recipe()
+    assert (recipe.sparsity, recipe.granularity, recipe.criterion, recipe.lstms) == (0.5, "rows", "l1", None)
+    assert recipe.layer_sparsity == recipe.gate_sparsity == {}
+
+
+BETWEEN = "between 0 and 1, found "
+INVALID = {
+    '{"sparsitty": 0.5}': r"among sparsity, .*; found 'sparsitty'",
+    '{"sparsity": -0.1}': BETWEEN + "-0.1",
+    '{"sparsity": 1.1}': BETWEEN + "1.1",
+    '{"sparsity": NaN}': BETWEEN + "nan",
+    '{"sparsity": Infinity}': BETWEEN + "inf",
+    '{"sparsity": 1e999}': BETWEEN + "inf",
+    f'{{"sparsity": 1{"0" * 400}}}': BETWEEN + "1000",
+    '{"sparsity": true}': BETWEEN + "True",
+    '{"sparsity": "0.5"}': BETWEEN + "'0.5'",
+    '{"sparsity": null}': BETWEEN + "None",
+    '{"sparsity": [0.5]}': BETWEEN + r"\[0.5\]",
+    '{"granularity": "rowws"}': "expected a granularity among rows.*; found 'rowws'",
+    '{"granularity": ["rows"]}': r"expected a granularity among rows.*; found \['rows'\]",
+    '{"criterion": "l3"}': "expected a criterion among l1, l2.*; found 'l3'",
+    '{"criterion": null}': "expected a criterion among l1, l2.*; found None",
+    '{"lstms": "encoder"}': "list of names or null, found 'encoder'",
+    '{"lstms": [1]}': r"list of names or null, found \[1\]",
+    '{"layer_sparsity": [0.5]}': r"layer_sparsity as an object of numbers, found \[0.5\]",
+    '{"layer_sparsity": null}': "layer_sparsity as an object of numbers, found None",
+    '{"layer_sparsity": {"first": 0.5}}': "layer numbers in layer_sparsity, found 'first'",
+    '{"layer_sparsity": {"-1": 0.5}}': "layer numbers in layer_sparsity, found '-1'",
+    '{"layer_sparsity": {"1.5": 0.5}}': "layer numbers in layer_sparsity, found '1.5'",
+    '{"layer_sparsity": {"²": 0.5}}': "layer numbers in layer_sparsity, found '²'",
+    f'{{"layer_sparsity": {{"{"9" * 5000}": 0.5}}}}': "expected .*, found .*999",
+    '{"layer_sparsity": {"0": 2}}': "the sparsity of layer 0 between 0 and 1, found 2",
+    '{"gate_sparsity": 0.5}': "gate_sparsity as an object of numbers, found 0.5",
+    '{"gate_sparsity": {"f": 0.5}}': "expected a gate among ii, if, ig, io, hi, hf, hg, ho; found 'f'",
+    '{"gate_sparsity": {"hf": false}}': "the sparsity of gate hf between 0 and 1, found False",
+    "[]": "expected a recipe as a JSON object, found list",
+    '"rows"': "expected a recipe as a JSON object, found str",
+    "null": "expected a recipe as a JSON object, found NoneType",
+    "": "expected a recipe as JSON, found text that is not JSON",
+    '{"sparsity": 0.5': "expected a recipe as JSON, found text that is not JSON",
+    "{'sparsity': 0.5}": "expected a recipe as JSON, found text that is not JSON",
+    "[" * 100_000: "expected a recipe as JSON, found text that is not JSON",
+    '{"sparsity": ' + "[" * 900 + "]" * 900 + "}": BETWEEN + r"\[\[",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), INVALID.items(), ids=[text[:40] for text in INVALID])
+def test_what_makes_no_sense_is_refused(text: str, message: str) -> None:
+    with pytest.raises(PrunerError, match=message):
+        Recipe.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xfe\x00", b"\x89PNG\r\n\x1a\n", b"\x80\x04."], ids=["utf-16", "picture", "pickle"]
+)
+def test_files_that_are_not_text_are_refused(data: bytes) -> None:
+    with pytest.raises(PrunerError, match="not JSON"):
+        Recipe.from_json(data)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"sparsity": 1.5},
+        {"sparsity": "0.5"},
+        {"granularity": "units of measure"},
+        {"criterion": 1},
+        {"layer_sparsity": {-1: 0.5}},
+        {"layer_sparsity": {0: float("nan")}},
+        {"gate_sparsity": {"xx": 0.5}},
+    ],
+    ids=str,
+)
+def test_the_constructor_refuses_the_same(setting: dict[str, Any]) -> None:
+    with pytest.raises(PrunerError, match="expected .*found"):
+        Recipe(**setting)
+
+
+def test_settings_cannot_be_assigned() -> None:
+    recipe = Recipe()
+    for setting in dataclasses.fields(recipe):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(recipe, setting.name, None)
+
+
+@pytest.mark.parametrize("make", [lambda given: Recipe(**given), Recipe.from_dict], ids=["constructor", "from_dict"])
+def test_what_a_recipe_was_made_from_may_change_without_it(make: Any) -> None:
+    given = {"gate_sparsity": {"hf": 0.5}, "layer_sparsity": {}}
+    recipe = make(given)
+    given["gate_sparsity"]["hf"] = 7.0
+    assert recipe.gate_sparsity == {"hf": 0.5}
+
+
+@pytest.mark.parametrize("setting", ["layer_sparsity", "gate_sparsity"])
+def test_its_tables_cannot_be_written_into(setting: str) -> None:
+    recipe = Recipe()
+    with contextlib.suppress(TypeError):
+        getattr(recipe, setting)[0] = 7.0
+    assert recipe == Recipe()
