@@ -15,7 +15,7 @@ import pandas as pd
 from pruner import examples
 from pruner.checkpoint import Checkpoint, open_checkpoint
 from pruner.errors import PrunerError
-from pruner.export import MANIFEST, check_free, model_file, write_masks
+from pruner.export import check_free, write_masks
 from pruner.lstm import build
 from pruner.measure import cost, latency_ms
 from pruner.recipe import GRANULARITIES, Recipe
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     prune.set_defaults(command=_prune)
 
     check = commands.add_parser("verify", help="read an export back and check it")
-    check.add_argument("folder")
+    check.add_argument("folder", metavar="DIR|ZIP")
     check.add_argument("--source", metavar="CHECKPOINT", help="compare with the checkpoint it was made from, too")
     check.set_defaults(command=_verify)
 
@@ -235,8 +235,7 @@ def _checkpoint_or_export(path: Path) -> Checkpoint:
     if not path.is_dir():
         return open_checkpoint(path)
     verify(path)
-    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    return open_checkpoint(path / model_file(manifest["source"]["format"]))
+    return open_checkpoint(next(path.glob("pruned.*")))
 
 
 def _examples(options: argparse.Namespace) -> None:

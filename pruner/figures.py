@@ -78,12 +78,19 @@ def gate_grids(saliency: Tensor, side: str, mask: Tensor | None = None, unit_of_
     figure.update_yaxes(visible=False, autorange="reversed")
     low, high = float(values.min()), float(np.quantile(values, CLIP_QUANTILE))
     figure.update_layout(
-        height=300,
-        margin={"l": 0, "r": 0, "t": 30, "b": 10},
+        height=340,
+        margin={"l": 0, "r": 0, "t": 30, "b": 0},
         coloraxis={
             "cmin": low,
             "cmax": max(high, np.nextafter(low, np.inf)),
-            "colorbar": {"thickness": 12, "title": ""},
+            "colorbar": {
+                "orientation": "h",
+                "y": -0.02,
+                "yanchor": "top",
+                "thickness": 10,
+                "outlinewidth": 0,
+                "title": {"text": unit_of_measure, "side": "bottom"},
+            },
         },
     )
     if per_cell > 1:

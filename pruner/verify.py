@@ -2,7 +2,10 @@
 
 import json
 import os
+import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +23,41 @@ from pruner.masks import drop_rows
 from pruner.recipe import Recipe
 from pruner.run import choose_masks
 
+EXPORT_FILES = {MANIFEST, MASKS, LOADER, "pruned.pt", "pruned.safetensors"}
+MAX_UNPACKED_RATIO = 50
+
 
 def verify(folder: str | os.PathLike[str], source: Checkpoint | None = None) -> list[str]:
-    """Check an export and return what was found to hold, a sentence a check.
+    """Check an export, a folder or the zip of one, and return what was found to hold, a sentence a check.
 
     Without the source: complete, unaltered files, masks that fit, rows that are zero where the masks say. With it: every
     other value is the source's own, and the recipe gives the same masks again. Raises PrunerError at the first check
     that fails. Nothing in the folder is executed.
     """
-    return list(_checks(Path(folder), source))
+    with unpacked(Path(folder)) as files:
+        return list(_checks(files, source))
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The export's folder; for a zip, a temporary one that holds its files. Raises PrunerError for anything else."""
+    if path.is_dir():
+        yield path
+        return
+    try:
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as temporary:
+            names = set(archive.namelist())
+            if not names <= EXPORT_FILES:
+                raise PrunerError(
+                    f"expected the zip of an export, found {min(names - EXPORT_FILES)!r} in {path}; give the folder or the "
+                    "zip that was exported"
+                )
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_RATIO * path.stat().st_size:
+                raise PrunerError(f"expected the zip of an export, found one that unpacks to far more: {path}")
+            archive.extractall(temporary)
+            yield Path(temporary)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+        raise PrunerError(f"expected an export folder or its zip, found {error}: {path}; check the path") from error
 
 
 def _checks(folder: Path, source: Checkpoint | None) -> Iterator[str]:

@@ -85,21 +85,22 @@ saliency, mask = scored[view.lstm.name].saliency[view.tensor], masks.get(view.te
 norm = widgets.CRITERION_TITLES[recipe.criterion]
 
 summary = summarize(pruned, masks, {name: values for each in scored.values() for name, values in each.saliency.items()})
-with st.grid(4):
-    st.metric(f"Rows dropped, of {summary.rows:,}", f"{summary.dropped_rows:,}", border=True)
-    st.metric("Saliency kept", f"{summary.saliency_kept:.1%}", border=True)
-    st.metric("Weights zeroed", f"{summary.dropped_weights / summary.weights:.1%}", border=True)
+with st.grid(4, min_column_width=150):
+    st.metric(f"Rows dropped, of {summary.rows:,}", f"{summary.dropped_rows:,}", border=True, height="stretch")
+    st.metric("Saliency kept", f"{summary.saliency_kept:.1%}", border=True, height="stretch")
+    st.metric("Weights zeroed", f"{summary.dropped_weights / summary.weights:.1%}", border=True, height="stretch")
     st.metric(
-        f"Units dropped by all gates, of {summary.units:,}",
+        f"Units dropped, of {summary.units:,}",
         f"{summary.dropped_units:,}",
-        help="Only a unit that all eight blocks drop could be removed; any other keeps a part of itself.",
+        help="Units that all eight blocks drop. Only these could be removed; any other keeps a part of itself.",
         border=True,
+        height="stretch",
     )
 
 if mask is None:
     st.info(f"{view.lstm.title} is left as it is: it is not among the LSTMs to prune.")
 else:
-    st.caption(f"Each cell is a row of **{view.tensor}**, darker for a higher {norm}. :orange[■] Orange rows fall.")
+    st.caption(f"Each cell is a row of **{view.tensor}**, coloured by its {norm}. :orange[■] Orange rows fall.")
 st.plotly_chart(
     figures.gate_grids(saliency, view.side, mask, norm),
     key="grids",

@@ -76,7 +76,7 @@ if result is None:
 
 if result.recipe != recipe:
     st.warning("The settings have changed since this run. Run again to see what they do.", icon=":material/history:")
-with st.grid(4):
+with st.grid(4, min_column_width=150):
     st.metric(
         "Zeros", f"{result.after.zeros / result.after.parameters:.1%}", help="Share of all parameters", border=True
     )
@@ -86,6 +86,7 @@ with st.grid(4):
         help="Root mean square of the change in an LSTM's output on random inputs, relative to the output itself. The "
         "largest of all LSTMs.",
         border=True,
+        height="stretch",
     )
     if example and result.quality:
         before, after = result.quality
@@ -95,8 +96,11 @@ with st.grid(4):
             f"{after - before:+.3f}",
             delta_color="normal" if example.higher_is_better else "inverse",
             border=True,
+            height="stretch",
         )
-    st.metric("Rows dropped", f"{sum(int((~mask).sum()) for mask in result.masks.values()):,}", border=True)
+    st.metric(
+        "Rows dropped", f"{sum(int((~mask).sum()) for mask in result.masks.values()):,}", border=True, height="stretch"
+    )
 
 rows = {
     "Parameters": (result.before.parameters, result.after.parameters),

@@ -57,6 +57,7 @@ def choose_view(checkpoint: Checkpoint) -> View:
             key="side",
             required=True,
             persist_state="session",
+            wrap=True,
         )
     return View(lstm, session.layer, state.DIRECTIONS.index(session.direction), session.side)
 

@@ -1,0 +1,52 @@
+"""Takes the pictures of the README from the running app:
+
+python -m tests.take_pictures
+"""
+
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.test_journeys import installed_chromium, serving
+
+PICTURES = Path(__file__).resolve().parents[1] / ".github" / "pictures"
+LINK = "example=pydocs-chars&sparsity=0.5&gates=hg:0.25"
+
+
+def take() -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with serving() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=installed_chromium(), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+        page.goto(f"{url}/?{LINK}")
+        expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+        _save(page, "open")
+        for name, charts in (("saliency", 2), ("masks", 2)):
+            page.goto(f"{url}/{name}?{LINK}&side=hh")
+            expect(page.locator(".js-plotly-plot")).to_have_count(charts)
+            _save(page, name)
+        page.goto(f"{url}/run?{LINK}")
+        page.get_by_role("button", name="Run", exact=True).click()
+        expect(page.get_by_role("heading", name="Before and after")).to_be_visible()
+        expect(page.get_by_test_id("stMetric")).to_have_count(4)
+        _save(page, "run")
+        page.get_by_role("link", name="Export", exact=True).click()
+        expect(page.get_by_text("largest difference is 0")).to_be_visible()
+        _save(page, "export")
+        browser.close()
+
+
+def _save(page: Page, name: str) -> None:
+    """The whole page, once its fonts and charts have settled."""
+    page.wait_for_timeout(2000)
+    height = page.get_by_test_id("stMain").evaluate("area => area.firstElementChild.scrollHeight")
+    page.set_viewport_size({"width": 1280, "height": min(height, 1500)})
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(1500)
+    page.screenshot(path=PICTURES / f"{name}.png")
+
+
+if __name__ == "__main__":
+    take()

@@ -1,0 +1,312 @@
+"""The pages, run in process through `app.py`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+from pruner import Recipe, examples
+from pruner.run import choose_masks
+from tests.conftest import named, random_lstm
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGES = {page.stem: f"pages/studio/{page.name}" for page in (PROJECT / "pages" / "studio").glob("*.py")}
+
+
+@pytest.fixture
+def app() -> AppTest:
+    return AppTest.from_file(str(PROJECT / "app.py"), default_timeout=60)
+
+
+@pytest.fixture
+def example(app: AppTest) -> AppTest:
+    """The dashboard with the grammar example open."""
+    return _click(app.run(), "open_embedded-reber")
+
+
+def _click(app: AppTest, key: str) -> AppTest:
+    app.button(key=key).click()
+    return _checked(app.run())
+
+
+def _go(app: AppTest, page: str) -> AppTest:
+    return _checked(app.switch_page(PAGES[page]).run())
+
+
+def _checked(app: AppTest) -> AppTest:
+    assert not app.exception, app.exception[0].stack_trace
+    return app
+
+
+def _upload(app: AppTest, name: str, data: bytes) -> AppTest:
+    app.file_uploader[0].upload(name, data)
+    return _checked(app.run())
+
+
+def _saved(tensors: dict[str, torch.Tensor], path: Path) -> bytes:
+    torch.save(tensors, path)
+    return path.read_bytes()
+
+
+def _metrics(app: AppTest) -> dict[str, str]:
+    return {metric.label: metric.value for metric in app.metric}
+
+
+def _run_to_the_end(app: AppTest) -> AppTest:
+    app = _go(app, "run")
+    next(button for button in app.button if button.label == "Run").click()
+    app.run()
+    while app.session_state.job.status.state == "running":
+        pass
+    return _checked(app.run())
+
+
+def test_there_is_a_page_for_every_step_of_the_journey() -> None:
+    assert set(PAGES) == {"open", "saliency", "masks", "run", "export"}
+
+
+def test_a_new_server_hands_every_link_over_to_the_app() -> None:
+    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == set(PAGES) - {"open"}
+
+
+@pytest.mark.parametrize("page", ["saliency", "masks", "run", "export"])
+def test_without_a_model_a_page_says_what_to_do(app: AppTest, page: str) -> None:
+    app = _go(app.run(), page)
+    assert "Open an example" in app.info[0].value
+
+
+@pytest.mark.parametrize("name", examples.EXAMPLES)
+def test_one_click_opens_an_example(app: AppTest, name: str) -> None:
+    app = _click(app.run(), f"open_{name}")
+    found = app.dataframe[0].value
+    lstm = examples.named(name).open().lstms[0]
+    assert list(found["hidden size"]) == [lstm.hidden_size]
+    assert list(found["parameters"]) == [lstm.parameters]
+
+
+@pytest.mark.parametrize("page", ["saliency", "masks"])
+def test_every_row_of_the_example_is_drawn(example: AppTest, page: str) -> None:
+    example = _go(example, page)
+    spec = json.loads(example.get("plotly_chart")[0].proto.spec)
+    assert [trace["name"] for trace in spec["data"] if "dropped" not in trace["name"]] == ["ii", "if", "ig", "io"]
+
+
+def test_masks_show_what_the_library_chooses(example: AppTest) -> None:
+    example = _go(example, "masks")
+    example.slider(key="sparsity").set_value(0.3)
+    example.number_input(key="gate_ig").set_value(0.75)
+    example = _checked(example.run())
+    checkpoint = examples.named("embedded-reber").open()
+    masks = choose_masks(checkpoint, Recipe(sparsity=0.3, gate_sparsity={"ig": 0.75}))
+    dropped = sum(int((~mask).sum()) for mask in masks.values())
+    assert _metrics(example)["Rows dropped, of 256"] == f"{dropped:,}"
+    assert list(example.dataframe[0].value["rows dropped"]) == [9, 9, 24, 9]
+
+
+def test_lowering_the_sparsity_brings_rows_back(example: AppTest) -> None:
+    example = _go(example, "masks")
+    for sparsity in (0.9, 0.0):
+        example.slider(key="sparsity").set_value(sparsity)
+        example = _checked(example.run())
+    assert _metrics(example)["Rows dropped, of 256"] == "0"
+
+
+def test_overrides_are_reset_together(example: AppTest) -> None:
+    example = _go(example, "masks")
+    example.number_input(key="gate_hf").set_value(0.1)
+    example.number_input(key="layer_0").set_value(0.2)
+    example = _checked(example.run())
+    assert example.session_state.gate_hf == 0.1
+    next(button for button in example.button if button.label.startswith("Reset")).click()
+    example = _checked(example.run())
+    assert example.session_state.gate_hf is None
+    assert example.session_state.layer_0 is None
+
+
+def test_settings_outlive_their_page(example: AppTest) -> None:
+    example = _go(example, "masks")
+    example.slider(key="sparsity").set_value(0.25)
+    example.number_input(key="gate_hf").set_value(0.1)
+    example = _go(_go(_checked(example.run()), "run"), "masks")
+    assert example.slider(key="sparsity").value == 0.25
+    assert example.number_input(key="gate_hf").value == 0.1
+
+
+def test_a_link_opens_example_recipe_and_view(app: AppTest) -> None:
+    app.query_params.update(
+        {"example": "pydocs-chars", "sparsity": "0.3", "gates": "hf:0.1", "layers": "1:0.4", "layer": "1", "side": "hh"}
+    )
+    app = _go(app.run(), "masks")
+    assert app.slider(key="sparsity").value == 0.3
+    assert app.number_input(key="gate_hf").value == 0.1
+    assert app.number_input(key="layer_1").value == 0.4
+    assert list(app.dataframe[0].value["gate"]) == ["hi (input)", "hf (forget)", "hg (cell)", "ho (output)"]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"example": "no-such"},
+        {"example": "embedded-reber", "sparsity": "much"},
+        {"example": "embedded-reber", "sparsity": "7"},
+        {"example": "embedded-reber", "criterion": "best"},
+        {"example": "embedded-reber", "gates": ["xx:1", "::"]},
+        {"example": "embedded-reber", "layers": "9:0.1"},
+        {"example": "embedded-reber", "lstm": "other", "layer": "7", "direction": "up", "side": "zz"},
+        {"example": "embedded-reber", "lstms": ["none"]},
+    ],
+    ids=lambda params: ",".join(params) + f"={list(params.values())[-1]}",
+)
+def test_a_link_that_fits_nothing_is_harmless(app: AppTest, params: dict[str, Any]) -> None:
+    app.query_params.update(params)
+    app = _checked(app.run())
+    assert app.session_state.sparsity == 0.5
+
+
+def test_the_link_follows_the_controls(example: AppTest) -> None:
+    example = _go(example, "masks")
+    example.slider(key="sparsity").set_value(0.3)
+    example.number_input(key="gate_hf").set_value(0.1)
+    example = _checked(example.run())
+    assert dict(example.query_params) == {"example": "embedded-reber", "sparsity": "0.3", "gates": "hf:0.1"}
+
+
+def test_a_dropped_checkpoint_is_opened_and_the_upload_let_go(app: AppTest, tmp_path: Path) -> None:
+    lstm = random_lstm(num_layers=2, bidirectional=True)
+    app = _upload(app.run(), "encoder.bin", _saved(named(lstm, "encoder."), tmp_path / "any"))
+    assert app.session_state.checkpoint.lstms[0].name == "encoder"
+    assert app.session_state.upload == 1
+    assert "example" not in app.query_params
+    app = _go(app, "saliency")
+    assert {control.label for control in app.get("button_group")} >= {"Layer", "Direction", "Packed weight"}
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80\x04junk", b"<html>", b"PK\x03\x04"], ids=["empty", "pickle", "html", "zip"]
+)
+def test_a_file_that_cannot_be_read_gets_one_message_and_changes_nothing(example: AppTest, data: bytes) -> None:
+    example = _upload(example, "model.pt", data)
+    assert len(example.error) == 1
+    assert "expected" in example.error[0].value
+    assert example.session_state.example == "embedded-reber"
+
+
+def test_a_file_without_an_lstm_says_what_it_holds(app: AppTest, tmp_path: Path) -> None:
+    app = _upload(app.run(), "gru.pt", _saved(named(torch.nn.GRU(3, 4), "rnn."), tmp_path / "any"))
+    assert "GRU" in app.warning[0].value
+    assert "GRU" in _go(app, "masks").warning[0].value
+
+
+def test_weights_that_are_not_finite_are_named(app: AppTest, tmp_path: Path) -> None:
+    tensors = named(random_lstm(), "rnn.")
+    tensors["rnn.weight_hh_l0"][2, 1] = float("nan")
+    app = _upload(app.run(), "broken.pt", _saved(tensors, tmp_path / "any"))
+    for page in ("saliency", "masks"):
+        assert "rnn.weight_hh_l0" in _go(app, page).error[0].value
+
+
+def test_paths_are_offered_only_when_started_for_local_use(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not app.run().text_input
+    monkeypatch.setattr("sys.argv", ["app.py", "--local-files"])
+    app = _checked(app.run())
+    app.text_input(key="path").set_value(str(examples.named("embedded-reber").file))
+    app.form_submit_button[0].click()
+    app = _checked(app.run())
+    assert app.session_state.checkpoint.lstms[0].hidden_size == 32
+
+
+def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> None:
+    example = _run_to_the_end(example)
+    result = example.session_state.result
+    table = example.dataframe[0].value.set_index("figure")
+    assert table.loc["Zeros in the LSTMs", "after"] == f"{result.after.zeros:,}"
+    assert table.loc["share of strings wholly right", "before"] == "1.0000"
+    example = _go(example, "export")
+    assert "largest difference is 0" in example.success[0].value
+    labels = [button.label for button in example.get("download_button")]
+    assert {"manifest.json", "masks.safetensors", "pruned.safetensors", "load_pruned.py"} <= set(labels)
+
+
+def test_settings_changed_after_a_run_are_told(example: AppTest) -> None:
+    example = _go(_run_to_the_end(example), "masks")
+    example.slider(key="sparsity").set_value(0.1)
+    example = _checked(example.run())
+    for page in ("run", "export"):
+        assert "changed since" in _go(example, page).warning[0].value
+
+
+def test_another_model_takes_the_old_result_away(example: AppTest) -> None:
+    example = _go(_run_to_the_end(example), "open")
+    example = _go(_click(example, "open_pydocs-chars"), "export")
+    assert "nothing to export" in example.info[0].value
+
+
+def test_every_cuda_device_is_offered(example: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+    example = _go(example, "run")
+    device = next(control for control in example.get("button_group") if control.label == "Device")
+    assert [option.content for option in device.proto.options] == ["CPU", "GPU 0", "GPU 1"]
+
+
+def test_a_recipe_is_loaded_into_the_controls(example: AppTest) -> None:
+    recipe = Recipe(sparsity=0.2, criterion="l2", gate_sparsity={"hg": 0.4}, layer_sparsity={0: 0.1})
+    example = _upload(_go(example, "masks"), "recipe.json", recipe.to_json().encode())
+    assert example.slider(key="sparsity").value == 0.2
+    assert example.number_input(key="gate_hg").value == 0.4
+    assert example.number_input(key="layer_0").value == 0.1
+    assert example.session_state.criterion == "l2"
+
+
+@pytest.mark.parametrize(
+    "text", ["no json", "[]", '{"sparsity": 2}', '{"layer_sparsity": {"5": 0.1}}', '{"lstms": ["other"]}']
+)
+def test_a_recipe_that_does_not_fit_changes_nothing(example: AppTest, text: str) -> None:
+    example = _upload(_go(example, "masks"), "recipe.json", text.encode())
+    assert len(example.error) == 1
+    assert example.slider(key="sparsity").value == 0.5
+
+
+def test_only_chosen_lstms_are_pruned(app: AppTest, tmp_path: Path) -> None:
+    tensors = named(random_lstm(), "a.") | named(random_lstm(hidden_size=5), "b.")
+    app = _go(_upload(app.run(), "two.pt", _saved(tensors, tmp_path / "any")), "masks")
+    app.session_state.lstms = ["b"]
+    app = _checked(app.run())
+    assert _metrics(app)["Rows dropped, of 40"] == "16"
+    assert "left as it is" in app.info[0].value
+
+
+def test_a_job_can_be_cancelled_and_reports_failures() -> None:
+    import threading
+
+    from pruner import PrunerError
+    from pruner.dashboard.jobs import Job
+
+    reached = threading.Event()
+
+    def endless(progress: Any) -> Any:
+        while True:
+            progress(0.5, "working")
+            reached.set()
+
+    job = Job(endless)
+    assert reached.wait(5)
+    assert job.status.fraction == 0.5
+    job.cancel()
+    _wait(job)
+    assert job.status.state == "cancelled"
+
+    def failing(progress: Any) -> Any:
+        raise PrunerError("expected more")
+
+    assert _wait(Job(failing)).status.error == "expected more"
+
+
+def _wait(job: Any) -> Any:
+    while job.status.state == "running":
+        pass
+    return job
