@@ -1,6 +1,7 @@
 """The command line: `python -m pruner --help`."""
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -31,10 +32,15 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, or 2 after one line on stderr for unusable input."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names in a file can be anything
     try:
-        options = _parser().parse_args(arguments)
-        options.command(options)
-        sys.stdout.flush()
+        try:
+            options = _parser().parse_args(arguments)
+            options.command(options)
+        finally:
+            sys.stdout.flush()
     except PrunerError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -118,7 +124,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         )
     try:
         return Recipe.from_json(Path(options.recipe).read_bytes())
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise PrunerError(f"expected a recipe file, found {error}; check the path") from error
 
 
@@ -228,11 +234,12 @@ def _measure(options: argparse.Namespace) -> None:
     print(f"{figures['latency_ms']:.2f} ms for 64 time steps at batch 1")
     if example:
         print(f"{figures['quality']['value']:.4f} {example.quality_name}")
-        print(examples.data_note(example) or "", end="")
+        if note := examples.data_note(example):
+            print(note)
 
 
 def _checkpoint_or_export(path: Path) -> Checkpoint:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
         return open_checkpoint(path)
     verify(path)
     return open_checkpoint(next(path.glob("pruned.*")))
@@ -253,14 +260,16 @@ def _examples(options: argparse.Namespace) -> None:
 
 def _write(output: str, write: Callable[[Path], Any]) -> None:
     """Write a file under a temporary name beside its place, then rename it: never a partial file."""
-    target = Path(output)
+    target = Path(os.path.abspath(output))  # noqa: PTH100 - "." and ".." have no name to write under
     try:
+        if target.is_dir():
+            raise PrunerError(f"expected a place to write a file, found the folder {output!r}; add the name of a file")
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
             staged = Path(folder) / target.name
             write(staged)
             staged.chmod(0o644)
             staged.replace(target)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise PrunerError(f"expected a place to write {output}, found {error}; choose another") from error
 
 

@@ -9,16 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pruner import formats
-from pruner.errors import PrunerError
+from pruner.errors import PrunerError, shown
 from pruner.gates import parse_standard_name
-from pruner.lstm import LSTM, Skipped, find_lstms
+from pruner.lstm import DTYPES, LSTM, Skipped, find_lstms
 
 NESTING = 2  # state dicts are looked for this many dictionaries deep
+MIN_TENSOR_BYTES = 16  # a stored tensor takes more; fewer mean dictionaries that repeat each other without end
 
 _PARAMETRIZED = re.compile(r"(?P<module>.*?)parametrizations\.(?P<tensor>[^.]+)\.(?P<part>.+)")
 
@@ -62,7 +64,8 @@ class Checkpoint:
             return _listed(f"{skipped.name or '(root)'} ({skipped.reason})" for skipped in self.skipped)
         if self.tensors:
             return f"{len(self.tensors)} tensors: {_listed(self.tensors)}"
-        return f"no named tensors, but a {type(self.container).__name__} of {_listed(map(str, self.container))}"
+        keys = _listed(key if isinstance(key, str) else shown(key) for key in self.container)
+        return f"no named tensors, but a {type(self.container).__name__} of {keys}"
 
 
 def open_checkpoint(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Checkpoint:
@@ -82,7 +85,7 @@ def open_checkpoint(source: str | os.PathLike[str] | bytes, name: str | None = N
             f"expected a dictionary of tensors, found a {type(contents.container).__name__}: {name}; "
             f"{formats.SAVE_WEIGHTS}"
         )
-    locations, stored = _named_tensors(contents.container, name)
+    locations, stored = _named_tensors(contents.container, len(data), name)
     _check_tensors(stored, len(data), name)
     aliases, tensors, unresolved = _resolve_leftovers(stored)
     found, skipped = find_lstms({alias: tensors[original] for alias, original in aliases.items()})
@@ -107,44 +110,61 @@ def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor], path: Path) -> 
     """Write the checkpoint with some tensors replaced: same container, nesting, names and dtypes as the source.
 
     Tensors that are views of a larger storage (cuDNN keeps a whole LSTM in one) are written alone, without it; tensors
-    that were tied to each other stay tied. A file of the legacy format is written in the zip format of PyTorch 1.6+.
+    that were tied to each other stay tied as long as they are equal. Masks that pruning left beside a tensor are multiplied
+    into it. A file of the legacy format is written in the zip format of PyTorch 1.6+. Raises PrunerError where there is no
+    room.
     """
-    compact: dict[tuple[Any, ...], Tensor] = {}
+    written: dict[_View, list[tuple[Tensor, Tensor]]] = {}
 
-    def alone(tensor: Tensor) -> Tensor:
-        key = (
-            tensor.untyped_storage().data_ptr(),
-            tensor.storage_offset(),
-            tensor.shape,
-            tensor.stride(),
-            tensor.dtype,
-        )
-        if key not in compact:
-            compact[key] = tensor.detach().clone(memory_format=torch.contiguous_format)
-        return compact[key]
+    def alone(source: Tensor, value: Tensor) -> Tensor:
+        tied = written.setdefault(_view(source), [])
+        for other, tensor in tied:
+            if _view(other) == _view(value) or torch.equal(other, value):
+                return tensor
+        tied.append((value, value.detach().clone(memory_format=torch.contiguous_format)))
+        return tied[-1][1]
 
-    container = copy.copy(checkpoint.container)
+    copies: dict[tuple[str, ...], Any] = {(): copy.copy(checkpoint.container)}
+
+    def copied(keys: tuple[str, ...]) -> Any:
+        if keys not in copies:
+            parent = copied(keys[:-1])
+            parent[keys[-1]] = copies[keys] = copy.copy(parent[keys[-1]])
+        return copies[keys]
+
     for name, keys in checkpoint.locations.items():
-        parent = container
-        for key in keys[:-1]:
-            if parent[key] is _at(checkpoint.container, keys[: keys.index(key) + 1]):
-                parent[key] = copy.copy(parent[key])
-            parent = parent[key]
-        source = _at(checkpoint.container, keys)
-        tensor = alone(changed.get(name, source))
+        parent = copied(keys[:-1])
+        source = parent[keys[-1]]
+        tensor = alone(Tensor.detach(source), changed.get(name, checkpoint.tensors[name]))
         parent[keys[-1]] = nn.Parameter(tensor, source.requires_grad) if isinstance(source, nn.Parameter) else tensor
     if checkpoint.format == formats.SAFETENSORS:
-        # Tied tensors are not tied in a safetensors file: the library refuses to write one storage twice.
-        untied = {name: tensor.clone() for name, tensor in container.items()}
-        safetensors.torch.save_file(untied, path, metadata=checkpoint.metadata)
-    else:
-        torch.save(container, path)
+        write_safetensors(copies[()], path, checkpoint.metadata)
+        return
+    try:
+        torch.save(copies[()], path)
+    except RuntimeError as error:
+        raise PrunerError(
+            f"expected a place to write {path.name}, found a full or failing disk; choose another place"
+        ) from error
 
 
-def _at(container: Any, keys: tuple[str, ...]) -> Any:
-    for key in keys:
-        container = container[key]
-    return container
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a flat dictionary; ties are given up, which the format does not know. Raises PrunerError without room."""
+    try:
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, path, metadata=metadata or None)
+    except SafetensorError as error:
+        raise PrunerError(
+            f"expected a place to write {path.name}, found a full or failing disk; choose another place"
+        ) from error
+
+
+_View = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]
+
+
+def _view(tensor: Tensor) -> _View:
+    """What tensors have in common that are the same view of the same storage."""
+    storage = tensor.untyped_storage().data_ptr()
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _read_file(path: Path) -> bytes:
@@ -157,20 +177,31 @@ def _read_file(path: Path) -> bytes:
         raise PrunerError(f"expected a readable file, found {error}: {path}; check its path and permissions") from error
 
 
-def _named_tensors(container: Mapping[Any, Any], name: str) -> tuple[dict[str, tuple[str, ...]], dict[str, Tensor]]:
+def _named_tensors(
+    container: Mapping[Any, Any], size: int, name: str
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Tensor]]:
     """Tensors under string keys, up to `NESTING` dictionaries deep; those of optimizers lie under numbers or deeper.
 
     Where one dictionary alone holds recurrent weights, its names stand as they are. Where several do (an encoder and a
     decoder saved side by side, say), each name begins with the keys that lead to its dictionary.
     """
     groups: dict[tuple[str, ...], dict[str, Tensor]] = {}
+    count = 0
 
     def collect(mapping: Mapping[Any, Any], path: tuple[str, ...]) -> None:
+        nonlocal count
         for key, value in mapping.items():
             if not isinstance(key, str):
                 continue
             if isinstance(value, Tensor):
-                groups.setdefault(path, {})[key] = value
+                count += 1
+                if count * MIN_TENSOR_BYTES > size:
+                    raise PrunerError(
+                        f"expected every tensor once, found more than {count} names in a file of {size:,} bytes: {name}; "
+                        "save each state dict under one key"
+                    )
+                # Not value.detach(): a pickled parameter can carry attributes of any name, methods' names included.
+                groups.setdefault(path, {})[key] = Tensor.detach(value)
             elif isinstance(value, Mapping) and len(path) < NESTING:
                 collect(value, (*path, key))
 
@@ -192,21 +223,34 @@ def _named_tensors(container: Mapping[Any, Any], name: str) -> tuple[dict[str, t
 
 def _check_tensors(tensors: Mapping[str, Tensor], size: int, name: str) -> None:
     """Refuse tensors that claim more than the file holds: expanded views, resized storages, sparse encodings."""
-    total = 0
+    total, views = 0, set[_View]()
     for key, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            kind = tensor.device.type if tensor.device.type != "cpu" else str(tensor.layout).removeprefix("torch.")
+        if not _is_dense(tensor):
             raise PrunerError(
-                f"expected dense tensors, found {key!r} ({'quantized' if tensor.is_quantized else kind}): {name}; "
-                "save it with .dequantize() or .to_dense()"
+                f"expected dense tensors, found {shown(key)} ({_encoding(tensor)}): {name}; save it with .dequantize() or "
+                ".to_dense()"
             )
         claimed = tensor.numel() * tensor.element_size()
-        total += claimed
+        total += 0 if _view(tensor) in views else claimed
+        views.add(_view(tensor))
         if claimed > size or total > 4 * size:
             raise PrunerError(
-                f"expected tensors that fit into the file's {size:,} bytes, found {key!r} of shape {tuple(tensor.shape)} "
-                f"({claimed:,} bytes): {name}; save it again with .contiguous() tensors"
+                f"expected tensors that fit into the file's {size:,} bytes, found {shown(key)} of shape "
+                f"{tuple(tensor.shape)} ({claimed:,} bytes): {name}; save it again with .contiguous() tensors"
             )
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return plain and not tensor.is_quantized and not tensor.is_nested
+
+
+def _encoding(tensor: Tensor) -> str:
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.is_nested:
+        return "nested"
+    return tensor.device.type if tensor.device.type != "cpu" else str(tensor.layout).removeprefix("torch.")
 
 
 def _resolve_leftovers(stored: dict[str, Tensor]) -> tuple[dict[str, str], dict[str, Tensor], list[Skipped]]:
@@ -220,36 +264,45 @@ def _resolve_leftovers(stored: dict[str, Tensor]) -> tuple[dict[str, str], dict[
     aliases = {name: name for name in stored}
     tensors = dict(stored)
     unresolved = []
-    for name, tensor in stored.items():
-        mask = None
-        parametrized = _PARAMETRIZED.fullmatch(name)
-        if name.endswith("_orig") and name.removesuffix("_orig") + "_mask" in stored:
-            plain = name.removesuffix("_orig")
-            mask = stored[plain + "_mask"]
-        elif parametrized and parametrized["part"] == "original":
-            plain = parametrized["module"] + parametrized["tensor"]
-            mask = stored.get(name.removesuffix("original") + "0.mask")
-        else:
-            if parametrized and parametrized["part"] == "original0" and parse_standard_name(parametrized["tensor"]):
-                unresolved.append(
-                    Skipped(
-                        parametrized["module"].rstrip("."),
-                        f"{parametrized['tensor']} is computed by a parametrization that the file does not hold; call "
-                        "torch.nn.utils.parametrize.remove_parametrizations before saving",
-                    )
-                )
-            continue
-        if mask is not None:
-            rows_only = mask.dim() == 1 and tensor.dim() > 1 and mask.shape[0] == tensor.shape[0]
-            if not rows_only and mask.shape != tensor.shape:
-                continue
-            tensors[name] = (
-                tensor.detach() * mask.reshape(-1, *[1] * (tensor.dim() - 1)) if rows_only else tensor * mask
+    parts: dict[tuple[str, str], set[str]] = {}
+    for name in stored:
+        if match := _PARAMETRIZED.fullmatch(name):
+            parts.setdefault((match["module"], match["tensor"]), set()).add(match["part"])
+    leftovers = {
+        name: (name.removesuffix("_orig"), name.removesuffix("_orig") + "_mask")
+        for name in stored
+        if name.endswith("_orig") and name.removesuffix("_orig") + "_mask" in stored
+    }
+    for (module, tensor), found in parts.items():
+        if found <= {"original", "0.mask"} and "original" in found:
+            inside = f"{module}parametrizations.{tensor}."
+            leftovers[f"{inside}original"] = (f"{module}{tensor}", f"{inside}0.mask")
+        elif parse_standard_name(tensor):
+            reason = (
+                f"{tensor} is computed by a parametrization that the file does not hold; call "
+                "torch.nn.utils.parametrize.remove_parametrizations before saving"
             )
-            tensors[name] = tensors[name].to(tensor.dtype)
+            unresolved.append(Skipped(module.rstrip("."), reason))
+    for name, (plain, mask) in leftovers.items():
+        if mask in stored:
+            masked = _masked(stored[name], stored[mask])
+            if masked is None:
+                continue
+            tensors[name] = masked
         aliases.setdefault(plain, name)
         del aliases[name]
     return aliases, tensors, unresolved
+
+
+def _masked(tensor: Tensor, mask: Tensor) -> Tensor | None:
+    """The tensor times its mask, which is of the same shape or has one value a row; None if they do not fit."""
+    if tensor.dtype not in DTYPES or mask.dtype not in (*DTYPES, torch.bool, torch.uint8):
+        return None
+    if mask.dim() == 1 and tensor.dim() > 1 and len(mask) == len(tensor):
+        mask = mask.reshape(-1, *[1] * (tensor.dim() - 1))
+    elif mask.shape != tensor.shape:
+        return None
+    return (tensor.detach() * mask).to(tensor.dtype)
 
 
 def _listed(names: Iterable[str], most: int = 5) -> str:

@@ -5,5 +5,14 @@ class PrunerError(Exception):
     """Unusable input. The message says what was expected, what was found and what to do."""
 
 
+def shown(value: object, most: int = 80) -> str:
+    """A value as a message can show it: short, and without an error of its own (huge integers have no text)."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return type(value).__name__
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 class Cancelled(Exception):
     """A run was asked to stop before it finished."""

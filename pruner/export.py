@@ -15,11 +15,10 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pruner import formats, load_pruned
-from pruner.checkpoint import Checkpoint, open_checkpoint, write
+from pruner.checkpoint import Checkpoint, open_checkpoint, write, write_safetensors
 from pruner.errors import PrunerError
 from pruner.gates import BLOCKS, SIDES, split_gates
 from pruner.lstm import LSTM, build
@@ -47,10 +46,9 @@ def save(
     The folder is written under a temporary name beside its place, read back, and renamed only when it is whole. Raises
     PrunerError if the folder is in use, cannot be written, or does not compute what the masks say when read back.
     """
-    folder = Path(folder)
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 - "." and ".." have no name to write under
     check_free(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             _write_files(staging, checkpoint, recipe, masks, changed, totals)
@@ -67,15 +65,21 @@ def pack(folder: Path) -> bytes:
     """The files of an export folder as one zip; weights hardly compress, so they are stored as they are."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for file in sorted(folder.iterdir()):
+        for file in sorted(file for file in folder.iterdir() if file.is_file()):
             archive.write(file, file.name)
     return packed.getvalue()
 
 
 def check_free(folder: Path) -> None:
     """Raise PrunerError unless an export can take this place: nothing there yet, or an empty folder."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PrunerError(f"expected a new or empty folder for the export, found {folder} in use; choose another")
+    try:
+        in_use = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        if in_use:
+            raise PrunerError(f"expected a new or empty folder for the export, found {folder} in use; choose another")
+        if not folder.parent.is_dir():
+            raise PrunerError(f"expected a place to write the export, found no folder {folder.parent}; make it first")
+    except (OSError, ValueError) as error:
+        raise PrunerError(f"expected a place to write the export, found {error}; choose another folder") from error
 
 
 def _write_files(
@@ -90,8 +94,6 @@ def _write_files(
     write(checkpoint, changed, model)
     write_masks(masks, staging / MASKS)
     shutil.copyfile(load_pruned.__file__, staging / LOADER)
-    for file in staging.iterdir():
-        file.chmod(0o644)  # safetensors writes files that only their owner can read
     lstms = [lstm for lstm in checkpoint.lstms if set(lstm.weight_names().values()) <= masks.keys()]
     certificate = certify(lstms, {**checkpoint.tensors, **changed}, open_checkpoint(model).tensors)
     if not certificate["holds"]:
@@ -114,11 +116,13 @@ def _write_files(
         },
     }
     (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    for file in staging.iterdir():
+        file.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
 def write_masks(masks: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Masks as uint8 (4H,) tensors, 1 = kept, under the names of the tensors that they belong to."""
-    save_file({name: mask.to("cpu", torch.uint8) for name, mask in masks.items()}, path)
+    write_safetensors({name: mask.to("cpu", torch.uint8) for name, mask in masks.items()}, Path(path))
 
 
 def file_facts(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ else (https://docs.pytorch.org/docs/stable/notes/serialization.html#weights-only
 import io
 import json
 import pickletools
+import re
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from safetensors.torch import load as load_safetensors
 
 from pruner.errors import PrunerError
 
-SAFETENSORS, TORCH_ZIP, TORCH_LEGACY = "safetensors", "torch zip", "torch legacy"
+ALL = SAFETENSORS, TORCH_ZIP, TORCH_LEGACY = "safetensors", "torch zip", "torch legacy"
 SAVE_WEIGHTS = "save the weights alone with torch.save(model.state_dict(), path) and open that file"
 
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # pickled torch.serialization.MAGIC_NUMBER
@@ -33,6 +34,11 @@ _FOREIGN_FORMATS = (
     (b"GGUF", "a GGUF file", "open the PyTorch or safetensors checkpoint it was made from"),
     (b"version https://git-lfs", "a Git LFS pointer", "fetch the file itself with 'git lfs pull'"),
     (b"<", "a web page or XML", "download the file itself, not the page that shows it"),
+)
+
+
+_TENSOR_MACHINERY = re.compile(
+    r"torch\.\w+|torch\.(_utils|_tensor|storage|serialization|nn\.parameter)\.\w+|collections\.(OrderedDict|defaultdict|Counter)|(__builtin__|builtins)\.set"
 )
 
 
@@ -94,8 +100,7 @@ def _check_zip(data: bytes, name: str) -> None:
         entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
         raise PrunerError(
-            f"expected a complete PyTorch checkpoint, found a truncated or damaged one: {name} ({_first_line(error)}); "
-            "save or download it again"
+            f"expected a complete PyTorch checkpoint, found a truncated or damaged one: {name}; save or download it again"
         ) from error
     files = [entry.filename for entry in entries]
     if any(file.endswith("/constants.pkl") for file in files):
@@ -117,12 +122,12 @@ def _check_zip(data: bytes, name: str) -> None:
 
 
 def _zip_pickle(data: bytes) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        entry = next(file for file in archive.namelist() if file.endswith("/data.pkl"))
-        try:
-            return archive.read(entry)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError):
-            return b""  # only ever read for a message; torch.load reports the damage
+    """The pickle inside a checkpoint, for a message only; nothing where it cannot be read: torch.load reports that."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.read(next(file for file in archive.namelist() if file.endswith("/data.pkl")))
+    except Exception:  # a damaged archive can raise anything
+        return b""
 
 
 def _load_torch(data: bytes, name: str, pickled: bytes) -> Any:
@@ -134,20 +139,19 @@ def _load_torch(data: bytes, name: str, pickled: bytes) -> Any:
     except Exception as error:
         classes = _classes_named(pickled)
         if classes:
-            shown = ", ".join(classes[:3]) + (", …" if len(classes) > 3 else "")
+            listed = ", ".join(f"{name[:60]}…" if len(name) > 60 else name for name in classes[:3])
             raise PrunerError(
-                f"expected a dictionary of tensors, found pickled Python objects ({shown}): {name}; loading those could "
-                f"run any code. In a place where you trust the file, {SAVE_WEIGHTS}"
+                f"expected a dictionary of tensors, found pickled Python objects ({listed}{', …' if classes[3:] else ''}): "
+                f"{name}; loading those could run any code. In a place where you trust the file, {SAVE_WEIGHTS}"
             ) from error
         raise PrunerError(
-            f"expected a complete PyTorch checkpoint, found a truncated or damaged one: {name} ({_first_line(error)}); "
-            "save or download it again"
+            f"expected a complete PyTorch checkpoint, found a truncated or damaged one: {name}; save or download it again"
         ) from error
 
 
 def _classes_named(pickled: bytes) -> list[str]:
     """Classes outside torch's tensor machinery that a chain of pickles names; nothing is loaded, only read."""
-    stream, found, strings = io.BytesIO(pickled), dict[str, None](), [""]
+    stream, found, strings = io.BytesIO(pickled), dict[str, None](), ["", ""]
     try:
         while stream.tell() < len(pickled):
             for opcode, argument, _ in pickletools.genops(stream):
@@ -159,8 +163,7 @@ def _classes_named(pickled: bytes) -> list[str]:
                     strings.append(argument)
     except Exception:  # noqa: S110 - raw storages follow the last pickle of the legacy format
         pass
-    plain = ("torch._utils.", "torch.storage.", "collections.OrderedDict", "torch.FloatStorage")
-    return [name for name in found if not name.startswith(plain) and not name.endswith("Storage")]
+    return [name for name in found if not _TENSOR_MACHINERY.fullmatch(name)]
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ SIDE_TITLES = {"ih": "input-hidden", "hh": "hidden-hidden"}
 BLOCKS = {"ih": ("ii", "if", "ig", "io"), "hh": ("hi", "hf", "hg", "ho")}
 ALL_BLOCKS = BLOCKS["ih"] + BLOCKS["hh"]
 
-_STANDARD_NAME = re.compile(r"(weight|bias)_(ih|hh|hr)(?:_l(0|[1-9]\d{0,3})(_reverse)?)?")
+_STANDARD_NAME = re.compile(r"(weight|bias)_(ih|hh|hr)(?:_l(0|[1-9][0-9]{0,3})(_reverse)?)?")
 
 
 def split_gates(packed: Tensor) -> Tensor:

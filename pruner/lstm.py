@@ -131,6 +131,8 @@ def _assemble(prefix: str, is_cell: bool, names: dict[StandardName, str], tensor
         found = tuple(tensors[stored[standard]].shape)
         if found != shape:
             raise _NotAnLSTM(f"expected {standard} of shape {shape}, found {found}")
+    if input_size == 0:
+        raise _NotAnLSTM(f"expected at least one input, found {(4 * hidden_size, 0)} for weight_ih")
     for standard in stored.keys() - expected.keys():
         raise _NotAnLSTM(f"found a tensor {standard} that an LSTM of this shape does not have")
     dtypes = {tensors[name].dtype for name in stored.values()}
@@ -167,13 +169,19 @@ def _sizes(is_cell: bool, names: dict[StandardName, str], tensors: Mapping[str, 
     if recurrent.dim() != 2 or 0 in recurrent.shape:
         raise _NotAnLSTM(f"expected weight_hh of shape (4H, H), found {tuple(recurrent.shape)}")
     rows, columns = recurrent.shape
-    projection = next((tensors[name] for parsed, name in names.items() if parsed.side == "hr"), None)
+    projection = next(
+        (tensors[name] for parsed, name in names.items() if (parsed.kind, parsed.side) == ("weight", "hr")), None
+    )
     if projection is not None:
+        if is_cell:
+            raise _NotAnLSTM("found a projection weight_hr, which an LSTMCell does not have")
         if projection.dim() != 2 or projection.shape[0] != columns or rows != 4 * projection.shape[1]:
             raise _NotAnLSTM(
                 f"expected weight_hr of shape ({columns}, {rows // 4}) beside weight_hh {tuple(recurrent.shape)}, "
                 f"found {tuple(projection.shape)}"
             )
+        if columns >= rows // 4:
+            raise _NotAnLSTM(f"expected a weight_hr of fewer rows than the hidden size {rows // 4}, found {columns}")
         return rows // 4, columns
     if rows == 4 * columns:
         return columns, 0

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pruner.errors import PrunerError
+from pruner.errors import PrunerError, shown
 from pruner.gates import GATES, SIDES, parse_standard_name
 from pruner.masks import keep_mask, row_ranks
 from pruner.recipe import GRANULARITIES, check_choice, check_sparsity
@@ -70,10 +70,12 @@ class LSTMSaliencyPruner:
         if not entries:
             raise PrunerError(f"expected an LSTM in the model, found none in {type(model).__name__}")
         groups = [self._group(model, entry) for entry in entries]
-        names = [group["tensor_fqn"] for group in groups]
-        repeated = next((name for name in names if names.count(name) > 1), None)
-        if repeated:
-            raise PrunerError(f"expected each tensor once in the config, found {repeated!r} twice")
+        seen = set()
+        for group in groups:
+            module, name = _owner(model, group["tensor_fqn"])
+            if (id(module), name) in seen:
+                raise PrunerError(f"expected each tensor once in the config, found {group['tensor_fqn']!r} twice")
+            seen.add((id(module), name))
         for group in groups:
             module, name = _owner(model, group["tensor_fqn"])
             weight = getattr(module, name)
@@ -90,7 +92,8 @@ class LSTMSaliencyPruner:
         for group, (module, name) in self._masked():
             parametrizations = module.parametrizations[name]
             ranks = row_ranks(row_saliency(parametrizations.original))
-            parametrizations[0].mask.copy_(keep_mask(ranks, (group["sparsity_level"],) * len(GATES)))
+            # A new tensor, because a backward pass under way still needs the old one.
+            parametrizations[0].mask = keep_mask(ranks, (group["sparsity_level"],) * len(GATES))
 
     def squash_mask(self) -> None:
         """Turn masked rows into zeros of plain weights and take the masks off the model."""
@@ -108,9 +111,9 @@ class LSTMSaliencyPruner:
         return [(group, _owner(self.model, group["tensor_fqn"])) for group in self.groups]
 
     def _group(self, model: nn.Module, entry: dict[str, Any]) -> dict[str, Any]:
-        unknown = entry.keys() - {"tensor_fqn", "sparsity_level"}
-        if unknown or "tensor_fqn" not in entry:
-            raise PrunerError(f"expected config entries of tensor_fqn and sparsity_level, found {entry!r}")
+        known = isinstance(entry, dict) and entry.keys() <= {"tensor_fqn", "sparsity_level"}
+        if not known or not isinstance(entry.get("tensor_fqn"), str):
+            raise PrunerError(f"expected config entries of tensor_fqn and sparsity_level, found {shown(entry)}")
         name = entry["tensor_fqn"]
         module, last = _owner(model, name)
         weight = getattr(module, last, None)

@@ -1,5 +1,6 @@
 """What a model costs and how far pruning moved it."""
 
+import math
 import statistics
 import tempfile
 import time
@@ -92,15 +93,12 @@ def outputs(module: nn.LSTM, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def difference(reference: Iterable[Tensor], other: Iterable[Tensor]) -> Drift:
-    """Compare two models tensor by tensor, in float64."""
-    largest = scale = squares = reference_squares = 0.0
-    for a, b in zip(reference, other, strict=True):
-        a, b = a.double(), b.double()
-        largest = max(largest, (a - b).abs().max().item())
-        scale = max(scale, a.abs().max().item())
-        squares += (a - b).square().sum().item()
-        reference_squares += a.square().sum().item()
-    return Drift(largest, scale, (squares / reference_squares) ** 0.5 if reference_squares else 0.0)
+    """Compare two models tensor by tensor, in float64. NaN in either makes NaN of the differences."""
+    a = torch.cat([tensor.double().flatten() for tensor in reference])
+    b = torch.cat([tensor.double().flatten() for tensor in other])
+    changed, size = (a - b).norm().item(), a.norm().item()
+    relative = changed / size if size else (0.0 if changed == 0 else math.inf)
+    return Drift((a - b).abs().max().item(), a.abs().max().item(), relative)
 
 
 def latency_ms(modules: Mapping[str, nn.Module], lstms: Iterable[LSTM], batch_size: int = 1, runs: int = 15) -> float:

@@ -1,12 +1,12 @@
 """Every setting of a run, as an immutable value and as JSON."""
 
 import json
-import math
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from pruner.errors import PrunerError
+from pruner.errors import PrunerError, shown
 from pruner.gates import ALL_BLOCKS
 from pruner.saliency import CRITERIA
 
@@ -29,6 +29,11 @@ class Recipe:
     gate_sparsity: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # Whoever made the recipe may go on changing their own dictionaries.
+        object.__setattr__(self, "layer_sparsity", dict(self.layer_sparsity))
+        object.__setattr__(self, "gate_sparsity", dict(self.gate_sparsity))
+        if self.lstms is not None and not self.lstms:
+            raise PrunerError("expected at least one LSTM to prune, or none named for all of them; found an empty list")
         check_choice("granularity", self.granularity, GRANULARITIES)
         check_choice("criterion", self.criterion, CRITERIA)
         check_sparsity("sparsity", self.sparsity)
@@ -46,11 +51,14 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: layers become strings, LSTM names a list."""
-        values = asdict(self)
-        values["lstms"] = None if self.lstms is None else list(self.lstms)
-        values["layer_sparsity"] = {str(layer): sparsity for layer, sparsity in sorted(self.layer_sparsity.items())}
-        values["gate_sparsity"] = {gate: self.gate_sparsity[gate] for gate in ALL_BLOCKS if gate in self.gate_sparsity}
-        return values
+        return {
+            "sparsity": self.sparsity,
+            "granularity": self.granularity,
+            "criterion": self.criterion,
+            "lstms": None if self.lstms is None else list(self.lstms),
+            "layer_sparsity": {str(layer): sparsity for layer, sparsity in sorted(self.layer_sparsity.items())},
+            "gate_sparsity": {gate: self.gate_sparsity[gate] for gate in ALL_BLOCKS if gate in self.gate_sparsity},
+        }
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2) + "\n"
@@ -63,13 +71,14 @@ class Recipe:
         known = [setting.name for setting in fields(cls)]
         unknown = sorted(values.keys() - set(known))
         if unknown:
-            raise PrunerError(f"expected recipe settings among {', '.join(known)}; found {unknown[0]!r}")
+            raise PrunerError(f"expected recipe settings among {', '.join(known)}; found {shown(unknown[0])}")
         lstms = values.get("lstms")
         if lstms is not None and not (isinstance(lstms, list) and all(isinstance(name, str) for name in lstms)):
-            raise PrunerError(f"expected the recipe's lstms as a list of names or null, found {lstms!r}")
+            raise PrunerError(f"expected the recipe's lstms as a list of names or null, found {shown(lstms)}")
         layers = _sparsities("layer_sparsity", values)
-        if not all(layer.isdecimal() for layer in layers):
-            raise PrunerError(f"expected layer numbers in layer_sparsity, found {', '.join(map(repr, layers))}")
+        strange = next((layer for layer in layers if not re.fullmatch("[0-9]{1,4}", layer)), None)
+        if strange is not None:
+            raise PrunerError(f"expected layer numbers in layer_sparsity, found {shown(strange)}")
         return cls(
             **{
                 **values,
@@ -92,18 +101,18 @@ class Recipe:
 def _sparsities(setting: str, values: dict[str, Any]) -> dict[str, float]:
     found = values.get(setting, {})
     if not isinstance(found, dict):
-        raise PrunerError(f"expected the recipe's {setting} as an object of numbers, found {found!r}")
+        raise PrunerError(f"expected the recipe's {setting} as an object of numbers, found {shown(found)}")
     return found
 
 
 def check_choice(what: str, found: Any, choices: Iterable[str]) -> None:
     """Raise PrunerError unless `found` is one of the named choices."""
     if not isinstance(found, str) or found not in set(choices):
-        raise PrunerError(f"expected a {what} among {', '.join(choices)}; found {found!r}")
+        raise PrunerError(f"expected a {what} among {', '.join(choices)}; found {shown(found)}")
 
 
 def check_sparsity(what: str, found: Any) -> None:
     """Raise PrunerError unless `found` is a share: a number from 0 to 1."""
-    number = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
-    if not number or not 0 <= found <= 1:
-        raise PrunerError(f"expected {what} between 0 and 1, found {found!r}")
+    number = isinstance(found, int | float) and not isinstance(found, bool)
+    if not number or not 0 <= found <= 1:  # false for NaN, too
+        raise PrunerError(f"expected {what} between 0 and 1, found {shown(found)}")

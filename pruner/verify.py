@@ -6,6 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from pruner import load_pruned
+from pruner import formats, load_pruned
 from pruner.checkpoint import Checkpoint, open_checkpoint
-from pruner.errors import PrunerError
-from pruner.export import LOADER, MANIFEST, MASKS, certify, file_facts, model_file
-from pruner.lstm import LSTM
+from pruner.errors import PrunerError, shown
+from pruner.export import LOADER, MANIFEST, MASKS, certify, describe, file_facts, model_file
 from pruner.masks import drop_rows
+from pruner.measure import cost
 from pruner.recipe import Recipe
 from pruner.run import choose_masks
 
 EXPORT_FILES = {MANIFEST, MASKS, LOADER, "pruned.pt", "pruned.safetensors"}
+MANIFEST_KEYS = {"source", "recipe", "form", "lstms", "totals", "certificate", "files", "versions"}
 MAX_UNPACKED_RATIO = 50
 
 
@@ -41,7 +43,7 @@ def verify(folder: str | os.PathLike[str], source: Checkpoint | None = None) -> 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
     """The export's folder; for a zip, a temporary one that holds its files. Raises PrunerError for anything else."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
         yield path
         return
     try:
@@ -56,61 +58,75 @@ def unpacked(path: Path) -> Iterator[Path]:
                 raise PrunerError(f"expected the zip of an export, found one that unpacks to far more: {path}")
             archive.extractall(temporary)
             yield Path(temporary)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
-        raise PrunerError(f"expected an export folder or its zip, found {error}: {path}; check the path") from error
+    except PrunerError:
+        raise
+    except Exception as error:  # a damaged zip can raise anything
+        raise PrunerError(f"expected an export folder or its zip, found neither: {path}; check the path") from error
 
 
 def _checks(folder: Path, source: Checkpoint | None) -> Iterator[str]:
+    """Say again, from the files alone, all that the manifest says of them, and compare."""
     manifest = _read_manifest(folder)
-    model = model_file(manifest["source"]["format"])
-    expected = {model, MASKS, LOADER}
-    if set(manifest["files"]) != expected:
-        raise _failed(folder, f"the files {', '.join(sorted(expected))}", f"{', '.join(manifest['files'])}")
-    for name, facts in manifest["files"].items():
-        if not (folder / name).is_file():
-            raise _failed(folder, name, "no such file")
-        if file_facts(folder / name) != facts:
-            raise _failed(folder, f"{name} as it was written", "another size or sha256")
-    yield f"{len(expected)} files are complete and unaltered"
-    if (folder / LOADER).read_bytes() != Path(load_pruned.__file__).read_bytes():
-        yield f"{LOADER} differs from that of this version of the pruner, and was not run"
-    pruned = open_checkpoint(folder / model)
-    lstms = pruned.select([lstm["name"] for lstm in manifest["lstms"]])
-    for lstm, facts in zip(lstms, manifest["lstms"], strict=True):
-        if {key: facts.get(key) for key in lstm.describe()} != lstm.describe():
-            raise _failed(folder, f"{lstm.title} of the shape in the manifest", str(lstm.describe()))
-    yield f"{model} holds {len(lstms)} LSTM{'s' if len(lstms) > 1 else ''} of the shapes in the manifest"
-    masks = _read_masks(folder, lstms)
-    dropped = 0
+    made_from = manifest["source"] if isinstance(manifest["source"], dict) else {}
+    if source is not None:
+        if made_from.get("sha256") != source.sha256:
+            raise _failed(folder, f"a source with sha256 {str(made_from.get('sha256'))[:64]}", source.sha256)
+        _same(folder, made_from, "format", source.format)
+    files = {file.name: file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST}
+    models = sorted(files.keys() - {MASKS, LOADER})
+    if files.keys() != {MASKS, LOADER, *models} or models not in (["pruned.pt"], ["pruned.safetensors"]):
+        raise _failed(folder, f"one pruned model, {MASKS} and {LOADER}", ", ".join(sorted(files)) or "none of them")
+    stated = manifest["files"] if isinstance(manifest["files"], dict) else {}
+    if stated.keys() != files.keys():
+        raise _failed(folder, f"the files {', '.join(sorted(files))} in the manifest", shown(sorted(stated)))
+    for name, file in files.items():
+        _same(folder, stated, name, file_facts(file))
+    yield f"{len(files)} files are complete and unaltered"
+    if files[LOADER].read_bytes() != Path(load_pruned.__file__).read_bytes():
+        yield f"{LOADER} differs from that of this version of the pruner; it was not run"
+    if made_from.get("format") not in formats.ALL or model_file(made_from["format"]) != models[0]:
+        raise _failed(folder, f"a source format that is written as {models[0]}", shown(made_from.get("format")))
+    pruned = open_checkpoint(files[models[0]])
+    masks = _read_masks(files[MASKS], folder)
+    lstms = [lstm for lstm in pruned.lstms if set(lstm.weight_names().values()) <= masks.keys()]
+    sizes = {name: 4 * lstm.hidden_size for lstm in lstms for name in lstm.weight_names().values()}
+    if not lstms or {name: len(mask) for name, mask in masks.items()} != sizes:
+        found = {name: len(mask) for name, mask in masks.items()}
+        raise _failed(folder, "a mask of 4H rows for every packed weight of its LSTMs", shown(found))
     for name, mask in masks.items():
         if pruned.tensors[name][~mask].count_nonzero():
             raise _failed(folder, f"zeros in every masked row of {name}", "other values")
-        dropped += int((~mask).sum())
-    yield f"{dropped:,} masked rows are zero"
-    if source is None:
-        certificate = certify(lstms, pruned.tensors, pruned.tensors)
-    else:
+    _same(folder, manifest, "lstms", [describe(lstm, pruned, masks) for lstm in lstms])
+    yield f"{models[0]} holds {len(lstms)} LSTM{'s' if len(lstms) > 1 else ''} of the shapes in the manifest"
+    yield f"{sum(int((~mask).sum()) for mask in masks.values()):,} masked rows are zero"
+    totals = manifest["totals"] if isinstance(manifest["totals"], dict) else {}
+    for key, after in asdict(cost(pruned)).items():
+        before = asdict(cost(source))[key] if source else _before(totals.get(key))
+        _same(folder, totals, key, {"before": before, "after": after})
+    written = pruned.tensors
+    if source is not None:
         yield from _compare_with_source(folder, manifest, pruned, masks, source)
-        written = {name: drop_rows(source.tensors[name], mask) for name, mask in masks.items()}
-        certificate = certify(lstms, {**source.tensors, **written}, pruned.tensors)
+        written = source.tensors | {name: drop_rows(source.tensors[name], mask) for name, mask in masks.items()}
+    certificate = certify(lstms, written, pruned.tensors)
     if not certificate["holds"] or not _same_certificate(certificate, manifest["certificate"]):
-        raise _failed(folder, f"the certificate {manifest['certificate']}", str(certificate))
+        raise _failed(folder, f"the certificate {shown(manifest['certificate'])}", str(certificate))
     yield f"the certificate holds: largest difference {certificate['max_abs_difference']:g}"
+
+
+def _before(stated: Any) -> Any:
+    return stated.get("before") if isinstance(stated, dict) else None
 
 
 def _compare_with_source(
     folder: Path, manifest: Mapping[str, Any], pruned: Checkpoint, masks: Mapping[str, Tensor], source: Checkpoint
 ) -> Iterator[str]:
-    if source.sha256 != manifest["source"]["sha256"]:
-        raise _failed(folder, f"a source with sha256 {manifest['source']['sha256']}", source.sha256)
     if source.locations != pruned.locations:
         raise _failed(folder, "the tensor names of the source", "other names")
     for name, tensor in source.tensors.items():
         found = pruned.tensors[name]
         if found.shape != tensor.shape or found.dtype != tensor.dtype:
             raise _failed(folder, f"{name} {tuple(tensor.shape)} {tensor.dtype}", f"{tuple(found.shape)} {found.dtype}")
-        kept = drop_rows(tensor, masks[name]) if name in masks else tensor
-        if not _same_bits(found, kept):
+        if not _same_bits(found, drop_rows(tensor, masks[name]) if name in masks else tensor):
             raise _failed(folder, f"the source's own values in {name}", "others")
     yield f"{len(source.tensors)} tensors have the source's names, shapes, dtypes and, outside masked rows, values"
     again = choose_masks(source, Recipe.from_dict(manifest["recipe"]))
@@ -123,32 +139,34 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        manifest["source"]["format"], manifest["source"]["sha256"], manifest["recipe"], manifest["certificate"]
-        [lstm["name"] for lstm in manifest["lstms"]]
-        dict(manifest["files"])
-        return manifest
     except OSError as error:
         raise PrunerError(
             f"expected an export folder with a {MANIFEST}, found none in {folder}; check the path"
         ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        raise PrunerError(f"expected the manifest of an export, found no JSON in {path}; export again") from error
+    if not isinstance(manifest, dict) or not manifest.keys() >= MANIFEST_KEYS:
+        keys = ", ".join(sorted(MANIFEST_KEYS))
         raise PrunerError(
-            f"expected the manifest of an export, found something else in {path}; export again"
-        ) from error
+            f"expected the manifest of an export ({keys}), found {shown(manifest)} in {path}; export again"
+        )
+    return manifest
 
 
-def _read_masks(folder: Path, lstms: list[LSTM]) -> dict[str, Tensor]:
+def _same(folder: Path, stated: Mapping[str, Any], key: str, found: Any) -> None:
+    if key not in stated or json.dumps(stated[key]) != json.dumps(found):
+        raise _failed(folder, f"{key} as the manifest says, {shown(stated.get(key))}", shown(found))
+
+
+def _read_masks(file: Path, folder: Path) -> dict[str, Tensor]:
     try:
-        masks = load_safetensors((folder / MASKS).read_bytes())
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _failed(folder, f"a readable {MASKS}", str(error)) from error
-    sizes = {name: 4 * lstm.hidden_size for lstm in lstms for name in lstm.weight_names().values()}
-    if masks.keys() != sizes.keys():
-        raise _failed(folder, f"masks of {', '.join(sizes)}", ", ".join(masks) or "none")
+        masks = load_safetensors(file.read_bytes())
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise _failed(folder, f"a readable {MASKS}", "a damaged one") from error
     for name, mask in masks.items():
-        if mask.dtype != torch.uint8 or mask.shape != (sizes[name],) or int(mask.max()) > 1:
+        if mask.dtype != torch.uint8 or mask.dim() != 1 or mask.numel() == 0 or int(mask.max()) > 1:
             raise _failed(
-                folder, f"a uint8 mask of {sizes[name]} zeros and ones for {name}", f"{tuple(mask.shape)} {mask.dtype}"
+                folder, f"zeros and ones of type uint8 for {shown(name)}", f"{tuple(mask.shape)} {mask.dtype}"
             )
     return {name: mask.bool() for name, mask in masks.items()}
 
@@ -163,7 +181,7 @@ def _same_certificate(found: Mapping[str, Any], stated: Any) -> bool:
     if not isinstance(stated, dict) or found.keys() != stated.keys():
         return False
     scale = "max_abs_output"
-    close = isinstance(stated[scale], int | float) and abs(found[scale] - stated[scale]) <= 1e-3 * abs(found[scale])
+    close = isinstance(stated[scale], float) and abs(found[scale] - stated[scale]) <= 1e-3 * abs(found[scale])
     return close and all(found[key] == stated[key] for key in found if key != scale)
 
 

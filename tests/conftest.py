@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-CHECKPOINTS = Path(
-    os.environ.get("LSTM_CHECKPOINTS", Path(__file__).resolve().parents[2] / "shared" / "checkpoints")
-)
+CHECKPOINTS = Path(os.environ.get("LSTM_CHECKPOINTS", Path(__file__).resolve().parents[2] / "shared" / "checkpoints"))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Masks: each gate loses its own rows of lowest saliency, the same as in torch.ao.pruning."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,17 @@ from torch.ao.pruning._experimental.pruner.lstm_saliency_pruner import LSTMSalie
 from pruner import PrunerError, Recipe
 from pruner.gates import ALL_BLOCKS, BLOCKS
 from pruner.lstm import find_lstms
-from pruner.masks import block_sparsities, check_layers, drop_rows, keep_mask, make_masks, row_ranks, unit_agreement
+from pruner.masks import (
+    Summary,
+    block_sparsities,
+    check_layers,
+    drop_rows,
+    keep_mask,
+    make_masks,
+    row_ranks,
+    summarize,
+    unit_agreement,
+)
 from pruner.saliency import score
 from tests.conftest import named, random_lstm
 
@@ -116,6 +127,33 @@ def test_dropped_rows_become_zero_in_a_copy(dtype: torch.dtype) -> None:
 def test_unit_agreement_counts_the_blocks_that_keep_a_unit() -> None:
     ih, hh = torch.tensor([1, 0, 1, 0, 1, 0, 1, 0]).bool(), torch.tensor([1, 1, 1, 0, 0, 0, 1, 0]).bool()
     assert unit_agreement([ih, hh]).tolist() == [7, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, Summary(32, 16, 16 * 7, 8 * 7, 0.75, 4, 2)),
+        (
+            {"num_layers": 2, "bidirectional": True, "proj_size": 2},
+            Summary(128, 64, 2 * 16 * (3 + 2) + 2 * 16 * (4 + 2), 2 * 8 * (3 + 2) + 2 * 8 * (4 + 2), 0.75, 16, 8),
+        ),
+    ],
+    ids=["one layer", "everything"],
+)
+def test_a_summary_counts_what_the_masks_take(settings: dict[str, Any], expected: Summary) -> None:
+    (lstm,), _ = find_lstms(random_lstm(**settings).state_dict())
+    names = lstm.weight_names().values()
+    masks = {name: torch.tensor([False, False, True, True] * 4) for name in names}
+    saliency = {name: torch.tensor([1.0, 1.0, 3.0, 3.0] * 4) for name in names}
+    assert summarize([lstm], masks, saliency) == expected
+    lopsided = {name: mask.roll(1) if "_hh_" in name else mask for name, mask in masks.items()}
+    assert summarize([lstm], lopsided, saliency).dropped_units == expected.dropped_units // 2
+
+
+def test_a_summary_of_weights_that_are_all_zero() -> None:
+    (lstm,), _ = find_lstms(random_lstm().state_dict())
+    masks = {name: torch.zeros(16, dtype=torch.bool) for name in lstm.weight_names().values()}
+    assert summarize([lstm], masks, {name: torch.zeros(16) for name in masks}).saliency_kept == 1.0
 
 
 def upstream_masks(lstm: nn.LSTM, sparsity: float) -> dict[str, Tensor]:

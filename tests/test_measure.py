@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -45,13 +46,12 @@ def test_cost_of_a_checkpoint(tmp_path: Path) -> None:
     before = cost(checkpoint)
     assert before == Cost(144 + 64 + 10, 3, path.stat().st_size, 16 * 7 + 8 * 6)
     weight = torch.zeros_like(tensors["one.weight_hh_l0"])
-    assert cost(checkpoint, {"one.weight_hh_l0": weight}) == Cost(218, 3 + 64, before.bytes, before.macs_per_step)
+    after = cost(checkpoint, {"one.weight_hh_l0": weight})
+    assert (after.parameters, after.zeros, after.macs_per_step) == (218, 3 + 64, before.macs_per_step)
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_bytes_after_are_those_of_the_exported_file(tmp_path: Path, suffix: str) -> None:
-    import safetensors.torch
-
     tensors = named(random_lstm(num_layers=2))
     path = tmp_path / f"model.{suffix}"
     (torch.save if suffix == "pt" else safetensors.torch.save_file)(tensors, path)
@@ -89,7 +89,7 @@ def test_differences_by_hand(
 
 def test_differences_are_taken_in_float64() -> None:
     one = torch.tensor([1.0], dtype=torch.float64)
-    assert difference([one], [one + 1e-12]).max_abs_difference == pytest.approx(1e-12, rel=1e-3)
+    assert difference([one], [one + 1e-12]).max_abs_difference == pytest.approx(1e-12, rel=1e-3, abs=0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True, "proj_size": 2}], ids=str)
@@ -100,7 +100,7 @@ def test_outputs_are_all_three_of_the_module(settings: dict[str, Any]) -> None:
     found = outputs(build(lstm, module.state_dict()), inputs)
     with torch.inference_mode():
         output, state = module(inputs.float())
-    assert all(map(torch.equal, found, (output, *state)))
+    torch.testing.assert_close(found, (output, *state))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -124,7 +124,7 @@ def test_random_input_is_the_same_every_time() -> None:
     torch.manual_seed(2)
     assert torch.equal(random_input(lstm), first)
     assert first.shape == (4, 64, 3) and first.dtype == torch.float64
-    assert first[0, 0].tolist() == pytest.approx([1.5409961, -0.2934289, -2.1787894], abs=1e-6)
+    assert first[0, 0].tolist() == pytest.approx([-2.3104118, -0.3732509, -1.0608167], abs=1e-6)
 
 
 def test_latency_counts_every_lstm() -> None:

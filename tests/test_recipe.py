@@ -1,6 +1,5 @@
 """Recipes: every setting survives JSON, what makes no sense is refused, nothing changes a recipe once made."""
 
-import contextlib
 import dataclasses
 import json
 from typing import Any
@@ -122,7 +121,7 @@ def test_files_that_are_not_text_are_refused(data: bytes) -> None:
     ids=str,
 )
 def test_the_constructor_refuses_the_same(setting: dict[str, Any]) -> None:
-    with pytest.raises(PrunerError, match="expected .*found"):
+    with pytest.raises(PrunerError, match=r"expected .*found"):
         Recipe(**setting)
 
 
@@ -139,11 +138,3 @@ def test_what_a_recipe_was_made_from_may_change_without_it(make: Any) -> None:
     recipe = make(given)
     given["gate_sparsity"]["hf"] = 7.0
     assert recipe.gate_sparsity == {"hf": 0.5}
-
-
-@pytest.mark.parametrize("setting", ["layer_sparsity", "gate_sparsity"])
-def test_its_tables_cannot_be_written_into(setting: str) -> None:
-    recipe = Recipe()
-    with contextlib.suppress(TypeError):
-        getattr(recipe, setting)[0] = 7.0
-    assert recipe == Recipe()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from pruner.checkpoint import Checkpoint, open_checkpoint
@@ -70,7 +71,8 @@ def named(name: str) -> Example:
 
 
 def example_of(checkpoint: Checkpoint) -> Example | None:
-    """The example that a checkpoint is, or was pruned from: its metadata says so and its tensors have the same shapes."""
+    """The example that a checkpoint is, or was pruned from: its metadata says so and its tensors have the same shapes and
+    dtypes."""
     example = EXAMPLES.get(checkpoint.metadata.get("example", ""))
     if example and _shapes(checkpoint) == _shapes(_opened(example.name)):
         return example
@@ -96,5 +98,5 @@ def _metadata(name: str) -> dict[str, str]:
     return _opened(name).metadata
 
 
-def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
+def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in checkpoint.tensors.items()}
