@@ -142,9 +142,9 @@ def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor], path: Path) -> 
         return
     try:
         torch.save(copies[()], path)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise PrunerError(
-            f"expected a place to write {path.name}, found a full or failing disk; choose another place"
+            f"expected a place to write {path.name} and values that torch.save can write, found {shown(str(error))}"
         ) from error
 
 
@@ -259,7 +259,7 @@ def _resolve_leftovers(stored: dict[str, Tensor]) -> tuple[dict[str, str], dict[
     Returns the plain name of every tensor with the name it is stored under, the values with masks applied, and what
     cannot be rebuilt. `torch.nn.utils.prune` leaves `weight_orig` and `weight_mask`
     (https://docs.pytorch.org/tutorials/intermediate/pruning_tutorial.html); `torch.nn.utils.parametrize` leaves
-    `parametrizations.weight.original`, and the pruners of torch.ao a mask of rows beside it.
+    `parametrizations.weight.original`, and this project's LSTMSaliencyPruner a mask of rows beside it.
     """
     aliases = {name: name for name in stored}
     tensors = dict(stored)

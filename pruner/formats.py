@@ -7,8 +7,6 @@ else (https://docs.pytorch.org/docs/stable/notes/serialization.html#weights-only
 
 import io
 import json
-import pickletools
-import re
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -19,11 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from pruner.errors import PrunerError
+from pruner.pickle_scan import MAX_DEPTH, MalformedPickle, scan
 
 ALL = SAFETENSORS, TORCH_ZIP, TORCH_LEGACY = "safetensors", "torch zip", "torch legacy"
 SAVE_WEIGHTS = "save the weights alone with torch.save(model.state_dict(), path) and open that file"
 
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # pickled torch.serialization.MAGIC_NUMBER
+_LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of its storages
 _MAX_SAFETENSORS_HEADER = 100_000_000  # the limit of the safetensors format itself
 _FOREIGN_FORMATS = (
     (b"\x89HDF", "an HDF5 file (Keras, perhaps)", "export the model from its own framework to a PyTorch state dict"),
@@ -34,11 +34,6 @@ _FOREIGN_FORMATS = (
     (b"GGUF", "a GGUF file", "open the PyTorch or safetensors checkpoint it was made from"),
     (b"version https://git-lfs", "a Git LFS pointer", "fetch the file itself with 'git lfs pull'"),
     (b"<", "a web page or XML", "download the file itself, not the page that shows it"),
-)
-
-
-_TENSOR_MACHINERY = re.compile(
-    r"torch\.\w+|torch\.(_utils|_tensor|storage|serialization|nn\.parameter)\.\w+|collections\.(OrderedDict|defaultdict|Counter)|(__builtin__|builtins)\.set"
 )
 
 
@@ -57,9 +52,9 @@ def read(data: bytes, name: str) -> Contents:
         raise PrunerError(f"expected a checkpoint, found an empty file: {name}; save or download it again")
     if data.startswith(b"PK"):
         _check_zip(data, name)
-        return Contents(TORCH_ZIP, _load_torch(data, name, _zip_pickle(data)), {})
+        return Contents(TORCH_ZIP, _load_torch(data, name, _zip_pickle(data), 1), {})
     if _LEGACY_MAGIC in data[:16]:
-        return Contents(TORCH_LEGACY, _load_torch(data, name, data), {})
+        return Contents(TORCH_LEGACY, _load_torch(data, name, data, _LEGACY_PICKLES), {})
     if data[8:9] == b"{":
         return _read_safetensors(data, name)
     raise PrunerError(f"expected a PyTorch or safetensors checkpoint, found {_what_else(data)}: {name}")
@@ -97,11 +92,12 @@ def _read_safetensors(data: bytes, name: str) -> Contents:
 def _check_zip(data: bytes, name: str) -> None:
     """Refuse archives that are not plain checkpoints: damaged, TorchScript, or larger unpacked than packed."""
     try:
-        entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
+        archive = zipfile.ZipFile(io.BytesIO(data))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise PrunerError(
-            f"expected a complete PyTorch checkpoint, found a truncated or damaged one: {name}; save or download it again"
-        ) from error
+        raise _damaged(name) from error
+    if not _directory_offsets(data) <= {archive.start_dir, 0xFFFFFFFF}:
+        raise _damaged(name)  # the directory that torch reads is another than the one checked here
+    entries = archive.infolist()
     files = [entry.filename for entry in entries]
     if any(file.endswith("/constants.pkl") for file in files):
         raise PrunerError(
@@ -121,8 +117,21 @@ def _check_zip(data: bytes, name: str) -> None:
         )
 
 
+def _directory_offsets(data: bytes) -> set[int]:
+    """Where the end records of a zip say that its directory starts, which is where torch reads it.
+
+    Python's zipfile takes the directory that lies before the records, wherever they point. The layout is that of
+    torch.save: an end record of 22 bytes without a comment, and before it the locator and record of zip64, if any.
+    """
+    offsets = {int.from_bytes(data[-6:-2], "little")} if data[-22:-18] == b"PK\5\6" else {-1}
+    if data[-42:-38] == b"PK\6\7":
+        record = int.from_bytes(data[-34:-26], "little")
+        offsets.add(int.from_bytes(data[record + 48 : record + 56], "little"))
+    return offsets
+
+
 def _zip_pickle(data: bytes) -> bytes:
-    """The pickle inside a checkpoint, for a message only; nothing where it cannot be read: torch.load reports that."""
+    """The pickle inside a checkpoint; nothing where it cannot be read."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return archive.read(next(file for file in archive.namelist() if file.endswith("/data.pkl")))
@@ -130,40 +139,35 @@ def _zip_pickle(data: bytes) -> bytes:
         return b""
 
 
-def _load_torch(data: bytes, name: str, pickled: bytes) -> Any:
+def _load_torch(data: bytes, name: str, pickled: bytes, pickles: int) -> Any:
+    try:
+        found = scan(pickled, pickles)
+    except MalformedPickle as error:
+        raise _damaged(name) from error
+    if found.strangers:
+        listed = ", ".join(f"{name[:60]}…" if len(name) > 60 else name for name in found.strangers[:3])
+        listed += ", …" if len(found.strangers) > 3 else ""
+        raise PrunerError(
+            f"expected a dictionary of tensors, found pickled Python objects ({listed}): {name}; loading those could run any "
+            f"code. In a place where you trust the file, {SAVE_WEIGHTS}"
+        )
+    if found.depth > MAX_DEPTH:
+        raise PrunerError(
+            f"expected a dictionary of tensors, found containers nested {found.depth:,} deep: {name}; {SAVE_WEIGHTS}"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about deprecated storage types in old files
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     # A hostile pickle can raise anything from inside the unpickler, and all of it means the same to the reader.
     except Exception as error:
-        classes = _classes_named(pickled)
-        if classes:
-            listed = ", ".join(f"{name[:60]}…" if len(name) > 60 else name for name in classes[:3])
-            raise PrunerError(
-                f"expected a dictionary of tensors, found pickled Python objects ({listed}{', …' if classes[3:] else ''}): "
-                f"{name}; loading those could run any code. In a place where you trust the file, {SAVE_WEIGHTS}"
-            ) from error
-        raise PrunerError(
-            f"expected a complete PyTorch checkpoint, found a truncated or damaged one: {name}; save or download it again"
-        ) from error
+        raise _damaged(name) from error
 
 
-def _classes_named(pickled: bytes) -> list[str]:
-    """Classes outside torch's tensor machinery that a chain of pickles names; nothing is loaded, only read."""
-    stream, found, strings = io.BytesIO(pickled), dict[str, None](), ["", ""]
-    try:
-        while stream.tell() < len(pickled):
-            for opcode, argument, _ in pickletools.genops(stream):
-                if opcode.name == "GLOBAL":
-                    found[str(argument).replace(" ", ".")] = None
-                elif opcode.name == "STACK_GLOBAL":
-                    found[".".join(strings[-2:])] = None
-                elif isinstance(argument, str):
-                    strings.append(argument)
-    except Exception:  # noqa: S110 - raw storages follow the last pickle of the legacy format
-        pass
-    return [name for name in found if not _TENSOR_MACHINERY.fullmatch(name)]
+def _damaged(name: str) -> PrunerError:
+    return PrunerError(
+        f"expected a complete PyTorch checkpoint, found a truncated or damaged one: {name}; save or download it again"
+    )
 
 
 def _first_line(error: Exception) -> str:

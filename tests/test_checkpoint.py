@@ -326,12 +326,25 @@ def test_attributes_of_a_parameter_do_not_hide_its_methods(attribute: str) -> No
     assert names_of(saved(parameters)) == ["rnn"]
 
 
-def test_a_key_nested_deeper_than_python_can_print_is_no_error_of_its_own() -> None:
+def test_a_key_nested_deeper_than_the_stack_of_the_process_is_refused() -> None:
     empty_dict, empty_tuple, tuple_of_one, none, set_item, stop = b"}", b")", b"\x85", b"N", b"s", b"."
-    pickled = b"\x80\x02" + empty_dict + empty_tuple + 5000 * tuple_of_one + none + set_item + stop
-    checkpoint = open_checkpoint(zipped({"a/data.pkl": pickled, "a/version": b"3\n"}))
-    with pytest.raises(PrunerError, match="expected an LSTM"):
-        checkpoint.select()
+    pickled = b"\x80\x02" + empty_dict + empty_tuple + 200_000 * tuple_of_one + none + set_item + stop
+    with pytest.raises(PrunerError, match=r"nested 200,00\d deep"):
+        open_checkpoint(zipped({"a/data.pkl": pickled, "a/version": b"3\n"}))
+
+
+def test_a_pickle_that_asks_for_any_amount_of_memory_is_refused() -> None:
+    three_gigabytes = (3_000_000_000).to_bytes(5, "little")
+    pickled = b"\x80\x02cbuiltins\nbytearray\n\x8a\x05" + three_gigabytes + b"\x85R."
+    with pytest.raises(PrunerError, match=r"builtins\.bytearray"):
+        open_checkpoint(zipped({"a/data.pkl": pickled, "a/version": b"3\n"}))
+
+
+def test_a_zip_of_two_directories_is_refused() -> None:
+    decoy, shown = saved(STATE), saved(STATE)
+    end = shown[-22:-6] + (len(decoy) // 2).to_bytes(4, "little") + shown[-2:]
+    with pytest.raises(PrunerError, match="damaged"):
+        open_checkpoint(shown[:-22] + end)
 
 
 @pytest.mark.parametrize("name", WEIRD_NAMES.values(), ids=WEIRD_NAMES)
@@ -475,6 +488,15 @@ def test_tied_tensors_stay_tied(changes: tuple[str, ...], tmp_path: Path) -> Non
     for name in random_lstm().state_dict():
         assert state[f"0.{name}"].data_ptr() == state[f"1.{name}"].data_ptr(), name
     assert (tmp_path / "model.pt").stat().st_size <= len(data)
+
+
+def test_a_tied_tensor_can_be_changed_alone(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(saved(tied()))
+    weight = checkpoint.tensors["0.weight_hh_l0"]
+    write(checkpoint, {"1.weight_hh_l0": weight / 2}, tmp_path / "model.pt")
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert torch.equal(state["0.weight_hh_l0"], weight)
+    assert torch.equal(state["1.weight_hh_l0"], weight / 2)
 
 
 @pytest.mark.parametrize("dtype", ODD_DTYPES, ids=str)

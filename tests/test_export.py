@@ -268,6 +268,13 @@ def test_masks_left_in_the_source_count_in_the_loader_too(tmp_path: Path, tensor
         torch.testing.assert_close(loaded(INPUTS), lstm(INPUTS))
 
 
+def test_the_loader_loses_no_lstm_to_another_of_its_name(tmp_path: Path) -> None:
+    result = result_of(tmp_path, {**named(random_lstm(), "rnn."), **named(nn.LSTMCell(3, 4), "rnn.")})
+    folder = result.save(tmp_path / "export")
+    loaded = runpy.run_path(str(folder / "load_pruned.py"))["load_lstms"](folder)
+    assert len(loaded) == len(manifest_of(folder)["lstms"]) == len(result.masks) / 2
+
+
 def test_only_the_pruned_lstms_are_in_the_manifest(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     tensors = {**named(random_lstm(), "one."), **named(random_lstm(seed=1), "two.")}

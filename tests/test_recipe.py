@@ -134,7 +134,7 @@ def test_settings_cannot_be_assigned() -> None:
 
 @pytest.mark.parametrize("make", [lambda given: Recipe(**given), Recipe.from_dict], ids=["constructor", "from_dict"])
 def test_what_a_recipe_was_made_from_may_change_without_it(make: Any) -> None:
-    given = {"gate_sparsity": {"hf": 0.5}, "layer_sparsity": {}}
+    given: dict[str, Any] = {"gate_sparsity": {"hf": 0.5}, "layer_sparsity": {}}
     recipe = make(given)
-    given["gate_sparsity"]["hf"] = 7.0
-    assert recipe.gate_sparsity == {"hf": 0.5}
+    given["gate_sparsity"]["hf"] = given["layer_sparsity"]["7"] = 7.0
+    assert (recipe.gate_sparsity, recipe.layer_sparsity) == ({"hf": 0.5}, {})

@@ -1,5 +1,6 @@
 """A run: masks and changed tensors from the source's own weights, progress, cancellation, devices, quality."""
 
+import errno
 import hashlib
 import tempfile
 from collections.abc import Mapping
@@ -166,6 +167,15 @@ def test_a_run_can_be_cancelled_at_every_step(
             run(checkpoint, Recipe(), progress=progress, quality=lambda *_: 0.0)
         assert next(remaining, None) is None
     assert files(tmp_path) == before
+
+
+def test_no_room_for_a_temporary_file_is_an_error(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(PrunerError, match="expected"):
+        run(checkpoint, Recipe())
 
 
 def test_quality_is_rated_before_and_after(checkpoint: Checkpoint) -> None:

@@ -150,6 +150,13 @@ def test_an_export_stays_good_when_its_loader_was_imported(folder: Path, source:
     assert verify(packed, source)
 
 
+def test_a_loader_of_another_version_is_told_and_not_run(folder: Path) -> None:
+    (folder / LOADER).write_text(f"open({str(folder / 'it-ran')!r}, 'w')")
+    rehash(folder)
+    assert any(sentence.startswith("load_pruned.py differs") for sentence in verify(folder))
+    assert not (folder / "it-ran").exists()
+
+
 def test_masked_rows_are_counted(folder: Path) -> None:
     assert f"{5 * 2 * 8 - 5:,} masked rows are zero" in verify(folder)
 
@@ -191,6 +198,11 @@ UNFAITHFUL: dict[str, tuple[Callable[[Path], Any], str]] = {
         "a mask of 4H rows",
     ),
     "a mask too short": (lambda folder: edit_masks(folder, lambda masks: cut(masks, WEIGHT)), "a mask of 4H rows"),
+    "a mask of two dimensions": (lambda folder: edit_masks(folder, lambda masks: stand(masks, WEIGHT)), NOT_AS_CLAIMED),
+    "a mask of no rows": (
+        lambda folder: edit_masks(folder, lambda masks: masks.update({WEIGHT: masks[WEIGHT][:0].clone()})),
+        NOT_AS_CLAIMED,
+    ),
     "a mask of floats": (
         lambda folder: edit_masks(folder, lambda masks: widen(masks, WEIGHT)),
         "zeros and ones of type uint8",
@@ -242,6 +254,10 @@ def unknown_type(path: Path) -> None:
 
 def cut(masks: dict[str, Tensor], name: str) -> None:
     masks[name] = masks[name][:-1].clone()
+
+
+def stand(masks: dict[str, Tensor], name: str) -> None:
+    masks[name] = masks[name][:, None].clone()
 
 
 def widen(masks: dict[str, Tensor], name: str) -> None:
@@ -302,6 +318,8 @@ UNLIKE_THE_SOURCE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: edit_manifest(folder, ("recipe", "lstms"), ["cell"]),
         "masks that the recipe gives",
     ),
+    "another format": (lambda folder: edit_manifest(folder, ("source", "format"), "torch legacy"), NOT_AS_CLAIMED),
+    "another total": (lambda folder: edit_manifest(folder, ("totals", "zeros", "before"), 1), NOT_AS_CLAIMED),
     "another source": (
         lambda folder: edit_manifest(folder, ("source", "sha256"), "0" * 64),
         "a source with sha256 0000",
@@ -331,6 +349,7 @@ LAYER = ("lstms", 0, "layers", 0)
     ("path", "value"),
     [
         (("source", "format"), "safetensors"),
+        (("source", "format"), "onnx"),
         (("files", "extra.txt"), {"sha256": "", "bytes": 0}),
         (("files", "../export/pruned.pt"), {"sha256": "", "bytes": 0}),
         (("files", "/etc/hostname"), {"sha256": "", "bytes": 0}),
