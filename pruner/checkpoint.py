@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +15,11 @@ from torch import Tensor, nn
 
 from pruner import formats
 from pruner.errors import PrunerError, shown
-from pruner.gates import parse_standard_name
-from pruner.lstm import DTYPES, LSTM, Skipped, find_lstms
+from pruner.leftovers import resolve_leftovers
+from pruner.lstm import LSTM, Skipped, find_lstms
 
 NESTING = 2  # state dicts are looked for this many dictionaries deep
 MIN_TENSOR_BYTES = 16  # a stored tensor takes more; fewer mean dictionaries that repeat each other without end
-
-_PARAMETRIZED = re.compile(r"(?P<module>.*?)parametrizations\.(?P<tensor>[^.]+)\.(?P<part>.+)")
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def open_checkpoint(source: str | os.PathLike[str] | bytes, name: str | None = N
         )
     locations, stored = _named_tensors(contents.container, len(data), name)
     _check_tensors(stored, len(data), name)
-    aliases, tensors, unresolved = _resolve_leftovers(stored)
+    aliases, tensors, unresolved = resolve_leftovers(stored)
     found, skipped = find_lstms({alias: tensors[original] for alias, original in aliases.items()})
     lstms = [
         replace(lstm, tensors={standard: aliases[alias] for standard, alias in lstm.tensors.items()}) for lstm in found
@@ -251,58 +248,6 @@ def _encoding(tensor: Tensor) -> str:
     if tensor.is_nested:
         return "nested"
     return tensor.device.type if tensor.device.type != "cpu" else str(tensor.layout).removeprefix("torch.")
-
-
-def _resolve_leftovers(stored: dict[str, Tensor]) -> tuple[dict[str, str], dict[str, Tensor], list[Skipped]]:
-    """Undo what pruning and parametrization tools leave in a state dict.
-
-    Returns the plain name of every tensor with the name it is stored under, the values with masks applied, and what
-    cannot be rebuilt. `torch.nn.utils.prune` leaves `weight_orig` and `weight_mask`
-    (https://docs.pytorch.org/tutorials/intermediate/pruning_tutorial.html); `torch.nn.utils.parametrize` leaves
-    `parametrizations.weight.original`, and this project's LSTMSaliencyPruner a mask of rows beside it.
-    """
-    aliases = {name: name for name in stored}
-    tensors = dict(stored)
-    unresolved = []
-    parts: dict[tuple[str, str], set[str]] = {}
-    for name in stored:
-        if match := _PARAMETRIZED.fullmatch(name):
-            parts.setdefault((match["module"], match["tensor"]), set()).add(match["part"])
-    leftovers = {
-        name: (name.removesuffix("_orig"), name.removesuffix("_orig") + "_mask")
-        for name in stored
-        if name.endswith("_orig") and name.removesuffix("_orig") + "_mask" in stored
-    }
-    for (module, tensor), found in parts.items():
-        if found <= {"original", "0.mask"} and "original" in found:
-            inside = f"{module}parametrizations.{tensor}."
-            leftovers[f"{inside}original"] = (f"{module}{tensor}", f"{inside}0.mask")
-        elif parse_standard_name(tensor):
-            reason = (
-                f"{tensor} is computed by a parametrization that the file does not hold; call "
-                "torch.nn.utils.parametrize.remove_parametrizations before saving"
-            )
-            unresolved.append(Skipped(module.rstrip("."), reason))
-    for name, (plain, mask) in leftovers.items():
-        if mask in stored:
-            masked = _masked(stored[name], stored[mask])
-            if masked is None:
-                continue
-            tensors[name] = masked
-        aliases.setdefault(plain, name)
-        del aliases[name]
-    return aliases, tensors, unresolved
-
-
-def _masked(tensor: Tensor, mask: Tensor) -> Tensor | None:
-    """The tensor times its mask, which is of the same shape or has one value a row; None if they do not fit."""
-    if tensor.dtype not in DTYPES or mask.dtype not in (*DTYPES, torch.bool, torch.uint8):
-        return None
-    if mask.dim() == 1 and tensor.dim() > 1 and len(mask) == len(tensor):
-        mask = mask.reshape(-1, *[1] * (tensor.dim() - 1))
-    elif mask.shape != tensor.shape:
-        return None
-    return (tensor.detach() * mask).to(tensor.dtype)
 
 
 def _listed(names: Iterable[str], most: int = 5) -> str:

@@ -148,8 +148,8 @@ def _load_torch(data: bytes, name: str, pickled: bytes, pickles: int) -> Any:
         listed = ", ".join(f"{name[:60]}…" if len(name) > 60 else name for name in found.strangers[:3])
         listed += ", …" if len(found.strangers) > 3 else ""
         raise PrunerError(
-            f"expected a dictionary of tensors, found pickled Python objects ({listed}): {name}; loading those could run any "
-            f"code. In a place where you trust the file, {SAVE_WEIGHTS}"
+            f"expected a dictionary of tensors, found pickled Python objects ({listed}): {name}; loading those could run "
+            f"any code. In a place where you trust the file, {SAVE_WEIGHTS}"
         )
     if found.depth > MAX_DEPTH:
         raise PrunerError(

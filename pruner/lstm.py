@@ -90,10 +90,14 @@ def find_lstms(tensors: Mapping[str, Tensor]) -> tuple[list[LSTM], list[Skipped]
         parsed = parse_standard_name(last)
         if parsed is not None:
             groups.setdefault((prefix, parsed.layer is None), {})[parsed] = name
-    lstms, skipped = [], []
+    lstms: list[LSTM] = []
+    skipped = []
     for (prefix, is_cell), names in sorted(groups.items()):
         try:
-            lstms.append(_assemble(prefix, is_cell, names, tensors))
+            found = _assemble(prefix, is_cell, names, tensors)
+            if lstms and lstms[-1].name == prefix:
+                raise _NotAnLSTM("an LSTMCell under the name of an LSTM; rename one to prune both")
+            lstms.append(found)
         except _NotAnLSTM as reason:
             skipped.append(Skipped(prefix, str(reason)))
     return lstms, skipped
