@@ -50,7 +50,8 @@ with st.sidebar:
         st.caption("Open model")
         st.markdown(f"**{opened.name}**")
         for lstm in opened.lstms:
-            st.caption(f"{lstm.title}: {lstm.input_size} → {lstm.hidden_size}, {lstm.num_layers} layers, {lstm.dtype}")
+            layers = f"{lstm.num_layers} layer{'s' if lstm.num_layers > 1 else ''}"
+            st.caption(f"{lstm.title}: {lstm.input_size} → {lstm.hidden_size}, {layers}, {lstm.dtype}")
     else:
         st.caption("No model is open.")
 link.write()

@@ -171,13 +171,13 @@ def _saliency(options: argparse.Namespace) -> None:
     table = pd.concat(
         as_table(lstm, score(lstm, checkpoint.tensors, options.criterion)) for lstm in checkpoint.select()
     )
-    _write(options.output, lambda path: table.to_csv(path, index=False))
+    _write(options.output, lambda path: table.to_csv(path, index=False), options.checkpoint)
 
 
 def _masks(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     masks = choose_masks(open_checkpoint(options.checkpoint), recipe)
-    _write(options.output, lambda path: write_masks(masks, path))
+    _write(options.output, lambda path: write_masks(masks, path), options.checkpoint)
 
 
 def _prune(options: argparse.Namespace) -> None:
@@ -255,15 +255,17 @@ def _examples(options: argparse.Namespace) -> None:
     example = examples.named(options.name)
     if options.output is None:
         raise PrunerError(f"expected --output FILE to copy {example.name} to, found none")
-    _write(options.output, lambda path: shutil.copyfile(example.file, path))
+    _write(options.output, lambda path: shutil.copyfile(example.file, path), example.file)
 
 
-def _write(output: str, write: Callable[[Path], Any]) -> None:
-    """Write a file under a temporary name beside its place, then rename it: never a partial file."""
+def _write(output: str, write: Callable[[Path], Any], source: str | Path) -> None:
+    """Write a file under a temporary name beside its place, then rename it: never a partial file, never the source."""
     target = Path(os.path.abspath(output))  # noqa: PTH100 - "." and ".." have no name to write under
     try:
         if target.is_dir():
             raise PrunerError(f"expected a place to write a file, found the folder {output!r}; add the name of a file")
+        if target.exists() and target.samefile(source):
+            raise PrunerError(f"expected another file than the source, found {output!r} for both; choose another name")
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
             staged = Path(folder) / target.name
             write(staged)

@@ -43,7 +43,8 @@ class LSTMSaliencyPruner:
         pruner.squash_mask()   # the masks become zeros in plain weights
 
     Masks are chosen anew from the unmasked weights at every step, so a lower sparsity brings rows back. `groups` holds
-    one dictionary a tensor (`tensor_fqn`, `sparsity_level`), which may be changed between steps.
+    one dictionary a tensor (`tensor_fqn`, `sparsity_level`), which may be changed between steps. PyTorch cannot deep-copy a
+    parametrized `nn.LSTM` once it has been called; copy the model before that, or after `squash_mask`.
     """
 
     def __init__(self, defaults: dict[str, float] | None = None, granularity: str = "rows") -> None:

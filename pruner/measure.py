@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pruner.checkpoint import Checkpoint, write
+from pruner.errors import PrunerError
 from pruner.lstm import LSTM
 
 SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
@@ -66,10 +67,13 @@ def cost(checkpoint: Checkpoint, changed: Mapping[str, Tensor] | None = None) ->
 
 
 def _file_size(checkpoint: Checkpoint, changed: Mapping[str, Tensor]) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pruned"
-        write(checkpoint, changed, path)
-        return path.stat().st_size
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pruned"
+            write(checkpoint, changed, path)
+            return path.stat().st_size
+    except OSError as error:
+        raise PrunerError(f"expected room for a temporary file, found {error}; make room or set TMPDIR") from error
 
 
 def random_input(lstm: LSTM, batch_size: int = BATCH_SIZE, length: int = SEQUENCE_LENGTH) -> Tensor:

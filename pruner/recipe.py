@@ -1,4 +1,4 @@
-"""Every setting of a run, as an immutable value and as JSON."""
+"""Every setting of a run, as a value and as JSON."""
 
 import json
 import re

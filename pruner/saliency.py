@@ -46,18 +46,17 @@ def row_saliency(weight: Tensor, criterion: str = "l1") -> Tensor:
 def score(lstm: LSTM, tensors: Mapping[str, Tensor], criterion: str = "l1") -> dict[str, Tensor]:
     """{name in the file: (4H,) row saliency} for every packed weight of an LSTM.
 
-    Raises PrunerError, naming the tensor, if a weight is NaN or infinite: such rows have no rank.
+    Raises PrunerError, naming the tensor, if a weight or bias is NaN or infinite: such rows have no rank, and such an
+    LSTM no output.
     """
-    scores = {}
-    for name in lstm.weight_names().values():
-        saliency = row_saliency(tensors[name], criterion)
-        bad = (~saliency.isfinite()).nonzero()
+    scores = {name: row_saliency(tensors[name], criterion) for name in lstm.weight_names().values()}
+    for name in lstm.tensors.values():
+        bad = (~scores.get(name, tensors[name]).isfinite()).nonzero()
         if len(bad):
             raise PrunerError(
-                f"expected finite weights, found NaN or infinite values in {len(bad)} of {len(saliency)} rows of {name} "
-                f"(the first is row {int(bad[0])}); repair or retrain the model before pruning it"
+                f"expected finite weights, found NaN or infinite values in {len(bad)} of {len(tensors[name])} rows of "
+                f"{name} (the first is row {int(bad[0, 0])}); repair or retrain the model before pruning it"
             )
-        scores[name] = saliency
     return scores
 
 

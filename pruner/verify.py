@@ -46,22 +46,23 @@ def unpacked(path: Path) -> Iterator[Path]:
     if os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
         yield path
         return
-    try:
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as temporary:
-            names = set(archive.namelist())
-            if not names <= EXPORT_FILES:
-                raise PrunerError(
-                    f"expected the zip of an export, found {min(names - EXPORT_FILES)!r} in {path}; give the folder or the "
-                    "zip that was exported"
-                )
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_RATIO * path.stat().st_size:
-                raise PrunerError(f"expected the zip of an export, found one that unpacks to far more: {path}")
-            archive.extractall(temporary)
-            yield Path(temporary)
-    except PrunerError:
-        raise
-    except Exception as error:  # a damaged zip can raise anything
-        raise PrunerError(f"expected an export folder or its zip, found neither: {path}; check the path") from error
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = set(archive.namelist())
+                if not names <= EXPORT_FILES:
+                    raise PrunerError(
+                        f"expected the zip of an export, found {min(names - EXPORT_FILES)!r} in {path}; give the folder or "
+                        "the zip that was exported"
+                    )
+                if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_RATIO * path.stat().st_size:
+                    raise PrunerError(f"expected the zip of an export, found one that unpacks to far more: {path}")
+                archive.extractall(temporary)
+        except PrunerError:
+            raise
+        except Exception as error:  # a damaged zip can raise anything
+            raise PrunerError(f"expected an export folder or its zip, found neither: {path}; check the path") from error
+        yield Path(temporary)
 
 
 def _checks(folder: Path, source: Checkpoint | None) -> Iterator[str]:
@@ -76,6 +77,8 @@ def _checks(folder: Path, source: Checkpoint | None) -> Iterator[str]:
     models = sorted(files.keys() - {MASKS, LOADER})
     if files.keys() != {MASKS, LOADER, *models} or models not in (["pruned.pt"], ["pruned.safetensors"]):
         raise _failed(folder, f"one pruned model, {MASKS} and {LOADER}", ", ".join(sorted(files)) or "none of them")
+    if folders := sorted(path.name for path in folder.iterdir() if path.is_dir()):
+        yield f"not looked into: {', '.join(folders)}"
     stated = manifest["files"] if isinstance(manifest["files"], dict) else {}
     if stated.keys() != files.keys():
         raise _failed(folder, f"the files {', '.join(sorted(files))} in the manifest", shown(sorted(stated)))

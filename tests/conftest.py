@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+torch.set_num_threads(1)  # the LSTMs of the tests are so small that threads only wait for each other
+
 CHECKPOINTS = Path(os.environ.get("LSTM_CHECKPOINTS", Path(__file__).resolve().parents[2] / "shared" / "checkpoints"))
 
 

@@ -414,3 +414,10 @@ def test_names_that_the_terminal_cannot_show_are_shown_somehow(workplace: Path) 
     output, errors = process.communicate()
     assert (process.returncode, errors) == (0, b"")
     assert b"LSTM(3 -> 4)" in output
+
+
+@pytest.mark.parametrize("command", ["masks", "saliency"])
+def test_the_source_is_never_written_over(workplace: Path, command: str) -> None:
+    before = (workplace / "model.pt").read_bytes()
+    assert main([command, "model.pt", "--output", "./model.pt"]) == 2
+    assert (workplace / "model.pt").read_bytes() == before

@@ -1,6 +1,8 @@
 """The pages, run in process through `app.py`."""
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from pruner import Recipe, examples
+from pruner import PrunerError, Recipe, examples
+from pruner.dashboard.jobs import Job
 from pruner.run import choose_masks
 from tests.conftest import named, random_lstm
 
@@ -59,8 +62,7 @@ def _run_to_the_end(app: AppTest) -> AppTest:
     app = _go(app, "run")
     next(button for button in app.button if button.label == "Run").click()
     app.run()
-    while app.session_state.job.status.state == "running":
-        pass
+    _wait(app.session_state.job)
     return _checked(app.run())
 
 
@@ -281,11 +283,6 @@ def test_only_chosen_lstms_are_pruned(app: AppTest, tmp_path: Path) -> None:
 
 
 def test_a_job_can_be_cancelled_and_reports_failures() -> None:
-    import threading
-
-    from pruner import PrunerError
-    from pruner.dashboard.jobs import Job
-
     reached = threading.Event()
 
     def endless(progress: Any) -> Any:
@@ -306,7 +303,7 @@ def test_a_job_can_be_cancelled_and_reports_failures() -> None:
     assert _wait(Job(failing)).status.error == "expected more"
 
 
-def _wait(job: Any) -> Any:
+def _wait(job: Job) -> Job:
     while job.status.state == "running":
-        pass
+        time.sleep(0.01)
     return job

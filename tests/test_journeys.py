@@ -96,6 +96,7 @@ def _to_the_zip(page: Page, folder: Path) -> Path:
     _title(page, "Run")
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_role("heading", name="Before and after")).to_be_visible()
+    expect(page.get_by_test_id("stMetric").first).to_be_visible()
     page.get_by_role("link", name="Export", exact=True).click()
     expect(page.get_by_text("largest difference is 0")).to_be_visible()
     with page.expect_download() as download:

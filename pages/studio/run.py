@@ -50,18 +50,19 @@ if len(devices) == 1:
     st.caption("No CUDA device was found on this machine, so the model runs on the CPU.")
 
 
-@st.fragment(run_every=0.3 if running else None)
+@st.fragment(run_every=0.3)
 def watch() -> None:
     """Follow the job while it runs, then show the whole page anew."""
     status = session.job.status
-    if status.state == "running":
-        st.progress(status.fraction, status.what)
-    elif running:
+    if status.state != "running":
         st.rerun()
+    st.progress(status.fraction, status.what)
 
 
-if session.job is not None:
+if running:
     watch()
+    st.stop()
+if session.job is not None:
     status = session.job.status
     if status.state == "done" and status.result.checkpoint is checkpoint:
         session.result = status.result
