@@ -3,6 +3,7 @@
 import streamlit as st
 
 from pruner.dashboard import link, state
+from pruner.dashboard.text import plain
 
 st.set_page_config(page_title="LSTM Saliency Pruner", page_icon=":material/content_cut:", layout="wide")
 if state.start():
@@ -48,10 +49,10 @@ with st.sidebar:
     opened = state.checkpoint()
     if opened:
         st.caption("Open model")
-        st.markdown(f"**{opened.name}**")
+        st.markdown(f"**{plain(opened.name)}**")
         for lstm in opened.lstms:
             layers = f"{lstm.num_layers} layer{'s' if lstm.num_layers > 1 else ''}"
-            st.caption(f"{lstm.title}: {lstm.input_size} → {lstm.hidden_size}, {layers}, {lstm.dtype}")
+            st.caption(f"{plain(lstm.title)}: {lstm.input_size} → {lstm.hidden_size}, {layers}, {lstm.dtype}")
     else:
         st.caption("No model is open.")
 link.write()

@@ -1,7 +1,6 @@
 """The pages, run in process through `app.py`."""
 
 import json
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from pruner import PrunerError, Recipe, examples
 from pruner.dashboard.jobs import Job
+from pruner.dashboard.text import plain
 from pruner.run import choose_masks
 from tests.conftest import named, random_lstm
 
@@ -207,7 +207,7 @@ def test_weights_that_are_not_finite_are_named(app: AppTest, tmp_path: Path) -> 
     tensors["rnn.weight_hh_l0"][2, 1] = float("nan")
     app = _upload(app.run(), "broken.pt", _saved(tensors, tmp_path / "any"))
     for page in ("saliency", "masks"):
-        assert "rnn.weight_hh_l0" in _go(app, page).error[0].value
+        assert plain("rnn.weight_hh_l0") in _go(app, page).error[0].value
 
 
 def test_paths_are_offered_only_when_started_for_local_use(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_paths_are_offered_only_when_started_for_local_use(app: AppTest, monkeyp
 
 def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> None:
     example = _run_to_the_end(example)
-    result = example.session_state.result
+    result = example.session_state.job.status.result
     table = example.dataframe[0].value.set_index("figure")
     assert table.loc["Zeros in the LSTMs", "after"] == f"{result.after.zeros:,}"
     assert table.loc["share of strings wholly right", "before"] == "1.0000"
@@ -230,6 +230,48 @@ def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> N
     assert "largest difference is 0" in example.success[0].value
     labels = [button.label for button in example.get("download_button")]
     assert {"manifest.json", "masks.safetensors", "pruned.safetensors", "load_pruned.py"} <= set(labels)
+
+
+def test_a_run_can_be_cancelled_from_its_page(example: AppTest) -> None:
+    example.session_state.job = Job(_endless)
+    example = _go(example, "run")
+    assert next(button for button in example.button if button.label == "Run").disabled
+    next(button for button in example.button if button.label == "Cancel").click()
+    example.run()
+    _wait(example.session_state.job)
+    assert "cancelled" in _checked(example.run()).info[0].value
+
+
+def test_opening_another_model_ends_a_run(example: AppTest) -> None:
+    job = example.session_state.job = Job(_endless)
+    _click(example, "open_pydocs-chars")
+    assert _wait(job).status.state == "cancelled"
+
+
+def test_a_run_that_fails_says_why(example: AppTest) -> None:
+    example.session_state.job = _wait(Job(_failing))
+    assert _go(example, "run").error[0].value == "expected \\*more\\*"
+
+
+def _endless(progress: Any) -> Any:
+    while True:
+        progress(0.5, "working")
+        time.sleep(0.01)
+
+
+def _failing(progress: Any) -> Any:
+    raise PrunerError("expected *more*")
+
+
+def test_names_in_a_file_are_no_markdown(app: AppTest, tmp_path: Path) -> None:
+    picture = "![x](https://example.org/x.png)"
+    app = _upload(app.run(), f"{picture}.pt", _saved(named(random_lstm(), f"{picture}."), tmp_path / "any"))
+    texts = []
+    for page in PAGES:
+        app = _go(app, page)
+        texts += [element.value for element in (*app.markdown, *app.caption, *app.subheader)]
+    assert any("example" in text for text in texts)
+    assert not any("](https" in text for text in texts)
 
 
 def test_settings_changed_after_a_run_are_told(example: AppTest) -> None:
@@ -282,25 +324,13 @@ def test_only_chosen_lstms_are_pruned(app: AppTest, tmp_path: Path) -> None:
     assert "left as it is" in app.info[0].value
 
 
-def test_a_job_can_be_cancelled_and_reports_failures() -> None:
-    reached = threading.Event()
-
-    def endless(progress: Any) -> Any:
-        while True:
-            progress(0.5, "working")
-            reached.set()
-
-    job = Job(endless)
-    assert reached.wait(5)
-    assert job.status.fraction == 0.5
+def test_a_job_tells_how_far_it_is() -> None:
+    job = Job(_endless)
+    while job.status.fraction == 0:
+        time.sleep(0.01)
+    assert (job.status.state, job.status.fraction, job.status.what) == ("running", 0.5, "working")
     job.cancel()
-    _wait(job)
-    assert job.status.state == "cancelled"
-
-    def failing(progress: Any) -> Any:
-        raise PrunerError("expected more")
-
-    assert _wait(Job(failing)).status.error == "expected more"
+    assert _wait(job).status.state == "cancelled"
 
 
 def _wait(job: Job) -> Job:

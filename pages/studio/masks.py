@@ -7,6 +7,7 @@ import torch
 from pruner import PrunerError, Recipe, figures
 from pruner.dashboard import state, widgets
 from pruner.dashboard.scores import scores
+from pruner.dashboard.text import plain
 from pruner.gates import BLOCKS, GATE_TITLES, GATES, SIDES, split_gates
 from pruner.masks import block_sparsities, dropped_rows, make_masks, summarize
 
@@ -64,7 +65,7 @@ with st.expander("By layer, by gate, by LSTM", icon=":material/tune:"):
         st.pills(
             "Prune only these LSTMs (none chosen: all)",
             list(titles),
-            format_func=titles.__getitem__,
+            format_func=lambda name: plain(titles[name]),
             selection_mode="multi",
             key="lstms",
             persist_state="session",
@@ -98,9 +99,9 @@ with st.grid(4, min_column_width=150):
     )
 
 if mask is None:
-    st.info(f"{view.lstm.title} is left as it is: it is not among the LSTMs to prune.")
+    st.info(f"{plain(view.lstm.title)} is left as it is: it is not among the LSTMs to prune.")
 else:
-    st.caption(f"Each cell is a row of **{view.tensor}**, coloured by its {norm}. :orange[■] Orange rows fall.")
+    st.caption(f"Each cell is a row of **{plain(view.tensor)}**, coloured by its {norm}. :orange[■] Orange rows fall.")
 st.plotly_chart(
     figures.gate_grids(saliency, view.side, mask, norm),
     key="grids",
@@ -153,4 +154,4 @@ with st.container(horizontal=True):
         )
     st.page_link("pages/studio/run.py", label="Run it", icon=":material/arrow_forward:")
 if st.session_state.get("recipe_problem"):
-    st.error(st.session_state.recipe_problem, title="This recipe cannot be used", icon=":material/error:")
+    st.error(plain(st.session_state.recipe_problem), title="This recipe cannot be used", icon=":material/error:")

@@ -7,6 +7,7 @@ import streamlit as st
 
 from pruner import PrunerError, examples
 from pruner.dashboard import state
+from pruner.dashboard.text import plain
 
 LOCAL_FILES = "--local-files" in sys.argv
 
@@ -71,13 +72,13 @@ if LOCAL_FILES:
         st.form_submit_button("Open path", icon=":material/hard_drive:", on_click=open_path)
 
 if st.session_state.get("problem"):
-    st.error(st.session_state.problem, title="This file cannot be opened", icon=":material/error:")
+    st.error(plain(st.session_state.problem), title="This file cannot be opened", icon=":material/error:")
 
 checkpoint = state.checkpoint()
 if checkpoint is None:
     st.stop()
 
-st.subheader(checkpoint.name)
+st.subheader(plain(checkpoint.name))
 st.caption(f"{checkpoint.format} · {len(checkpoint.tensors)} tensors · {checkpoint.size / 1e6:,.2f} MB")
 if checkpoint.lstms:
     facts = pd.DataFrame([lstm.describe() for lstm in checkpoint.lstms])
@@ -86,7 +87,7 @@ if checkpoint.lstms:
     st.dataframe(facts, hide_index=True, alt=f"The {len(facts)} LSTMs found in {checkpoint.name}")
     st.page_link("pages/studio/saliency.py", label="See the saliency of its rows", icon=":material/arrow_forward:")
 else:
-    st.warning(f"No LSTM was found. The file holds {checkpoint.contents()}.", icon=":material/search_off:")
+    st.warning(plain(f"No LSTM was found. The file holds {checkpoint.contents()}."), icon=":material/search_off:")
 if checkpoint.skipped:
     with st.expander(f"Not an LSTM: {len(checkpoint.skipped)}", icon=":material/block:"):
         st.dataframe(

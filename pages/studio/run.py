@@ -6,6 +6,7 @@ import streamlit as st
 from pruner import examples, run
 from pruner.dashboard import state
 from pruner.dashboard.jobs import Job
+from pruner.dashboard.text import plain
 from pruner.run import Progress, Result, available_devices
 
 st.title("Run")
@@ -13,7 +14,6 @@ checkpoint = state.required_checkpoint()
 recipe = state.recipe()
 example = examples.example_of(checkpoint)
 session = st.session_state
-session.setdefault("job", None)
 
 
 def start() -> None:
@@ -24,18 +24,14 @@ def start() -> None:
     def work(progress: Progress) -> Result:
         return run(checkpoint, recipe, device, progress, quality)
 
-    session.result, session.job = None, Job(work)
+    session.job = Job(work)
 
 
 overrides = len(recipe.layer_sparsity) + len(recipe.gate_sparsity)
-pruned = ", ".join(lstm.title for lstm in checkpoint.select(recipe.lstms))
+pruned = ", ".join(plain(lstm.title) for lstm in checkpoint.select(recipe.lstms))
 st.markdown(
     f"Mask **{recipe.sparsity:.0%}** of each gate's rows in **{pruned}** by {recipe.criterion.upper()} norm"
-    + (
-        f", with {overrides} setting{'s' if overrides > 1 else ''} of their own for layers or gates."
-        if overrides
-        else "."
-    )
+    + (f". {overrides} of its layers or gates have a sparsity of their own." if overrides else ".")
 )
 devices = available_devices()
 running = session.job is not None and session.job.status.state == "running"
@@ -62,15 +58,10 @@ def watch() -> None:
 if running:
     watch()
     st.stop()
-if session.job is not None:
-    status = session.job.status
-    if status.state == "done" and status.result.checkpoint is checkpoint:
-        session.result = status.result
-    elif status.state == "failed":
-        st.error(status.error, title="The run failed", icon=":material/error:")
-    elif status.state == "cancelled":
-        st.info("The run was cancelled. Nothing was changed.", icon=":material/stop_circle:")
-
+if session.job is not None and session.job.status.state == "failed":
+    st.error(plain(session.job.status.error), title="The run failed", icon=":material/error:")
+if session.job is not None and session.job.status.state == "cancelled":
+    st.info("The run was cancelled. Nothing was changed.", icon=":material/stop_circle:")
 result = state.result()
 if result is None:
     st.stop()
@@ -79,7 +70,11 @@ if result.recipe != recipe:
     st.warning("The settings have changed since this run. Run again to see what they do.", icon=":material/history:")
 with st.grid(4, min_column_width=150):
     st.metric(
-        "Zeros", f"{result.after.zeros / result.after.parameters:.1%}", help="Share of all parameters", border=True
+        "Zeros",
+        f"{result.after.zeros / result.after.parameters:.1%}",
+        help="Share of all parameters",
+        border=True,
+        height="stretch",
     )
     st.metric(
         "Output drift",

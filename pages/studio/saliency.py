@@ -6,6 +6,7 @@ import streamlit as st
 from pruner import PrunerError, figures
 from pruner.dashboard import state, widgets
 from pruner.dashboard.scores import scores
+from pruner.dashboard.text import plain
 from pruner.gates import BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, split_gates
 from pruner.masks import block_sparsities, dropped_rows
 from pruner.saliency import as_table
@@ -23,8 +24,8 @@ except PrunerError as error:
 saliency = scored.saliency[view.tensor]
 
 st.markdown(
-    f"**{view.tensor}** holds the four gates of {view.lstm.hidden_size} hidden units, {SIDE_TITLES[view.side]}. Each cell "
-    f"is one row of the gate: the {norm} of the weights with which that gate of that unit reads its input."
+    f"**{plain(view.tensor)}** holds the four gates of {view.lstm.hidden_size} hidden units, {SIDE_TITLES[view.side]}. Each "
+    f"cell is one row of the gate: the {norm} of the weights with which that gate of that unit reads its input."
 )
 st.plotly_chart(
     figures.gate_grids(saliency, view.side, unit_of_measure=norm),

@@ -8,6 +8,7 @@ import streamlit as st
 
 from pruner import PrunerError, Recipe, examples, open_checkpoint
 from pruner.checkpoint import Checkpoint
+from pruner.dashboard.text import plain
 from pruner.gates import ALL_BLOCKS
 from pruner.run import Result
 
@@ -21,7 +22,7 @@ def start() -> bool:
         return False
     st.session_state.checkpoint = None
     st.session_state.example = None
-    st.session_state.result = None
+    st.session_state.job = None
     st.session_state.upload = 0
     st.session_state.update(FIRST_VIEW)
     apply_recipe(Recipe())
@@ -40,7 +41,7 @@ def required_checkpoint() -> Checkpoint:
         st.page_link("pages/studio/open.py", label="Open a model", icon=":material/arrow_back:")
         st.stop()
     if not opened.lstms:
-        st.warning(f"{opened.name} holds no LSTM to look at. It holds {opened.contents()}.")
+        st.warning(plain(f"{opened.name} holds no LSTM to look at. It holds {opened.contents()}."))
         st.page_link("pages/studio/open.py", label="Open another model", icon=":material/arrow_back:")
         st.stop()
     return opened
@@ -58,8 +59,10 @@ def open_file(source: str | bytes, name: str | None = None) -> None:
 
 
 def _opened(new: Checkpoint) -> None:
+    if st.session_state.job is not None:
+        st.session_state.job.cancel()
+    st.session_state.job = None
     st.session_state.checkpoint = new
-    st.session_state.result = None
     st.session_state.update(FIRST_VIEW)
     st.session_state.lstm = new.lstms[0].name if new.lstms else None
     apply_recipe(Recipe())
@@ -112,5 +115,6 @@ def reset_overrides() -> None:
 
 
 def result() -> Result | None:
-    """The last run of the open model, whatever the controls say now."""
-    return st.session_state.result
+    """What the last run of the open model made, whatever the controls say now."""
+    job = st.session_state.job
+    return job.status.result if job else None

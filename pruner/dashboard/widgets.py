@@ -8,6 +8,7 @@ import streamlit as st
 from pruner import PrunerError
 from pruner.checkpoint import Checkpoint
 from pruner.dashboard import state
+from pruner.dashboard.text import plain
 from pruner.gates import SIDE_TITLES, SIDES
 from pruner.lstm import LSTM
 
@@ -80,5 +81,5 @@ def choose_criterion() -> None:
 
 def stop_with(error: PrunerError, title: str) -> NoReturn:
     """Say what is wrong and end the page there."""
-    st.error(str(error), title=title, icon=":material/error:")
+    st.error(plain(str(error)), title=title, icon=":material/error:")
     st.stop()
