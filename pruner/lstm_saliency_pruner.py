@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from pruner.compaction import compact
 from pruner.errors import PrunerError, shown
-from pruner.gates import GATES, SIDES, parse_standard_name
-from pruner.masks import keep_mask, row_ranks
-from pruner.recipe import GRANULARITIES, check_choice, check_sparsity
+from pruner.gates import GATES, SIDES, layer_suffix, parse_standard_name, split_gates
+from pruner.masks import keep_mask, row_ranks, unit_mask
+from pruner.recipe import check_choice, check_sparsity
 from pruner.saliency import row_saliency
 
 
@@ -30,11 +31,11 @@ class RowMask(nn.Module):
 
 
 class LSTMSaliencyPruner:
-    """Masks the rows of lowest L1 norm in each gate of packed LSTM weights.
+    """Masks the rows of lowest L1 norm in packed LSTM weights, gate by gate or unit by unit.
 
-    The workflow and the choice of rows are those of `torch.ao.pruning`'s experimental class of this name
-    (https://github.com/pytorch/pytorch/blob/main/torch/ao/pruning/_experimental/pruner/lstm_saliency_pruner.py), built
-    on the public `torch.nn.utils.parametrize`:
+    The workflow, and with `granularity="rows"` the choice of rows, are those of `torch.ao.pruning`'s experimental class of
+    this name (https://github.com/pytorch/pytorch/blob/main/torch/ao/pruning/_experimental/pruner/lstm_saliency_pruner.py),
+    built on the public `torch.nn.utils.parametrize`:
 
         pruner = LSTMSaliencyPruner({"sparsity_level": 0.5})
         pruner.prepare(model, config=[{"tensor_fqn": "lstm.weight_ih_l0"}, {"tensor_fqn": "lstm.weight_hh_l0"}])
@@ -42,9 +43,14 @@ class LSTMSaliencyPruner:
         pruner.step()          # the masks now follow the weights; train on, step again, as often as you like
         pruner.squash_mask()   # the masks become zeros in plain weights
 
+    `rows`: each gate of each tensor loses its own `int(H * sparsity_level)` rows. `units`: each layer and direction loses
+    `int(H * sparsity_level)` whole hidden units, those with the lowest sum over their eight rows; all eight rows and the
+    biases are masked, and `prune` can take the units out of the model.
+
     Masks are chosen anew from the unmasked weights at every step, so a lower sparsity brings rows back. `groups` holds
-    one dictionary a tensor (`tensor_fqn`, `sparsity_level`), which may be changed between steps. PyTorch cannot deep-copy a
-    parametrized `nn.LSTM` once it has been called; copy the model before that, or after `squash_mask`.
+    one dictionary a tensor, or with `units` one a layer and direction, with `tensor_fqn` and `sparsity_level`, which may
+    be changed between steps. PyTorch cannot deep-copy a parametrized `nn.LSTM` once it has been called; copy the model
+    before that, or after `squash_mask`.
     """
 
     def __init__(self, defaults: dict[str, float] | None = None, granularity: str = "rows") -> None:
@@ -53,7 +59,8 @@ class LSTMSaliencyPruner:
         if unknown:
             raise PrunerError(f"expected sparsity_level in the defaults, found {sorted(unknown)[0]!r}")
         check_sparsity("sparsity_level", self.defaults["sparsity_level"])
-        check_choice("granularity", granularity, GRANULARITIES)
+        check_choice("granularity", granularity, ("rows", "units"))
+        self.granularity = granularity
         self.enable_mask_update = False
         self.groups: list[dict[str, Any]] = []
         self.model: nn.Module | None = None
@@ -62,54 +69,116 @@ class LSTMSaliencyPruner:
         """Attach an all-kept mask to each tensor of the config; None means every LSTM and LSTMCell of the model.
 
         An entry is `{"tensor_fqn": "lstm.weight_ih_l0"}`, with a `sparsity_level` of its own if it is to differ from
-        the defaults. Raises PrunerError, before anything is attached, for a tensor that is not there, is not a packed
-        LSTM weight, or is masked already.
+        the defaults. With `units`, either weight stands for its whole layer and direction. Raises PrunerError, before
+        anything is attached, for a tensor that is not there, is not a packed LSTM weight, or is masked already.
         """
         if self.model is not None:
             raise PrunerError("expected a new pruner, found one already prepared; make one pruner a model")
         entries = _every_lstm(model) if config is None else config
         if not entries:
             raise PrunerError(f"expected an LSTM in the model, found none in {type(model).__name__}")
-        groups = [self._group(model, entry) for entry in entries]
-        seen = set()
-        for group in groups:
+        groups: dict[tuple[int, str], dict[str, Any]] = {}
+        for group in [self._group(model, entry) for entry in entries]:
             module, name = _owner(model, group["tensor_fqn"])
-            if (id(module), name) in seen:
+            key = id(module), _suffix(name) if self.granularity == "units" else name
+            if key not in groups:
+                groups[key] = group
+            elif self.granularity == "rows":
                 raise PrunerError(f"expected each tensor once in the config, found {group['tensor_fqn']!r} twice")
-            seen.add((id(module), name))
-        for group in groups:
-            module, name = _owner(model, group["tensor_fqn"])
-            weight = getattr(module, name)
-            mask = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
-            parametrize.register_parametrization(module, name, RowMask(mask))
-        self.model, self.groups = model, groups
+            elif groups[key]["sparsity_level"] != group["sparsity_level"]:
+                raise PrunerError(
+                    f"expected one sparsity_level for all of a layer's units, found {groups[key]['sparsity_level']} for "
+                    f"{groups[key]['tensor_fqn']!r} and {group['sparsity_level']} for {group['tensor_fqn']!r}"
+                )
+        for group in groups.values():
+            for module, name in self._tensors(model, group):
+                tensor = getattr(module, name)
+                mask = torch.ones(len(tensor), dtype=torch.bool, device=tensor.device)
+                parametrize.register_parametrization(module, name, RowMask(mask))
+        self.model, self.groups = model, list(groups.values())
 
     def step(self) -> None:
         """Choose every mask anew from the present weights; does nothing while `enable_mask_update` is False."""
         if not self.enable_mask_update:
             return
-        for group in self.groups:
+        masked = self._masked()
+        for group, _ in masked:
             check_sparsity(f"sparsity_level of {group['tensor_fqn']}", group["sparsity_level"])
-        for group, (module, name) in self._masked():
-            parametrizations = module.parametrizations[name]
-            ranks = row_ranks(row_saliency(parametrizations.original))
-            # A new tensor, because a backward pass under way still needs the old one.
-            parametrizations[0].mask = keep_mask(ranks, (group["sparsity_level"],) * len(GATES))
+        for group, tensors in masked:
+            saliencies = [
+                row_saliency(module.parametrizations[name].original)
+                for module, name in tensors
+                if name.startswith("weight")
+            ]
+            if self.granularity == "rows":
+                mask = keep_mask(row_ranks(saliencies[0]), (group["sparsity_level"],) * len(GATES))
+            else:
+                mask = unit_mask(saliencies, group["sparsity_level"]).repeat(len(GATES))
+            for module, name in tensors:
+                # A new tensor, because a backward pass under way still needs the old one.
+                module.parametrizations[name][0].mask = mask.clone()
 
     def squash_mask(self) -> None:
         """Turn masked rows into zeros of plain weights and take the masks off the model."""
-        for _, (module, name) in self._masked():
-            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        for _, tensors in self._masked():
+            for module, name in tensors:
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
         self.model, self.groups = None, []
 
-    def masks(self) -> dict[str, Tensor]:
-        """{tensor_fqn: (4H,) bool mask}, True = kept."""
-        return {group["tensor_fqn"]: module.parametrizations[name][0].mask for group, (module, name) in self._masked()}
+    def prune(self) -> nn.Module:
+        """Take the dropped units out of the model: each masked `nn.LSTM` becomes a `CompactLSTM`, wherever it stands.
 
-    def _masked(self) -> list[tuple[dict[str, Any], tuple[Any, str]]]:
+        Returns the model, which is changed in place; if the model is itself an `nn.LSTM`, the `CompactLSTM`. From a zero
+        state it computes what the masked model computed, whatever reads it, because removed units come back as zeros. An
+        `LSTMCell` keeps its size and its zeros. Raises PrunerError with `rows`, where the gates of a unit may disagree, so
+        that no unit can be removed.
+        """
+        if self.granularity == "rows":
+            raise PrunerError(
+                "expected granularity 'units' to make a module smaller, found 'rows', where each gate drops rows of other "
+                "units; make the pruner with granularity='units', or call squash_mask() for zeros"
+            )
+        kept: dict[int, dict[str, Tensor]] = {}
+        for _, tensors in self._masked():
+            module, name = tensors[0]
+            mask = module.parametrizations[name][0].mask
+            kept.setdefault(id(module), {})[_suffix(name)] = split_gates(mask)[0]
+        model = self._prepared()
+        self.squash_mask()
+        if isinstance(model, nn.LSTM):
+            return _compacted(model, kept[id(model)])
+        small: dict[int, nn.Module] = {}
+        for path, module in list(model.named_modules(remove_duplicate=False)):
+            if isinstance(module, nn.LSTM) and id(module) in kept:
+                small.setdefault(id(module), _compacted(module, kept[id(module)]))
+                model.set_submodule(path, small[id(module)])
+        return model
+
+    def masks(self) -> dict[str, Tensor]:
+        """{name of a masked tensor: (4H,) bool mask}, True = kept."""
+        found = {}
+        for group, tensors in self._masked():
+            prefix = group["tensor_fqn"].rpartition(".")[0]
+            for module, name in tensors:
+                found[f"{prefix}.{name}" if prefix else name] = module.parametrizations[name][0].mask
+        return found
+
+    def _masked(self) -> list[tuple[dict[str, Any], list[tuple[Any, str]]]]:
+        model = self._prepared()
+        return [(group, self._tensors(model, group)) for group in self.groups]
+
+    def _prepared(self) -> nn.Module:
         if self.model is None:
             raise PrunerError("expected a prepared pruner, found none; call prepare(model) first")
-        return [(group, _owner(self.model, group["tensor_fqn"])) for group in self.groups]
+        return self.model
+
+    def _tensors(self, model: nn.Module, group: dict[str, Any]) -> list[tuple[Any, str]]:
+        """The tensors that one group masks: its own, or with `units` all of its layer and direction that have 4H rows."""
+        module, name = _owner(model, group["tensor_fqn"])
+        if self.granularity == "rows":
+            return [(module, name)]
+        names = [f"{kind}_{side}{_suffix(name)}" for kind in ("weight", "bias") for side in SIDES]
+        return [(module, name) for name in names if isinstance(getattr(module, name, None), Tensor)]
 
     def _group(self, model: nn.Module, entry: dict[str, Any]) -> dict[str, Any]:
         known = isinstance(entry, dict) and entry.keys() <= {"tensor_fqn", "sparsity_level"}
@@ -145,6 +214,18 @@ def _owner(model: nn.Module, tensor_fqn: str) -> tuple[Any, str]:
         return model.get_submodule(path), name
     except AttributeError as error:
         raise PrunerError(f"expected the name of a tensor of the model, found {tensor_fqn!r} ({error})") from error
+
+
+def _suffix(name: str) -> str:
+    """The layer and direction in a packed weight's name: `_l1_reverse`, or nothing for an LSTMCell."""
+    return name.removeprefix("weight_ih").removeprefix("weight_hh")
+
+
+def _compacted(lstm: nn.LSTM, kept: dict[str, Tensor]) -> nn.Module:
+    whole = torch.ones(lstm.hidden_size, dtype=torch.bool, device=lstm.get_parameter("weight_ih_l0").device)
+    directions = 2 if lstm.bidirectional else 1
+    order = [layer_suffix(layer, direction) for layer in range(lstm.num_layers) for direction in range(directions)]
+    return compact(lstm, [kept.get(suffix, whole) for suffix in order])
 
 
 def _every_lstm(model: nn.Module) -> list[dict[str, Any]]:

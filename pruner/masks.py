@@ -35,6 +35,17 @@ def keep_mask(ranks: Tensor, sparsities: tuple[float, ...]) -> Tensor:
     return (ranks >= dropped).flatten()
 
 
+def unit_mask(saliencies: list[Tensor], sparsity: float) -> Tensor:
+    """Keep-mask (H,) of whole units from the (4H,) row saliencies of a layer's packed weights.
+
+    A unit's score is the sum over its rows; the `int(H * sparsity)` lowest fall.
+    """
+    scores = torch.stack([split_gates(saliency).sum(0) for saliency in saliencies]).sum(0)
+    mask = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+    mask[scores.argsort(stable=True)[: dropped_rows(len(scores), sparsity)]] = False
+    return mask
+
+
 def block_sparsities(recipe: Recipe, layer: int, side: str) -> tuple[float, ...]:
     """The sparsities of the four blocks of one packed weight, in the order of `GATES`."""
     return tuple(recipe.block_sparsity(layer, block) for block in BLOCKS[side])
