@@ -88,25 +88,25 @@ class CompactLSTM(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Time-major steps (T, B, I), or the data (N, I) of packed sequences, through all layers."""
         backwards = None if batch_sizes is None else _backwards(batch_sizes).to(steps.device)
-        hidden, cell, full = [], [], steps
+        hidden, cell, kept = [], [], self.kept()
         for layer in range(self.num_layers):
-            compact, spread = [], []
+            outputs = []
             for direction in range(self.directions):
                 index = layer * self.directions + direction
-                units = self.kept()[index]
+                units = kept[index]
                 state = None
                 if hx is not None:
                     h = hx[0][index] if self.proj_size else hx[0][index].index_select(-1, units)
                     state = h.unsqueeze(0).contiguous(), hx[1][index].index_select(-1, units).unsqueeze(0).contiguous()
                 output, (h_n, c_n) = self._one(self.layers[index], steps, batch_sizes, backwards, direction, state)
-                compact.append(output)
-                spread.append(output if self.proj_size else self._spread(output, units))
-                hidden.append(h_n if self.proj_size else self._spread(h_n, units))
+                # Only what leaves the module is as wide as before; the next layer reads kept units alone.
+                outputs.append(output if layer + 1 < self.num_layers else self._spread_output(output, units))
+                hidden.append(self._spread_output(h_n, units))
                 cell.append(self._spread(c_n, units))
-            steps, full = torch.cat(compact, -1), torch.cat(spread, -1)
+            steps = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             if layer + 1 < self.num_layers:
                 steps = F.dropout(steps, self.dropout, self.training)
-        return full, (torch.cat(hidden), torch.cat(cell))
+        return steps, (torch.cat(hidden), torch.cat(cell))
 
     def _one(
         self,
@@ -120,13 +120,20 @@ class CompactLSTM(nn.Module):
         if batch_sizes is None:
             output, state = single(steps.flip(0) if direction else steps, state)
             return output.flip(0) if direction else output, state
-        order = backwards if direction else torch.arange(len(steps), device=steps.device)
-        packed, state = single(PackedSequence(steps[order], batch_sizes), state)
-        return packed.data[order], state
+        if not direction:
+            packed, state = single(PackedSequence(steps, batch_sizes), state)
+            return packed.data, state
+        packed, state = single(PackedSequence(steps[backwards], batch_sizes), state)
+        return packed.data[backwards], state
+
+    def _spread_output(self, compact: Tensor, units: Tensor) -> Tensor:
+        """A projection already gives the full width."""
+        return compact if self.proj_size else self._spread(compact, units)
 
     def _spread(self, compact: Tensor, units: Tensor) -> Tensor:
         """(..., K) -> (..., H) with zeros where units were removed."""
-        return compact.new_zeros(*compact.shape[:-1], self.hidden_size).index_copy(-1, units, compact)
+        wide = compact.new_zeros(*compact.shape[:-1], self.hidden_size)
+        return wide.scatter_(-1, units.expand_as(compact), compact)
 
 
 def compact(lstm: nn.LSTM, keep: Sequence[Tensor]) -> CompactLSTM:

@@ -269,3 +269,12 @@ def test_a_pruned_model_trains_and_can_be_copied() -> None:
     model(torch.randn(2, 5, 3)).sum().backward()
     assert all(parameter.grad is not None for parameter in model.lstm.parameters())
     assert isinstance(copy.deepcopy(model).lstm, CompactLSTM)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.export speaks of nn.LSTM's own bookkeeping
+def test_it_can_be_exported() -> None:
+    settings = {"num_layers": 2, "bidirectional": True}
+    keep = masks_of(settings, sparsity=0.5)
+    small = compact(masked(keep, **settings), keep)
+    exported = torch.export.export(small, (DENSE,)).module()
+    assert_equal(exported(DENSE), small(DENSE))
