@@ -135,7 +135,7 @@ st.dataframe(
     },
     alt=f"Rows dropped and saliency kept in each gate of {view.tensor}",
 )
-with st.container(horizontal=True):
+with st.container(horizontal=True, vertical_alignment="center"):
     st.download_button(
         "Save the recipe",
         recipe.to_json(),

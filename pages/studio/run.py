@@ -27,11 +27,12 @@ def start() -> None:
     session.job = Job(work)
 
 
-overrides = len(recipe.layer_sparsity) + len(recipe.gate_sparsity)
 pruned = ", ".join(plain(lstm.title) for lstm in checkpoint.select(recipe.lstms))
+own = [f"layer {layer} at {share:.0%}" for layer, share in recipe.layer_sparsity.items()]
+own += [f"{block} at {share:.0%}" for block, share in recipe.gate_sparsity.items()]
 st.markdown(
     f"Mask **{recipe.sparsity:.0%}** of each gate's rows in **{pruned}** by {recipe.criterion.upper()} norm"
-    + (f". {overrides} of its layers or gates have a sparsity of their own." if overrides else ".")
+    + (f", but {', '.join(own)}." if own else ".")
 )
 devices = available_devices()
 running = session.job is not None and session.job.status.state == "running"

@@ -23,9 +23,10 @@ except PrunerError as error:
     widgets.stop_with(error, "This model cannot be scored")
 saliency = scored.saliency[view.tensor]
 
+what_is_read = "the layer's input" if view.side == "ih" else "the hidden state of the step before"
 st.markdown(
     f"**{plain(view.tensor)}** holds the four gates of {view.lstm.hidden_size} hidden units, {SIDE_TITLES[view.side]}. Each "
-    f"cell is one row of the gate: the {norm} of the weights with which that gate of that unit reads its input."
+    f"cell is one row of the gate: the {norm} of the weights with which that gate of that unit reads {what_is_read}."
 )
 st.plotly_chart(
     figures.gate_grids(saliency, view.side, unit_of_measure=norm),
@@ -60,7 +61,7 @@ st.dataframe(
     },
     alt=f"Lowest, median, mean and highest {norm} of the rows of each gate of {view.tensor}",
 )
-with st.container(horizontal=True):
+with st.container(horizontal=True, vertical_alignment="center"):
     st.download_button(
         "Download every row as CSV",
         data=lambda: as_table(view.lstm, scored.saliency).to_csv(index=False),
