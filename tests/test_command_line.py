@@ -212,7 +212,7 @@ def test_measure_json_is_exactly_as_designed(
 def test_measure_rates_an_example(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "examples embedded-reber --output reber.safetensors")
     quality = json.loads(printed(capsys, "measure reber.safetensors --json"))["quality"]
-    assert quality == {"name": "share of strings wholly right", "value": 1.0, "higher_is_better": True}
+    assert quality == {"name": "strings wholly right", "value": 1.0, "higher_is_better": True}
     assert printed(capsys, "measure reber.safetensors").splitlines()[-1] == "1.0000 share of strings wholly right"
 
 

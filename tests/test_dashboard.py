@@ -225,7 +225,7 @@ def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> N
     result = example.session_state.job.status.result
     table = example.dataframe[0].value.set_index("figure")
     assert table.loc["Zeros in the LSTMs", "after"] == f"{result.after.zeros:,}"
-    assert table.loc["share of strings wholly right", "before"] == "1.0000"
+    assert table.loc["strings wholly right", "before"] == "1.0000"
     example = _go(example, "export")
     assert "largest difference is 0" in example.success[0].value
     labels = [button.label for button in example.get("download_button")]

@@ -55,7 +55,7 @@ EXAMPLES = {
             "Embedded Reber grammar",
             "A 1-layer LSTM with 32 hidden units, small enough to see every one, that must remember one symbol to the end.",
             embedded_reber.FILE,
-            "share of strings wholly right",
+            "strings wholly right",
             True,
             _strings_right,
         ),
