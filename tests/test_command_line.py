@@ -185,7 +185,7 @@ def test_the_lstm_at_the_root_can_be_named(workplace: Path, capsys: pytest.Captu
 
 def test_prune_tells_the_quality_of_an_example(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "examples embedded-reber --output reber.safetensors")
-    assert "share of strings wholly right: 1.0000 before, 0." in printed(capsys, "prune reber.safetensors --output new")
+    assert "strings wholly right: 1.0000 before, 0." in printed(capsys, "prune reber.safetensors --output new")
 
 
 def test_verify_tells_what_holds(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +213,7 @@ def test_measure_rates_an_example(workplace: Path, capsys: pytest.CaptureFixture
     printed(capsys, "examples embedded-reber --output reber.safetensors")
     quality = json.loads(printed(capsys, "measure reber.safetensors --json"))["quality"]
     assert quality == {"name": "strings wholly right", "value": 1.0, "higher_is_better": True}
-    assert printed(capsys, "measure reber.safetensors").splitlines()[-1] == "1.0000 share of strings wholly right"
+    assert printed(capsys, "measure reber.safetensors").splitlines()[-1] == "1.0000 strings wholly right"
 
 
 def test_measure_ends_its_note_with_a_line(
