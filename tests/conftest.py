@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
+# The same examples every time, so that a change is judged by what it changed, and no deadline on a busy machine.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
 torch.set_num_threads(1)  # the LSTMs of the tests are so small that threads only wait for each other
 
 CHECKPOINTS = Path(os.environ.get("LSTM_CHECKPOINTS", Path(__file__).resolve().parents[2] / "shared" / "checkpoints"))

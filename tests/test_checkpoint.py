@@ -523,7 +523,7 @@ SMALL = {kind: save(named(nn.LSTM(1, 1), "a.")) for kind, save in SAVERS.items()
 EDITS = st.tuples(st.floats(0, 1), st.integers(0, 16), st.binary(max_size=16))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(SMALL)), st.lists(EDITS, min_size=1, max_size=4))
 def test_a_damaged_file_opens_or_is_refused(kind: str, edits: list[tuple[float, int, bytes]]) -> None:
     data = SMALL[kind]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -207,7 +207,6 @@ def almost_lstms(draw: st.DrawFn) -> Tensors:
     return tensors
 
 
-@settings(deadline=None)
 @given(almost_lstms())
 def test_any_tensors_give_lstms_that_can_be_built_and_reasons(tensors: Tensors) -> None:
     lstms, skipped = find_lstms(tensors)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.ao.pruning._experimental.pruner.lstm_saliency_pruner import LSTMSaliencyPruner as Upstream
@@ -56,7 +56,6 @@ def test_masks_by_hand(sparsities: tuple[float, ...], kept: list[int]) -> None:
     assert keep_mask(row_ranks(SALIENCY), sparsities).tolist() == [bool(row) for row in kept]
 
 
-@settings(deadline=None)
 @given(saliencies(), st.tuples(shares, shares, shares, shares))
 def test_each_gate_drops_its_lowest_rows_and_ties_in_the_order_of_units(
     saliency: Tensor, sparsities: tuple[float, ...]
@@ -68,7 +67,6 @@ def test_each_gate_drops_its_lowest_rows_and_ties_in_the_order_of_units(
         assert (~kept).nonzero().flatten().tolist() == sorted(dropped)
 
 
-@settings(deadline=None)
 @given(saliencies(), shares, shares)
 def test_a_higher_sparsity_drops_a_superset(saliency: Tensor, one: float, other: float) -> None:
     ranks = row_ranks(saliency)

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pruner import PrunerError, Recipe
@@ -23,7 +23,6 @@ recipes = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(recipes)
 def test_json_round_trip(recipe: Recipe) -> None:
     assert Recipe.from_json(recipe.to_json()) == recipe

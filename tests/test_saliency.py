@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,7 +38,6 @@ def test_every_criterion_is_tested() -> None:
 
 @pytest.mark.parametrize("criterion", ORDERS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**31), rows=st.integers(1, 40), columns=st.integers(1, 40))
 def test_norms_are_those_of_torch_and_of_the_float64_copy(
     criterion: str, dtype: torch.dtype, seed: int, rows: int, columns: int
