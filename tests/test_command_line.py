@@ -192,7 +192,7 @@ def test_verify_tells_what_holds(workplace: Path, capsys: pytest.CaptureFixture[
     alone = printed(capsys, "verify export").splitlines()
     against_source = printed(capsys, "verify export --source root.pt").splitlines()
     assert all(line.startswith("ok: ") for line in against_source)
-    assert set(alone) < set(against_source)
+    assert set(alone[:-1]) < set(against_source)
 
 
 @pytest.mark.parametrize(("what", "macs"), [("root.pt", 112), ("export", 112), ("model.pt", 2 * 112 + 2 * 192 + 192)])

@@ -49,7 +49,7 @@ def _upload(app: AppTest, name: str, data: bytes) -> AppTest:
     return _checked(app.run())
 
 
-def _saved(tensors: dict[str, torch.Tensor], path: Path) -> bytes:
+def _saved(tensors: dict[str, Any], path: Path) -> bytes:
     torch.save(tensors, path)
     return path.read_bytes()
 
@@ -230,6 +230,28 @@ def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> N
     assert "largest difference is 0" in example.success[0].value
     labels = [button.label for button in example.get("download_button")]
     assert {"manifest.json", "masks.safetensors", "pruned.safetensors", "load_pruned.py"} <= set(labels)
+
+
+def test_a_layer_that_no_chosen_lstm_has_is_no_part_of_the_recipe(app: AppTest, tmp_path: Path) -> None:
+    tensors = named(random_lstm(), "flat.") | named(random_lstm(num_layers=2), "deep.")
+    app = _go(_upload(app.run(), "two.pt", _saved(tensors, tmp_path / "any")), "masks")
+    app.number_input(key="layer_1").set_value(0.2)
+    app = _checked(app.run())
+    app.session_state.lstms = ["flat"]
+    app = _run_to_the_end(_checked(app.run()))
+    assert app.session_state.job.status.result.recipe.layer_sparsity == {}
+
+
+def test_the_code_to_load_an_export_finds_a_nested_state_dict(app: AppTest, tmp_path: Path) -> None:
+    data = _saved({"epoch": 3, "state_dict": named(random_lstm())}, tmp_path / "any")
+    app = _go(_run_to_the_end(_upload(app.run(), "nested.pt", data)), "export")
+    assert "torch.load(\"pruned.pt\", weights_only=True)['state_dict']" in app.code[0].value
+
+
+def test_the_export_of_one_model_is_let_go_with_it(example: AppTest) -> None:
+    example = _go(_run_to_the_end(example), "export")
+    assert example.session_state.export is not None
+    assert _click(_go(example, "open"), "open_pydocs-chars").session_state.export is None
 
 
 def test_a_run_can_be_cancelled_from_its_page(example: AppTest) -> None:

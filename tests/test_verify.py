@@ -131,8 +131,9 @@ def test_a_good_export_passes(tmp_path: Path, format: str) -> None:  # noqa: A00
     folder = run(checkpoint, Recipe()).save(tmp_path / "export")
     alone, against_source = verify(folder), verify(str(folder), checkpoint)
     assert "3 files are complete and unaltered" in alone
-    assert "the certificate holds: largest difference 0" in alone
-    assert set(alone) < set(against_source)
+    assert not any("certificate holds" in sentence for sentence in alone)
+    assert "the certificate holds: largest difference 0" in against_source
+    assert set(alone[:-1]) < set(against_source)
     assert "the recipe gives the same masks again" in against_source
 
 

@@ -78,10 +78,12 @@ for file in sorted(folder.iterdir()):
         )
 st.subheader("Use it")
 model = next(file.name for file in folder.iterdir() if file.name.startswith("pruned."))
+path = next(iter(manifest["lstms"][0]["tensors"].values()))
+nesting = "".join(f"[{key!r}]" for key in path[:-1])
 load = (
     f'from safetensors.torch import load_file\n\nmodel.load_state_dict(load_file("{model}"))'
     if model.endswith(".safetensors")
-    else f'import torch\n\nmodel.load_state_dict(torch.load("{model}", weights_only=True))'
+    else f'import torch\n\nmodel.load_state_dict(torch.load("{model}", weights_only=True){nesting})'
 )
 st.code(f"{load}  # your own class, as before", language="python")
 st.code("python -m pruner verify " + f"{name}.zip", language="bash")

@@ -6,10 +6,11 @@ outlives the page that the widget stands on; the recipe is derived from them.
 
 import streamlit as st
 
-from pruner import PrunerError, Recipe, examples, open_checkpoint
+from pruner import Recipe, examples, open_checkpoint
 from pruner.checkpoint import Checkpoint
 from pruner.dashboard.text import plain
 from pruner.gates import ALL_BLOCKS
+from pruner.masks import check_layers
 from pruner.run import Result
 
 DIRECTIONS = ("forward", "reverse")
@@ -61,8 +62,8 @@ def open_file(source: str | bytes, name: str | None = None) -> None:
 def _opened(new: Checkpoint) -> None:
     if st.session_state.job is not None:
         st.session_state.job.cancel()
-    st.session_state.job = None
-    st.session_state.checkpoint = new
+    st.session_state.job = st.session_state.export = None
+    st.session_state.checkpoint, st.session_state.lstms = new, []
     st.session_state.update(FIRST_VIEW)
     st.session_state.lstm = new.lstms[0].name if new.lstms else None
     apply_recipe(Recipe())
@@ -74,8 +75,11 @@ def example_checkpoint(name: str) -> Checkpoint:
 
 
 def layers() -> int:
+    """How many layers the deepest of the LSTMs to prune has; 0 without one."""
     opened = checkpoint()
-    return max((lstm.num_layers for lstm in opened.lstms), default=0) if opened else 0
+    if opened is None or not opened.lstms:
+        return 0
+    return max(lstm.num_layers for lstm in opened.select(st.session_state.lstms or None))
 
 
 def recipe() -> Recipe:
@@ -96,12 +100,8 @@ def apply_recipe(new: Recipe) -> None:
     """Set every control to what a recipe says. Raises PrunerError if it does not fit the open model."""
     opened, state = checkpoint(), st.session_state
     if opened and opened.lstms:
-        opened.select(new.lstms)
-        too_deep = [layer for layer in new.layer_sparsity if layer >= layers()]
-        if too_deep:
-            raise PrunerError(
-                f"expected a recipe for layers 0 to {layers() - 1}, found one for layer {too_deep[0]}; open its model first"
-            )
+        check_layers(new, opened.select(new.lstms))
+    reset_overrides()
     state.sparsity, state.criterion, state.lstms = new.sparsity, new.criterion, list(new.lstms or ())
     for layer in range(layers()):
         state[f"layer_{layer}"] = new.layer_sparsity.get(layer)
@@ -110,7 +110,10 @@ def apply_recipe(new: Recipe) -> None:
 
 
 def reset_overrides() -> None:
-    for key in [*(f"layer_{layer}" for layer in range(layers())), *(f"gate_{block}" for block in ALL_BLOCKS)]:
+    """Empty the fields of all layers and gates, those of LSTMs that are not to be pruned now included."""
+    opened = checkpoint()
+    deepest = max((lstm.num_layers for lstm in opened.lstms), default=0) if opened else 0
+    for key in [*(f"layer_{layer}" for layer in range(deepest)), *(f"gate_{block}" for block in ALL_BLOCKS)]:
         st.session_state[key] = None
 
 
