@@ -145,6 +145,7 @@ def test_a_link_opens_example_recipe_and_view(app: AppTest) -> None:
     assert app.slider(key="sparsity").value == 0.3
     assert app.number_input(key="gate_hf").value == 0.1
     assert app.number_input(key="layer_1").value == 0.4
+    assert any(plain("lstm.weight_hh_l1") in caption.value for caption in app.caption)
     assert list(app.dataframe[0].value["gate"]) == ["hi (input)", "hf (forget)", "hg (cell)", "ho (output)"]
 
 
