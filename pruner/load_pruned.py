@@ -5,49 +5,416 @@
     lstms = load_lstms("path/to/this/folder")   # {name: module}
     output, (h_n, c_n) = lstms["encoder"](sequence)
 
-Each module is called like the nn.LSTM (or nn.LSTMCell) it came from and returns its full output width.
-The whole model loads as before: pruned.pt or pruned.safetensors has the source's own container and names.
+Each module is called like the nn.LSTM (or nn.LSTMCell) it came from and returns its full output width, whatever was
+removed inside. Where manifest.json says "stored_as": "LSTM", the file also loads into your own class, with the hidden size
+that the manifest names; otherwise put the module in its place first: `model.encoder = lstms["encoder"]`.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 
-def load_lstms(folder, device="cpu", batch_first=False):
+def load_lstms(
+    folder: str | Path, device: torch.device | str = "cpu", batch_first: bool = False
+) -> dict[str, nn.Module]:
     """{name: module} for every pruned LSTM; `batch_first` as in nn.LSTM, since no checkpoint records it."""
     folder = Path(folder)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     if (folder / "pruned.safetensors").exists():
         from safetensors.torch import load_file
 
-        container = load_file(folder / "pruned.safetensors", device=str(device))
+        container = load_file(folder / "pruned.safetensors")
     else:
-        container = torch.load(folder / "pruned.pt", map_location=device, weights_only=True)
-    return {lstm["name"]: _build(lstm, container, batch_first).to(device).eval() for lstm in manifest["lstms"]}
+        container = torch.load(folder / "pruned.pt", map_location="cpu", weights_only=True)
+    lstms = {}
+    for entry in manifest["lstms"]:
+        state = {}
+        for name, keys in entry["tensors"].items():
+            state[name] = container
+            for key in keys:
+                state[name] = state[name][key]
+        lstms[entry["name"]] = assemble(entry, state, batch_first).to(device).eval()
+    return lstms
 
 
-def _build(lstm, container, batch_first):
-    dtype = getattr(torch, lstm["dtype"])
-    if lstm["kind"] == "LSTMCell":
-        module = nn.LSTMCell(lstm["input_size"], lstm["hidden_size"], bias=lstm["bias"], dtype=dtype)
+def assemble(entry: Mapping[str, Any], state: Mapping[str, Tensor], batch_first: bool = False) -> nn.Module:
+    """The module of one LSTM from its entry in the manifest and its stored tensors.
+
+    Raises ValueError or RuntimeError where the two do not fit each other; nothing unchecked reaches a forward pass.
+    """
+    hidden_size, cell = entry["hidden_size"], entry["kind"] == "LSTMCell"
+    settings: dict[str, Any] = {"bias": entry["bias"], "dtype": getattr(torch, entry["dtype"])}
+    if not cell:
+        settings |= {
+            "batch_first": batch_first,
+            "bidirectional": entry["bidirectional"],
+            "proj_size": entry["proj_size"],
+        }
+    sizes = entry["input_size"], hidden_size
+    module: nn.Module
+    if entry["stored_as"] == "RowCompactLSTM":
+        count = sum(name.endswith(".rows_ih") for name in state)
+        rows = [(state[f"layers.{index}.rows_ih"], state[f"layers.{index}.rows_hh"]) for index in range(count)]
+        module = RowCompactLSTMCell(*sizes, rows, **settings) if cell else RowCompactLSTM(*sizes, rows, **settings)
+    elif entry["stored_as"] == "LSTM" and all(len(layer["kept_units"]) == hidden_size for layer in entry["layers"]):
+        module = nn.LSTMCell(*sizes, **settings) if cell else nn.LSTM(*sizes, entry["num_layers"], **settings)
     else:
-        module = nn.LSTM(
-            lstm["input_size"],
-            lstm["hidden_size"],
-            lstm["num_layers"],
-            bias=lstm["bias"],
-            batch_first=batch_first,
-            bidirectional=lstm["bidirectional"],
-            proj_size=lstm["proj_size"],
-            dtype=dtype,
-        )
-    state = {}
-    for name, keys in lstm["tensors"].items():
-        state[name] = container
-        for key in keys:
-            state[name] = state[name][key]
+        kept = [torch.tensor(layer["kept_units"], dtype=torch.int64) for layer in entry["layers"]]
+        if entry["stored_as"] == "CompactLSTM":
+            kept = [state[f"layers.{index}.kept"] for index in range(len(kept))]
+        module = CompactLSTMCell(*sizes, kept, **settings) if cell else CompactLSTM(*sizes, kept, **settings)
+        if entry["stored_as"] == "LSTM":
+            state = {_inside(name, len(kept), entry["bidirectional"]): tensor for name, tensor in state.items()}
+            state |= {f"layers.{index}.kept": units for index, units in enumerate(kept)}
     module.load_state_dict(state)
     return module
+
+
+def _inside(name: str, count: int, bidirectional: bool) -> str:
+    """Where a tensor of an nn.LSTM (`weight_ih_l1_reverse`) lies in the CompactLSTM of `count` layers and directions."""
+    kind, _, place = name.partition("_l")
+    layer, _, reverse = place.partition("_")
+    index = int(layer or 0) * (2 if bidirectional else 1) + bool(reverse)
+    return f"layers.{index}.lstm.{kind}_l0"
+
+
+class _Units(nn.Module):
+    """One layer and direction without its removed hidden units: a smaller nn.LSTM that knows where its units stood."""
+
+    kept: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        kept: Tensor,
+        bias: bool,
+        proj_size: int,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        _check_indices(kept, hidden_size, fewest=proj_size + 1)
+        self.hidden_size, self.proj_size = hidden_size, proj_size
+        self.output_size = proj_size or len(kept)
+        self.register_buffer("kept", kept)
+        self.lstm = nn.LSTM(input_size, len(kept), bias=bias, proj_size=proj_size, device=device, dtype=dtype)
+
+    def forward(
+        self, steps: Tensor, batch_sizes: Tensor | None, h_0: Tensor | None, c_0: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Steps (T, B, I), or the data (N, I) of packed sequences -> outputs (.., K or P), and full-width final states."""
+        state: tuple[Tensor, Tensor] | None = None
+        if h_0 is not None and c_0 is not None:
+            h_0 = h_0 if self.proj_size else h_0.index_select(-1, self.kept)
+            state = h_0.contiguous(), c_0.index_select(-1, self.kept)
+        if not torch.jit.is_scripting() and batch_sizes is not None:
+            packed, (h_n, c_n) = self.lstm(PackedSequence(steps, batch_sizes), state)
+            output = packed.data
+        else:
+            output, (h_n, c_n) = self.lstm(steps, state)
+        return output, self.widen(h_n), self._spread(c_n)
+
+    def widen(self, output: Tensor) -> Tensor:
+        """(..., K) -> (..., H); a projection has its full width already."""
+        return output if self.proj_size else self._spread(output)
+
+    def _spread(self, compact: Tensor) -> Tensor:
+        """(..., K) -> (..., H) with zeros where units were removed."""
+        wide = compact.new_zeros(list(compact.shape[:-1]) + [self.hidden_size])  # noqa: RUF005 - TorchScript has no *
+        return wide.scatter_(-1, self.kept.expand_as(compact), compact)
+
+
+class _Rows(nn.Module):
+    """One layer and direction that multiplies its kept rows only; every other row adds nothing to its gate.
+
+    The packed rows kept of (4H, ...) are `rows_ih` and `rows_hh`; `bias` (4H,) is the sum of both biases.
+    """
+
+    rows_ih: Tensor
+    rows_hh: Tensor
+    bias: Tensor | None
+    projection: Tensor | None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        rows: tuple[Tensor, Tensor],
+        bias: bool,
+        proj_size: int,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self.hidden_size, self.proj_size = hidden_size, proj_size
+        self.output_size = proj_size or hidden_size
+        for name, kept in zip(("rows_ih", "rows_hh"), rows, strict=True):
+            _check_indices(kept, 4 * hidden_size, fewest=0)
+            self.register_buffer(name, kept)
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
+
+        self.weight_ih_rows = parameter(len(rows[0]), input_size)
+        self.weight_hh_rows = parameter(len(rows[1]), self.output_size)
+        self.register_parameter("bias", parameter(4 * hidden_size) if bias else None)
+        self.register_parameter("projection", parameter(proj_size, hidden_size) if proj_size else None)
+
+    def forward(
+        self, steps: Tensor, batch_sizes: Tensor | None, h_0: Tensor | None, c_0: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Steps (T, B, I), or the data (N, I) of packed sequences -> outputs (.., H or P), and final states (1, B, ..)."""
+        if batch_sizes is None:
+            sizes = [steps.size(1)] * steps.size(0)
+            data = steps.flatten(0, 1)
+        else:
+            sizes: list[int] = batch_sizes.tolist()
+            data = steps
+        width = sizes[0]
+        bias, projection = self.bias, self.projection  # names of their own: TorchScript narrows no attributes
+        if bias is None:
+            bias = data.new_zeros(4 * self.hidden_size)
+        gates = bias.unsqueeze(1).expand(-1, data.size(0)).index_add(0, self.rows_ih, self.weight_ih_rows @ data.t())
+        h = data.new_zeros(self.output_size, width) if h_0 is None else h_0[0].t()
+        c = data.new_zeros(self.hidden_size, width) if c_0 is None else c_0[0].t()
+        # Columns are sequences, so that rows are contiguous. One sequence alone is a vector: its product with a matrix is
+        # faster than that of a matrix of one column.
+        if width == 1:
+            h, c = h.squeeze(1), c.squeeze(1)
+            pieces = gates.t().contiguous().unbind(0)
+        else:
+            pieces = gates.split(sizes, 1)
+        outputs: list[Tensor] = []
+        for piece in pieces:
+            ended_h, ended_c = h[:0], c[:0]
+            if width > 1 and piece.size(1) < width:  # shorter sequences have ended and keep their state
+                ended_h, ended_c = h[:, piece.size(1) :], c[:, piece.size(1) :]
+                h, c = h[:, : piece.size(1)], c[:, : piece.size(1)]
+            both = piece.index_add(0, self.rows_hh, self.weight_hh_rows @ h)
+            i, f, g, o = both.unflatten(0, [4, self.hidden_size]).unbind(0)
+            c = torch.addcmul(f.sigmoid() * c, i.sigmoid(), g.tanh())
+            h = o.sigmoid() * c.tanh()
+            if projection is not None:
+                h = projection @ h
+            outputs.append(h)
+            if width > 1 and piece.size(1) < width:
+                h, c = torch.cat([h, ended_h], 1), torch.cat([c, ended_c], 1)
+        if width == 1:
+            output, h, c = torch.stack(outputs), h.unsqueeze(1), c.unsqueeze(1)
+        else:
+            output = torch.cat(outputs, 1).t()
+        return output if batch_sizes is not None else output.unflatten(0, [-1, width]), h.t()[None], c.t()[None]
+
+    def widen(self, output: Tensor) -> Tensor:
+        """Nothing was removed from the output, so it has its full width."""
+        return output
+
+
+class _Compact(nn.Module):
+    """What stands for an nn.LSTM: its signature around one module a layer and direction, of the class `LAYER`."""
+
+    LAYER: type[_Units] | type[_Rows]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        kept: Sequence[Any],
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size, self.proj_size = input_size, hidden_size, proj_size
+        self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, dropout, bidirectional
+        self.directions = 2 if bidirectional else 1
+        self.num_layers = len(kept) // self.directions
+        self.layers = nn.ModuleList()
+        width = input_size
+        for layer in range(self.num_layers):
+            own = kept[layer * self.directions : (layer + 1) * self.directions]
+            sides = [self.LAYER(width, hidden_size, each, bias, proj_size, device, dtype) for each in own]
+            self.layers.extend(sides)
+            width = sum(side.output_size for side in sides)
+
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 - nn.LSTM's own name for it
+        hx: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As `nn.LSTM`: (T, B, I), (B, T, I) if batch first, (T, I) unbatched; packed sequences except when scripted."""
+        if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript reads the two conditions apart
+            if isinstance(input, PackedSequence):
+                return self._packed(input, hx)
+        h_0: Tensor | None = None
+        c_0: Tensor | None = None
+        if hx is not None:
+            h_0, c_0 = hx
+        if input.dim() != 3:
+            if h_0 is not None and c_0 is not None:
+                h_0, c_0 = h_0.unsqueeze(1), c_0.unsqueeze(1)
+            output, h_n, c_n = self._run(input.unsqueeze(1), None, None, h_0, c_0)
+            return output.squeeze(1), (h_n.squeeze(1), c_n.squeeze(1))
+        output, h_n, c_n = self._run(input.transpose(0, 1) if self.batch_first else input, None, None, h_0, c_0)
+        return output.transpose(0, 1) if self.batch_first else output, (h_n, c_n)
+
+    def _packed(self, packed: PackedSequence, hx: tuple[Tensor, Tensor] | None) -> Any:
+        """The packed sequences of the output, and the final states in the order of the caller."""
+        h_0, c_0 = (None, None) if hx is None else (_reordered(part, packed.sorted_indices) for part in hx)
+        order = _backwards(packed.batch_sizes).to(packed.data.device)
+        output, h_n, c_n = self._run(packed.data, packed.batch_sizes, order, h_0, c_0)
+        state = _reordered(h_n, packed.unsorted_indices), _reordered(c_n, packed.unsorted_indices)
+        return PackedSequence(output, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices), state
+
+    def _run(
+        self,
+        steps: Tensor,
+        batch_sizes: Tensor | None,
+        backwards: Tensor | None,
+        h_0: Tensor | None,
+        c_0: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Time-major steps, or the data of packed sequences with the order that reads them from their ends."""
+        outputs: list[Tensor] = []
+        hidden: list[Tensor] = []
+        cell: list[Tensor] = []
+        last_layer = (self.num_layers - 1) * self.directions
+        for index, layer in enumerate(self.layers):
+            reverse = index % self.directions == 1
+            h = h_0 if h_0 is None else h_0[index : index + 1]
+            c = c_0 if c_0 is None else c_0[index : index + 1]
+            read = _turned(steps, backwards) if reverse else steps
+            output, h_n, c_n = layer(read, batch_sizes, h, c)
+            if index >= last_layer:  # only what leaves is as wide as before; the next layer reads kept units alone
+                output = layer.widen(output)
+            outputs.append(_turned(output, backwards) if reverse else output)
+            hidden.append(h_n)
+            cell.append(c_n)
+            if len(outputs) == self.directions:
+                steps = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
+                outputs = []
+                if index < last_layer:
+                    steps = F.dropout(steps, self.dropout, self.training)
+        return steps, torch.cat(hidden), torch.cat(cell)
+
+
+class CompactLSTM(_Compact):
+    """An LSTM without its removed hidden units, called like the `nn.LSTM` it replaces and of the same output width.
+
+    `kept` holds, for each layer and direction in the order of `nn.LSTM`, the (K,) int64 indices of the units that are
+    left of `hidden_size`; sizes may differ from layer to layer, which no single `nn.LSTM` can do. Inside is one `nn.LSTM`
+    a layer and direction. Removed units come back as zeros in `output`, `h_n` and `c_n`, so whatever reads the output
+    keeps working. Given an `hx`, the values of removed units are ignored: in a masked LSTM they would fade, here they are
+    gone. Dropout between layers draws other random numbers than `nn.LSTM` does. Scripted, it takes tensors, not packed
+    sequences. Raises ValueError for indices that are not increasing or not below `hidden_size`.
+    """
+
+    LAYER = _Units
+
+    def extra_repr(self) -> str:
+        sizes = ", ".join(str(len(layer.kept)) for layer in self.layers)
+        return f"{self.input_size}, {self.hidden_size} reduced to {sizes}"
+
+
+class RowCompactLSTM(_Compact):
+    """An LSTM that multiplies only the rows its masks kept, called like the `nn.LSTM` it replaces.
+
+    `kept` holds, for each layer and direction in the order of `nn.LSTM`, the int64 indices of the rows kept of
+    `weight_ih` and of `weight_hh`, both of (4H, ...). A gate whose rows are dropped on both sides is constant, its bias.
+    All hidden units are there, so `output`, `h_n`, `c_n` and `hx` are those of the masked LSTM. Dropout and scripting as in
+    `CompactLSTM`, and so are the errors.
+    """
+
+    LAYER = _Rows
+
+    def extra_repr(self) -> str:
+        kept = ", ".join(f"{len(layer.rows_ih)} + {len(layer.rows_hh)}" for layer in self.layers)
+        return f"{self.input_size}, {self.hidden_size}, rows {kept} of 2 x {4 * self.hidden_size}"
+
+
+class _CompactCell(nn.Module):
+    """What stands for an nn.LSTMCell: one step of one layer."""
+
+    LAYER: type[_Units] | type[_Rows]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        kept: Sequence[Any],
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
+        (own,) = kept
+        self.layers = nn.ModuleList([self.LAYER(input_size, hidden_size, own, bias, 0, device, dtype)])
+
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 - nn.LSTMCell's own name for it
+        hx: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `nn.LSTMCell`: (B, I) or (I,), and (h, c) of (B, H) or (H,)."""
+        step = input.view(1, -1, self.input_size)
+        h_0: Tensor | None = None
+        c_0: Tensor | None = None
+        if hx is not None:
+            h_0, c_0 = hx[0].view(1, -1, self.hidden_size), hx[1].view(1, -1, self.hidden_size)
+        for layer in self.layers:
+            _, h_0, c_0 = layer(step, None, h_0, c_0)
+        assert h_0 is not None and c_0 is not None  # noqa: S101 - TorchScript cannot know that there is one layer
+        wide = list(input.shape[:-1]) + [self.hidden_size]  # noqa: RUF005 - TorchScript has no *
+        return h_0.view(wide), c_0.view(wide)
+
+
+class CompactLSTMCell(_CompactCell):
+    """An `nn.LSTMCell` without its removed hidden units, which come back as zeros; `kept` holds one tensor of indices."""
+
+    LAYER = _Units
+
+
+class RowCompactLSTMCell(_CompactCell):
+    """An `nn.LSTMCell` that multiplies only the rows its masks kept; `kept` holds one pair of tensors of indices."""
+
+    LAYER = _Rows
+
+
+def _check_indices(indices: Tensor, below: int, fewest: int) -> None:
+    good = indices.dtype == torch.int64 and indices.dim() == 1 and len(indices) >= fewest
+    if good and len(indices):
+        good = int(indices[0]) >= 0 and int(indices[-1]) < below and bool((indices.diff() > 0).all())
+    if not good:
+        raise ValueError(f"expected at least {fewest} increasing int64 indices below {below}, found {indices}")
+
+
+def _turned(steps: Tensor, backwards: Tensor | None) -> Tensor:
+    return steps.flip(0) if backwards is None else steps[backwards]
+
+
+def _backwards(batch_sizes: Tensor) -> Tensor:
+    """For the data of packed sequences, where each step's counterpart lies when every sequence is read from its end."""
+    lengths = (batch_sizes[None] > torch.arange(int(batch_sizes[0]))[:, None]).sum(1)
+    starts = F.pad(batch_sizes.cumsum(0), (1, -1))
+    return torch.cat(
+        [starts[lengths[: int(size)] - 1 - step] + torch.arange(int(size)) for step, size in enumerate(batch_sizes)]
+    )
+
+
+def _reordered(state: Tensor, order: Tensor | None) -> Tensor:
+    return state if order is None else state.index_select(1, order)

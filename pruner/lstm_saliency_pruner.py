@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pruner.compaction import compact
+from pruner.compaction import compact_rows, compact_units
 from pruner.errors import PrunerError, shown
 from pruner.gates import GATES, SIDES, layer_suffix, parse_standard_name, split_gates
 from pruner.masks import keep_mask, row_ranks, unit_mask
@@ -45,7 +45,7 @@ class LSTMSaliencyPruner:
 
     `rows`: each gate of each tensor loses its own `int(H * sparsity_level)` rows. `units`: each layer and direction loses
     `int(H * sparsity_level)` whole hidden units, those with the lowest sum over their eight rows; all eight rows and the
-    biases are masked, and `prune` can take the units out of the model.
+    biases are masked. `prune` takes either out of the model.
 
     Masks are chosen anew from the unmasked weights at every step, so a lower sparsity brings rows back. `groups` holds
     one dictionary a tensor, or with `units` one a layer and direction, with `tensor_fqn` and `sparsity_level`, which may
@@ -126,33 +126,38 @@ class LSTMSaliencyPruner:
         self.model, self.groups = None, []
 
     def prune(self) -> nn.Module:
-        """Take the dropped units out of the model: each masked `nn.LSTM` becomes a `CompactLSTM`, wherever it stands.
+        """Take what the masks drop out of the model: each masked `nn.LSTM` becomes a smaller module, wherever it stands.
 
-        Returns the model, which is changed in place; if the model is itself an `nn.LSTM`, the `CompactLSTM`. From a zero
-        state it computes what the masked model computed, whatever reads it, because removed units come back as zeros. An
-        `LSTMCell` keeps its size and its zeros. Raises PrunerError with `rows`, where the gates of a unit may disagree, so
-        that no unit can be removed.
+        With `units` that is a `CompactLSTM`, which computes from a zero state what the masked model computed, whatever reads
+        it, because removed units come back as zeros. With `rows` it is a `RowCompactLSTM`, which multiplies only the kept
+        rows. An `LSTMCell` keeps its size and its zeros. Returns the model, which is changed in place; if the model is
+        itself an `nn.LSTM`, the smaller module.
         """
-        if self.granularity == "rows":
-            raise PrunerError(
-                "expected granularity 'units' to make a module smaller, found 'rows', where each gate drops rows of other "
-                "units; make the pruner with granularity='units', or call squash_mask() for zeros"
-            )
-        kept: dict[int, dict[str, Tensor]] = {}
+        masks: dict[int, dict[str, Tensor]] = {}
         for _, tensors in self._masked():
-            module, name = tensors[0]
-            mask = module.parametrizations[name][0].mask
-            kept.setdefault(id(module), {})[_suffix(name)] = split_gates(mask)[0]
+            for module, name in tensors:
+                masks.setdefault(id(module), {})[name] = module.parametrizations[name][0].mask
         model = self._prepared()
         self.squash_mask()
         if isinstance(model, nn.LSTM):
-            return _compacted(model, kept[id(model)])
+            return self._compacted(model, masks[id(model)])
         small: dict[int, nn.Module] = {}
         for path, module in list(model.named_modules(remove_duplicate=False)):
-            if isinstance(module, nn.LSTM) and id(module) in kept:
-                small.setdefault(id(module), _compacted(module, kept[id(module)]))
+            if isinstance(module, nn.LSTM) and id(module) in masks:
+                small.setdefault(id(module), self._compacted(module, masks[id(module)]))
                 model.set_submodule(path, small[id(module)])
         return model
+
+    def _compacted(self, lstm: nn.LSTM, masks: dict[str, Tensor]) -> nn.Module:
+        whole = torch.ones(
+            len(GATES) * lstm.hidden_size, dtype=torch.bool, device=lstm.get_parameter("weight_ih_l0").device
+        )
+        directions = 2 if lstm.bidirectional else 1
+        suffixes = [layer_suffix(layer, side) for layer in range(lstm.num_layers) for side in range(directions)]
+        rows = [[masks.get(f"weight_{side}{suffix}", whole) for side in SIDES] for suffix in suffixes]
+        if self.granularity == "rows":
+            return compact_rows(lstm, [(ih, hh) for ih, hh in rows])
+        return compact_units(lstm, [split_gates(ih)[0] for ih, _ in rows])
 
     def masks(self) -> dict[str, Tensor]:
         """{name of a masked tensor: (4H,) bool mask}, True = kept."""
@@ -219,13 +224,6 @@ def _owner(model: nn.Module, tensor_fqn: str) -> tuple[Any, str]:
 def _suffix(name: str) -> str:
     """The layer and direction in a packed weight's name: `_l1_reverse`, or nothing for an LSTMCell."""
     return name.removeprefix("weight_ih").removeprefix("weight_hh")
-
-
-def _compacted(lstm: nn.LSTM, kept: dict[str, Tensor]) -> nn.Module:
-    whole = torch.ones(lstm.hidden_size, dtype=torch.bool, device=lstm.get_parameter("weight_ih_l0").device)
-    directions = 2 if lstm.bidirectional else 1
-    order = [layer_suffix(layer, direction) for layer in range(lstm.num_layers) for direction in range(directions)]
-    return compact(lstm, [kept.get(suffix, whole) for suffix in order])
 
 
 def _every_lstm(model: nn.Module) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from pruner import LSTMSaliencyPruner, PrunerError
-from pruner.compaction import CompactLSTM, compact
+from pruner.compaction import compact_rows, compact_units, expand
 from pruner.gates import layer_suffix
+from pruner.load_pruned import CompactLSTM, CompactLSTMCell, RowCompactLSTM, RowCompactLSTMCell
 from tests.conftest import random_lstm
 
 SETTINGS = [
@@ -63,12 +64,119 @@ def assert_equal(a: Any, b: Any) -> None:
         assert torch.allclose(x, y, rtol=0, atol=1e-12 * max(1.0, float(x.detach().abs().max())))
 
 
+def kept_of(small: nn.Module) -> list[Tensor]:
+    return [layer.kept for layer in small.layers]
+
+
+def row_masked(settings: dict[str, Any], sparsity: float | None = None) -> tuple[nn.LSTM, list[tuple[Tensor, Tensor]]]:
+    """A float64 LSTM of 8 units in which the weights of dropped rows are zero, and its masks."""
+    lstm = random_lstm(hidden_size=8, dtype=torch.float64, **settings).eval()
+    directions = 2 if lstm.bidirectional else 1
+    generator = torch.Generator().manual_seed(1)
+    masks = []
+    for index in range(lstm.num_layers * directions):
+        suffix = layer_suffix(*divmod(index, directions))
+        pair = []
+        for side in ("ih", "hh"):
+            share = float(torch.rand(1, generator=generator)) if sparsity is None else sparsity
+            mask = torch.rand(32, generator=generator) >= share
+            getattr(lstm, f"weight_{side}{suffix}").data[~mask] = 0
+            pair.append(mask)
+        masks.append((pair[0], pair[1]))
+    return lstm, masks
+
+
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
-def test_masked_equals_compact(settings: dict[str, Any], kind: str) -> None:
+def test_masked_units_equal_compact_units_and_expand_again(settings: dict[str, Any], kind: str) -> None:
     keep = masks_of(settings)
     lstm = masked(keep, **settings)
-    assert_equal(lstm(INPUTS[kind]), compact(lstm, keep)(INPUTS[kind]))
+    small = compact_units(lstm, keep)
+    assert_equal(lstm(INPUTS[kind]), small(INPUTS[kind]))
+    assert_equal(lstm(INPUTS[kind]), expand(small)(INPUTS[kind]))
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_masked_rows_equal_compact_rows_and_expand_again(settings: dict[str, Any], kind: str) -> None:
+    lstm, masks = row_masked(settings)
+    small = compact_rows(lstm, masks)
+    assert_equal(lstm(INPUTS[kind]), small(INPUTS[kind]))
+    assert_equal(lstm(INPUTS[kind]), expand(small)(INPUTS[kind]))
+
+
+@pytest.mark.parametrize("projection", [0, 3])
+@pytest.mark.parametrize("batch", [1, 6])
+def test_compact_rows_take_any_state(projection: int, batch: int) -> None:
+    settings = {"num_layers": 2, "bidirectional": True, "proj_size": projection}
+    lstm, masks = row_masked(settings)
+    h_0 = torch.randn(4, batch, projection or 8, dtype=torch.float64)
+    c_0 = torch.randn(4, batch, 8, dtype=torch.float64)
+    inputs = DENSE[:, :batch]
+    assert_equal(lstm(inputs, (h_0, c_0)), compact_rows(lstm, masks)(inputs, (h_0, c_0)))
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 1.0])
+def test_all_rows_or_none(sparsity: float) -> None:
+    lstm, masks = row_masked({"num_layers": 2, "bias": False}, sparsity)
+    assert_equal(lstm(DENSE), compact_rows(lstm, masks)(DENSE))
+
+
+def test_compact_rows_store_what_kept_rows_need() -> None:
+    lstm, masks = row_masked({}, 0.5)
+    (ih, hh) = masks[0]
+    small = compact_rows(lstm, masks)
+    assert sum(parameter.numel() for parameter in small.parameters()) == int(ih.sum()) * 3 + int(hh.sum()) * 8 + 32
+
+
+SCRIPTED = [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"proj_size": 3}, {"bias": False}]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit.script itself is on its way out
+@pytest.mark.parametrize("form", ["units", "rows"])
+@pytest.mark.parametrize("settings", SCRIPTED, ids=str)
+def test_both_can_be_scripted(settings: dict[str, Any], form: str) -> None:
+    if form == "units":
+        keep = masks_of(settings)
+        small: nn.Module = compact_units(masked(keep, **settings), keep)
+    else:
+        small = compact_rows(*row_masked(settings))
+    scripted = torch.jit.script(small)
+    for inputs in (DENSE, DENSE[0], DENSE[:, :1]):
+        output, state = small(inputs)
+        assert_equal(scripted(inputs), (output, state))
+        assert_equal(scripted(inputs, state), small(inputs, state))
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (5, 3)], ids=str)
+def test_a_compact_cell_is_one_step(shape: tuple[int, ...]) -> None:
+    inputs = torch.randn(shape, dtype=torch.float64)
+    for lstm, cell in (
+        (
+            (wide := masked(keep := masks_of({}, sparsity=0.5))),
+            CompactLSTMCell(3, 8, kept_of(compact_units(wide, keep))),
+        ),
+        (
+            (pair := row_masked({}, 0.5))[0],
+            RowCompactLSTMCell(3, 8, [tuple(mask.nonzero().flatten() for mask in pair[1][0])]),
+        ),
+    ):
+        small = compact_units(lstm, keep) if isinstance(cell, CompactLSTMCell) else compact_rows(*pair)
+        cell.double().load_state_dict(small.state_dict())
+        full = nn.LSTMCell(3, 8).double()
+        full.load_state_dict({name.removesuffix("_l0"): tensor for name, tensor in lstm.state_dict().items()})
+        h, c = cell(inputs)
+        expected = full(inputs)
+        assert h.shape == expected[0].shape
+        assert torch.allclose(h, expected[0], rtol=0, atol=1e-12) and torch.allclose(c, expected[1], rtol=0, atol=1e-12)
+        for mine, theirs in zip(cell(inputs, (h, c)), full(inputs, expected), strict=True):
+            assert torch.allclose(mine, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("indices", [[], [3, 1], [0, 0], [-1, 2], [0, 8]], ids=str)
+def test_indices_that_cannot_be_are_refused(indices: list[int]) -> None:
+    with pytest.raises(ValueError, match="increasing int64 indices below 8"):
+        CompactLSTM(3, 8, [torch.tensor(indices, dtype=torch.int64)])
 
 
 @pytest.mark.parametrize("projection", [0, 3])
@@ -78,10 +186,10 @@ def test_a_state_of_kept_units_is_taken_over(projection: int) -> None:
     lstm = masked(keep, **settings)
     c_0 = torch.randn(4, 6, 8, dtype=torch.float64) * torch.stack(keep)[:, None]
     h_0 = torch.randn(4, 6, 3, dtype=torch.float64) if projection else c_0 / 2
-    assert_equal(lstm(DENSE, (h_0, c_0)), compact(lstm, keep)(DENSE, (h_0, c_0)))
+    assert_equal(lstm(DENSE, (h_0, c_0)), compact_units(lstm, keep)(DENSE, (h_0, c_0)))
     packed = INPUTS["packed"]
     state = h_0[:, :4], c_0[:, :4]
-    assert_equal(lstm(packed, state), compact(lstm, keep)(packed, state))
+    assert_equal(lstm(packed, state), compact_units(lstm, keep)(packed, state))
 
 
 def test_a_state_of_removed_units_is_ignored() -> None:
@@ -89,15 +197,15 @@ def test_a_state_of_removed_units_is_ignored() -> None:
     lstm = masked(keep)
     state = (torch.randn(1, 6, 8, dtype=torch.float64), torch.randn(1, 6, 8, dtype=torch.float64))
     kept_state = tuple(part * keep[0] for part in state)
-    assert_equal(compact(lstm, keep)(DENSE, state), compact(lstm, keep)(DENSE, kept_state))
+    assert_equal(compact_units(lstm, keep)(DENSE, state), compact_units(lstm, keep)(DENSE, kept_state))
 
 
 @pytest.mark.parametrize("projection", [0, 3])
 def test_layers_without_any_unit_still_run(projection: int) -> None:
     keep = [torch.zeros(8, dtype=torch.bool)] * 2
     lstm = masked(keep, num_layers=2, proj_size=projection)
-    small = compact(lstm, keep)
-    assert [len(units) for units in small.kept()] == [projection + 1] * 2
+    small = compact_units(lstm, keep)
+    assert [len(units) for units in kept_of(small)] == [projection + 1] * 2
     assert_equal(lstm(DENSE), small(DENSE))
 
 
@@ -105,15 +213,15 @@ def test_it_is_smaller() -> None:
     keep = masks_of({"num_layers": 2}, sparsity=0.5)
     lstm = masked(keep, num_layers=2)
     first, second = (int(mask.sum()) for mask in keep)
-    parameters = sum(parameter.numel() for parameter in compact(lstm, keep).parameters())
+    parameters = sum(parameter.numel() for parameter in compact_units(lstm, keep).parameters())
     assert parameters == 4 * first * (3 + first + 2) + 4 * second * (first + second + 2)
 
 
 def test_its_state_dict_loads_into_another_of_the_same_sizes() -> None:
     settings = {"num_layers": 2, "bidirectional": True}
     keep = masks_of(settings, sparsity=0.5)
-    small = compact(masked(keep, **settings), keep)
-    twin = CompactLSTM(3, 8, [torch.zeros_like(units) for units in small.kept()], bidirectional=True).double()
+    small = compact_units(masked(keep, **settings), keep)
+    twin = CompactLSTM(3, 8, [torch.arange(len(units)) for units in kept_of(small)], bidirectional=True).double()
     twin.load_state_dict(small.state_dict())
     assert_equal(small(DENSE), twin(DENSE))
 
@@ -122,7 +230,7 @@ def test_dropout_acts_between_layers_in_training_alone() -> None:
     settings = {"num_layers": 2, "dropout": 0.9}
     keep = masks_of(settings, sparsity=0.25)
     lstm = masked(keep, **settings)
-    small = compact(lstm, keep)
+    small = compact_units(lstm, keep)
     assert_equal(small(DENSE), lstm(DENSE))
     small.train()
     torch.manual_seed(0)
@@ -133,7 +241,7 @@ def test_mode_and_frozen_weights_are_kept() -> None:
     keep = masks_of({}, sparsity=0.5)
     lstm = masked(keep).train()
     lstm.weight_hh_l0.requires_grad_(False)
-    small = compact(lstm, keep)
+    small = compact_units(lstm, keep)
     assert small.training
     assert [parameter.requires_grad for parameter in small.parameters()] == [True, False, True, True]
 
@@ -163,6 +271,7 @@ READERS = {
     "second LSTM": lambda model, y, state: model.second(y)[0],
     "nothing": lambda model, y, state: torch.zeros(1),
 }
+SMALLER = {"units": CompactLSTM, "rows": RowCompactLSTM}
 STYLES = {
     "plain": {},
     "deep": {"num_layers": 2},
@@ -172,19 +281,20 @@ STYLES = {
 }
 
 
+@pytest.mark.parametrize("granularity", SMALLER)
 @pytest.mark.parametrize("sparsity", [0, 0.03, 0.5, 0.97])
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("reader", READERS)
-def test_a_pruned_model_equals_its_masked_twin(reader: str, style: str, sparsity: float) -> None:
+def test_a_pruned_model_equals_its_masked_twin(reader: str, style: str, sparsity: float, granularity: str) -> None:
     model = Reader(READERS[reader], **STYLES[style]).double().eval()
-    pruner = LSTMSaliencyPruner({"sparsity_level": sparsity}, granularity="units")
+    pruner = LSTMSaliencyPruner({"sparsity_level": sparsity}, granularity=granularity)
     pruner.prepare(model, [{"tensor_fqn": "lstm.weight_ih_l0"}] if style != "deep" else None)
     pruner.enable_mask_update = True
     pruner.step()
     inputs = torch.randn(2, 9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     expected = model(inputs)
     assert pruner.prune() is model
-    assert isinstance(model.lstm, CompactLSTM)
+    assert isinstance(model.lstm, SMALLER[granularity])
     assert torch.allclose(model(inputs), expected, rtol=0, atol=1e-12)
 
 
@@ -232,20 +342,11 @@ def test_two_sparsities_for_one_layer_are_refused() -> None:
         LSTMSaliencyPruner(granularity="units").prepare(random_lstm(), config)
 
 
-def test_rows_are_not_removed() -> None:
-    model = random_lstm()
-    pruner = LSTMSaliencyPruner()
-    pruner.prepare(model)
-    with pytest.raises(PrunerError, match="granularity='units'"):
-        pruner.prune()
-    assert pruner.masks()
-
-
 def test_a_model_that_is_an_lstm_itself_is_returned_smaller() -> None:
     lstm = random_lstm(hidden_size=10)
     small = unit_pruner(lstm, 0.5).prune()
     assert isinstance(small, CompactLSTM)
-    assert [len(units) for units in small.kept()] == [5]
+    assert [len(units) for units in kept_of(small)] == [5]
 
 
 def test_an_lstm_of_two_names_stays_one() -> None:
@@ -275,6 +376,6 @@ def test_a_pruned_model_trains_and_can_be_copied() -> None:
 def test_it_can_be_exported() -> None:
     settings = {"num_layers": 2, "bidirectional": True}
     keep = masks_of(settings, sparsity=0.5)
-    small = compact(masked(keep, **settings), keep)
+    small = compact_units(masked(keep, **settings), keep)
     exported = torch.export.export(small, (DENSE,)).module()
     assert_equal(exported(DENSE), small(DENSE))
