@@ -14,15 +14,16 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from pruner import examples
-from pruner.checkpoint import Checkpoint, open_checkpoint
+from pruner.checkpoint import open_checkpoint
 from pruner.errors import PrunerError
 from pruner.export import check_free, write_masks
+from pruner.forms import DEFAULT_FORM, FORMS
 from pruner.lstm import build
-from pruner.measure import cost, latency_ms
-from pruner.recipe import GRANULARITIES, Recipe
+from pruner.measure import cost_of_file, latency
+from pruner.recipe import ALLOCATIONS, GRANULARITIES, Recipe
 from pruner.run import choose_masks, run
-from pruner.saliency import CRITERIA, as_table, score
-from pruner.verify import verify
+from pruner.saliency import CRITERIA, ROW_NORMS, as_table, score
+from pruner.verify import read_export, verify
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
     saliency = commands.add_parser("saliency", help="write the saliency of every row as CSV")
     saliency.add_argument("checkpoint")
-    saliency.add_argument("--criterion", choices=CRITERIA, default="l1")
+    saliency.add_argument("--criterion", choices=ROW_NORMS, default="l1")
     saliency.add_argument("--output", required=True, metavar="rows.csv")
     saliency.set_defaults(command=_saliency)
 
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     prune = commands.add_parser("prune", help="prune a checkpoint and export it as a folder")
     prune.add_argument("checkpoint")
     _add_recipe_options(prune)
-    prune.add_argument("--form", choices=["masked"], default="masked")
+    prune.add_argument("--form", choices=FORMS, help="default: masked for rows, compact for units")
     prune.add_argument("--device", default="cpu", metavar="cpu|cuda")
     prune.add_argument("--output", required=True, metavar="DIR")
     prune.set_defaults(command=_prune)
@@ -98,12 +99,19 @@ def _parser() -> argparse.ArgumentParser:
 def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     options = parser.add_argument_group("recipe", "a recipe file, or its settings one by one")
     options.add_argument("--recipe", metavar="FILE", help="a recipe as JSON")
-    options.add_argument("--sparsity", type=float, help="share of each gate's rows to drop, 0 to 1 (default 0.5)")
+    options.add_argument("--sparsity", type=float, help="share of rows or units to drop, 0 to 1 (default 0.5)")
     options.add_argument("--granularity", choices=GRANULARITIES)
     options.add_argument("--criterion", choices=CRITERIA)
+    options.add_argument(
+        "--allocation", choices=ALLOCATIONS, help="units: the same share of every layer, or one ranking"
+    )
+    options.add_argument("--round-to", type=int, metavar="16", help="units: round the kept count up to a multiple")
     options.add_argument("--lstm", action="append", metavar="NAME", help="prune this LSTM only (repeatable)")
     options.add_argument("--layer-sparsity", action="append", metavar="0=0.5", help="for one layer (repeatable)")
-    options.add_argument("--gate-sparsity", action="append", metavar="hf=0.3", help="for one gate (repeatable)")
+    options.add_argument("--gate-sparsity", action="append", metavar="hf=0.3", help="rows: for one gate (repeatable)")
+    options.add_argument(
+        "--consumer", action="append", metavar="TENSOR", help="units: a tensor that reads the output (repeatable)"
+    )
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -111,6 +119,9 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         "sparsity": options.sparsity,
         "granularity": options.granularity,
         "criterion": options.criterion,
+        "allocation": options.allocation,
+        "round_to": options.round_to,
+        "consumers": options.consumer,
         "lstms": options.lstm,
         "layer_sparsity": _pairs("--layer-sparsity", options.layer_sparsity),
         "gate_sparsity": _pairs("--gate-sparsity", options.gate_sparsity),
@@ -186,15 +197,20 @@ def _prune(options: argparse.Namespace) -> None:
     checkpoint = open_checkpoint(options.checkpoint)
     example = examples.example_of(checkpoint)
     result = run(checkpoint, recipe, options.device, _show_progress, example.quality if example else None)
-    folder = result.save(options.output)
+    form = options.form or DEFAULT_FORM[recipe.granularity]
+    folder = result.save(options.output, form)
     for name, drift in result.drift.items():
         print(f"{name or '(root)'}: output drift {drift.relative:.3f} on random inputs")
     if example and result.quality:
-        before, after = result.quality
-        print(f"{example.quality_name}: {before:.4f} before, {after:.4f} after")
-    dropped = sum(int((~mask).sum()) for mask in result.masks.values())
+        print(f"{example.quality_name}: {result.quality['dense']:.4f} before, {result.quality[form]:.4f} after")
+    before, after = result.costs["dense"], result.costs[form]
+    if form == "masked":
+        dropped = sum(int((~mask).sum()) for mask in result.masks.values())
+        print(f"{folder}: {dropped:,} rows masked, {after.zeros:,} of {after.parameters:,} parameters are zero")
+        return
     print(
-        f"{folder}: {dropped:,} rows masked, {result.after.zeros:,} of {result.after.parameters:,} parameters are zero"
+        f"{folder}: {before.parameters:,} parameters became {after.parameters:,}, "
+        f"{before.macs_per_step:,} multiply-accumulates per time step {after.macs_per_step:,}"
     )
 
 
@@ -210,15 +226,21 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    checkpoint = _checkpoint_or_export(Path(options.checkpoint))
-    modules = {lstm.name: build(lstm, checkpoint.tensors).float() for lstm in checkpoint.select()}
-    found = cost(checkpoint)
+    path = Path(options.checkpoint)
+    if os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
+        opened = read_export(path)
+        found, checkpoint, modules = opened.cost, opened.masked, opened.modules
+    else:
+        checkpoint = open_checkpoint(path)
+        modules = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.select()}
+        found = cost_of_file(checkpoint)
+    modules = {name: module.float() for name, module in modules.items()}
     example = examples.example_of(checkpoint)
     figures: dict[str, Any] = {
         "parameters": found.parameters,
         "bytes": found.bytes,
         "macs_per_step": found.macs_per_step,
-        "latency_ms": latency_ms(modules, checkpoint.lstms),
+        "latency_ms": latency({"": modules}, checkpoint.lstms)[""].median,
         "quality": example
         and {
             "name": example.quality_name,
@@ -236,13 +258,6 @@ def _measure(options: argparse.Namespace) -> None:
         print(f"{figures['quality']['value']:.4f} {example.quality_name}")
         if note := examples.data_note(example):
             print(note)
-
-
-def _checkpoint_or_export(path: Path) -> Checkpoint:
-    if not os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
-        return open_checkpoint(path)
-    verify(path)
-    return open_checkpoint(next(path.glob("pruned.*")))
 
 
 def _examples(options: argparse.Namespace) -> None:

@@ -55,6 +55,19 @@ class Checkpoint:
             )
         return [by_name[name] for name in dict.fromkeys(names)]
 
+    def location(self, name: str) -> tuple[str, ...]:
+        """The keys that lead to a tensor in the container; for a new name, to its place beside those of its module."""
+        if name in self.locations:
+            return self.locations[name]
+        paths = {keys[:-1] for keys in self.locations.values()}
+        if any(
+            name == keys[-1] for name, keys in self.locations.items()
+        ):  # one dictionary, whose names stand as they are
+            return (*paths.pop(), name)
+        fitting = [path for path in paths if name.startswith("".join(f"{key}." for key in path))]
+        path = max(fitting, key=len)
+        return (*path, name.removeprefix("".join(f"{key}." for key in path)))
+
     def contents(self) -> str:
         """One sentence on what the file holds, for those who look for an LSTM in vain."""
         if self.skipped:
@@ -103,8 +116,10 @@ def open_checkpoint(source: str | os.PathLike[str] | bytes, name: str | None = N
     )
 
 
-def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor], path: Path) -> None:
+def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None], path: Path) -> None:
     """Write the checkpoint with some tensors replaced: same container, nesting, names and dtypes as the source.
+
+    A tensor changed to None is left out; one of a new name goes where `Checkpoint.location` says.
 
     Tensors that are views of a larger storage (cuDNN keeps a whole LSTM in one) are written alone, without it; tensors
     that were tied to each other stay tied as long as they are equal. Masks that pruning left beside a tensor are multiplied
@@ -132,8 +147,16 @@ def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor], path: Path) -> 
     for name, keys in checkpoint.locations.items():
         parent = copied(keys[:-1])
         source = parent[keys[-1]]
-        tensor = alone(Tensor.detach(source), changed.get(name, checkpoint.tensors[name]))
+        value = changed.get(name, checkpoint.tensors[name])
+        if value is None:
+            del parent[keys[-1]]
+            continue
+        tensor = alone(Tensor.detach(source), value)
         parent[keys[-1]] = nn.Parameter(tensor, source.requires_grad) if isinstance(source, nn.Parameter) else tensor
+    for name, value in changed.items():
+        if name not in checkpoint.locations and value is not None:
+            keys = checkpoint.location(name)
+            copied(keys[:-1])[keys[-1]] = value
     if checkpoint.format == formats.SAFETENSORS:
         write_safetensors(copies[()], path, checkpoint.metadata)
         return

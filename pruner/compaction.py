@@ -41,7 +41,7 @@ def compact_rows(lstm: nn.LSTM, masks: Sequence[tuple[Tensor, Tensor]]) -> RowCo
     """The `RowCompactLSTM` of a masked `nn.LSTM`, equal to it from any state.
 
     `masks` holds the (4H,) bool masks of `weight_ih` and `weight_hh` for each layer and direction; rows that they drop must
-    be zero in `lstm` already. Biases are added up and kept whole: a dropped row's gate is constant, not gone.
+    be zero in `lstm` already. Biases are kept whole: a dropped row's gate is constant, not gone.
     """
     kept = [(ih.nonzero().flatten(), hh.nonzero().flatten()) for ih, hh in masks]
     small = RowCompactLSTM(lstm.input_size, lstm.hidden_size, kept, **_settings(lstm))
@@ -49,9 +49,8 @@ def compact_rows(lstm: nn.LSTM, masks: Sequence[tuple[Tensor, Tensor]]) -> RowCo
         for side, rows in zip(SIDES, kept[index], strict=True):
             _take(small, f"layers.{index}.weight_{side}_rows", lstm, f"weight_{side}{suffix}", rows)
         if lstm.bias:
-            _take(small, f"layers.{index}.bias", lstm, f"bias_ih{suffix}")
-            with torch.no_grad():
-                small.get_parameter(f"layers.{index}.bias").add_(lstm.get_parameter(f"bias_hh{suffix}"))
+            _take(small, f"layers.{index}.ih_bias", lstm, f"bias_ih{suffix}")
+            _take(small, f"layers.{index}.hh_bias", lstm, f"bias_hh{suffix}")
         if lstm.proj_size:
             _take(small, f"layers.{index}.projection", lstm, f"weight_hr{suffix}")
     return small.train(lstm.training)
@@ -80,7 +79,10 @@ def expand(small: CompactLSTM | RowCompactLSTM) -> nn.LSTM:
             for side in SIDES:
                 wide[f"weight_{side}{suffix}"][state[f"{prefix}rows_{side}"]] = state[f"{prefix}weight_{side}_rows"]
             if lstm.bias:
-                wide[f"bias_ih{suffix}"] = state[f"{prefix}bias"]
+                wide[f"bias_ih{suffix}"], wide[f"bias_hh{suffix}"] = (
+                    state[f"{prefix}ih_bias"],
+                    state[f"{prefix}hh_bias"],
+                )
             if lstm.proj_size:
                 wide[f"weight_hr{suffix}"] = state[f"{prefix}projection"]
             continue

@@ -71,14 +71,14 @@ def assemble(entry: Mapping[str, Any], state: Mapping[str, Tensor], batch_first:
             kept = [state[f"layers.{index}.kept"] for index in range(len(kept))]
         module = CompactLSTMCell(*sizes, kept, **settings) if cell else CompactLSTM(*sizes, kept, **settings)
         if entry["stored_as"] == "LSTM":
-            state = {_inside(name, len(kept), entry["bidirectional"]): tensor for name, tensor in state.items()}
+            state = {inside(name, entry["bidirectional"]): tensor for name, tensor in state.items()}
             state |= {f"layers.{index}.kept": units for index, units in enumerate(kept)}
     module.load_state_dict(state)
     return module
 
 
-def _inside(name: str, count: int, bidirectional: bool) -> str:
-    """Where a tensor of an nn.LSTM (`weight_ih_l1_reverse`) lies in the CompactLSTM of `count` layers and directions."""
+def inside(name: str, bidirectional: bool) -> str:
+    """Where a tensor of an nn.LSTM or LSTMCell (`weight_ih_l1_reverse`, `weight_ih`) lies in the state of a CompactLSTM."""
     kind, _, place = name.partition("_l")
     layer, _, reverse = place.partition("_")
     index = int(layer or 0) * (2 if bidirectional else 1) + bool(reverse)
@@ -135,12 +135,14 @@ class _Units(nn.Module):
 class _Rows(nn.Module):
     """One layer and direction that multiplies its kept rows only; every other row adds nothing to its gate.
 
-    The packed rows kept of (4H, ...) are `rows_ih` and `rows_hh`; `bias` (4H,) is the sum of both biases.
+    The packed rows kept of (4H, ...) are `rows_ih` and `rows_hh`. Both biases (4H,) are whole, and apart, because their sum
+    would be rounded.
     """
 
     rows_ih: Tensor
     rows_hh: Tensor
-    bias: Tensor | None
+    ih_bias: Tensor | None
+    hh_bias: Tensor | None
     projection: Tensor | None
 
     def __init__(
@@ -165,7 +167,8 @@ class _Rows(nn.Module):
 
         self.weight_ih_rows = parameter(len(rows[0]), input_size)
         self.weight_hh_rows = parameter(len(rows[1]), self.output_size)
-        self.register_parameter("bias", parameter(4 * hidden_size) if bias else None)
+        self.register_parameter("ih_bias", parameter(4 * hidden_size) if bias else None)
+        self.register_parameter("hh_bias", parameter(4 * hidden_size) if bias else None)
         self.register_parameter("projection", parameter(proj_size, hidden_size) if proj_size else None)
 
     def forward(
@@ -179,9 +182,10 @@ class _Rows(nn.Module):
             sizes: list[int] = batch_sizes.tolist()
             data = steps
         width = sizes[0]
-        bias, projection = self.bias, self.projection  # names of their own: TorchScript narrows no attributes
-        if bias is None:
-            bias = data.new_zeros(4 * self.hidden_size)
+        ih_bias, hh_bias, projection = self.ih_bias, self.hh_bias, self.projection  # TorchScript narrows no attributes
+        bias = data.new_zeros(4 * self.hidden_size)
+        if ih_bias is not None and hh_bias is not None:
+            bias = ih_bias + hh_bias
         gates = bias.unsqueeze(1).expand(-1, data.size(0)).index_add(0, self.rows_ih, self.weight_ih_rows @ data.t())
         h = data.new_zeros(self.output_size, width) if h_0 is None else h_0[0].t()
         c = data.new_zeros(self.hidden_size, width) if c_0 is None else c_0[0].t()

@@ -1,5 +1,6 @@
 """Scores + recipe -> keep-masks. True means kept."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from pruner.errors import PrunerError
 from pruner.gates import BLOCKS, GATES, SIDES, split_gates
 from pruner.lstm import LSTM
 from pruner.recipe import Recipe
+from pruner.saliency import score, score_units
 
 
 def row_ranks(saliency: Tensor) -> Tensor:
@@ -62,6 +64,83 @@ def make_masks(lstm: LSTM, ranks: Mapping[str, Tensor], recipe: Recipe) -> dict[
     }
 
 
+def make_unit_masks(lstm: LSTM, units: Mapping[tuple[int, int], Tensor], recipe: Recipe) -> dict[str, Tensor]:
+    """{name in the file: (4H,) bool mask} for every packed weight and bias: the same units fall in all eight blocks.
+
+    `units` holds the `score_units` of each layer and direction. The lowest fall; equal scores keep the order of the units.
+    """
+    masks = {}
+    for (layer, direction), kept in _kept_counts(lstm, units, recipe).items():
+        scores = units[layer, direction]
+        mask = torch.ones(len(scores), dtype=torch.bool)
+        mask[scores.argsort(stable=True)[: len(scores) - kept]] = False
+        for kind in ("weight", "bias"):
+            for side in SIDES:
+                name = lstm.tensors.get(f"{kind}_{side}{lstm.suffix(layer, direction)}")
+                if name is not None:
+                    masks[name] = mask.repeat(len(GATES))
+    return masks
+
+
+def _kept_counts(lstm: LSTM, units: Mapping[tuple[int, int], Tensor], recipe: Recipe) -> dict[tuple[int, int], int]:
+    """How many units each layer and direction keeps, rounded up to a multiple of the recipe's `round_to`."""
+    if recipe.allocation == "uniform":
+        dropped = {
+            place: dropped_rows(lstm.hidden_size, recipe.layer_sparsity.get(place[0], recipe.sparsity))
+            for place in units
+        }
+    else:
+        dropped = _dropped_globally(lstm, units, recipe)
+    counts = {place: lstm.hidden_size - fallen for place, fallen in dropped.items()}
+    return {
+        place: min(lstm.hidden_size, math.ceil(kept / recipe.round_to) * recipe.round_to)
+        for place, kept in counts.items()
+    }
+
+
+def _dropped_globally(
+    lstm: LSTM, units: Mapping[tuple[int, int], Tensor], recipe: Recipe
+) -> dict[tuple[int, int], int]:
+    """How many units fall in each layer and direction when all are ranked together, the best of each spared.
+
+    Layers read inputs of different widths, so what is ranked is the mean over a unit's weights: mean absolute value for
+    `l1`, root mean square for the Euclidean norms.
+    """
+    comparable = []
+    for (layer, _), scores in units.items():
+        weights = len(GATES) * (lstm.layer_input_size(layer) + lstm.output_size)
+        fair = scores / (weights if recipe.criterion == "l1" else math.sqrt(weights))
+        fair[fair.argmax()] = math.inf
+        comparable.append(fair)
+    ranked = torch.cat(comparable).argsort(stable=True)
+    most = len(ranked) - len(comparable)
+    fallen = ranked[: min(most, dropped_rows(len(ranked), recipe.sparsity))] // lstm.hidden_size
+    counts = torch.bincount(fallen, minlength=len(comparable)).tolist()
+    return dict(zip(units, counts, strict=True))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All that the masks of one LSTM are chosen from, at whatever sparsity."""
+
+    saliency: dict[str, Tensor]  # (4H,) of every packed weight, by its name in the file
+    ranks: dict[str, Tensor]  # (4, H) likewise
+    units: dict[tuple[int, int], Tensor]  # (H,) by layer and direction
+
+    def masks(self, lstm: LSTM, recipe: Recipe) -> dict[str, Tensor]:
+        """{name in the file: (4H,) bool mask} by the recipe's granularity."""
+        if recipe.granularity == "units":
+            return make_unit_masks(lstm, self.units, recipe)
+        return make_masks(lstm, self.ranks, recipe)
+
+
+def score_lstm(lstm: LSTM, tensors: Mapping[str, Tensor], criterion: str, consumers: Iterable[str] = ()) -> Scores:
+    """Raises PrunerError if a weight or bias of the LSTM is not finite."""
+    rows = score(lstm, tensors, criterion)
+    ranks = {name: row_ranks(saliency) for name, saliency in rows.items()}
+    return Scores(rows, ranks, score_units(lstm, rows, criterion, tensors, consumers))
+
+
 def check_layers(recipe: Recipe, lstms: list[LSTM]) -> None:
     """Raise PrunerError if the recipe names a layer that none of the LSTMs has."""
     deepest = max(lstm.num_layers for lstm in lstms)
@@ -71,7 +150,7 @@ def check_layers(recipe: Recipe, lstms: list[LSTM]) -> None:
 
 
 def drop_rows(weight: Tensor, mask: Tensor) -> Tensor:
-    """A copy of a packed weight (4H, ...) with the rows that its (4H,) mask drops set to zero."""
+    """A copy of a packed weight or bias (4H, ...) with the rows that its (4H,) mask drops set to zero."""
     pruned = weight.detach().clone(memory_format=torch.contiguous_format)
     pruned[~mask] = 0
     return pruned

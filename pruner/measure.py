@@ -1,5 +1,6 @@
 """What a model costs and how far pruning moved it."""
 
+import copy
 import math
 import statistics
 import tempfile
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from pruner.checkpoint import Checkpoint, write
 from pruner.errors import PrunerError
+from pruner.forms import Form
 from pruner.lstm import LSTM
 
 SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
@@ -39,34 +41,37 @@ class Drift:
     relative: float
 
 
-def macs_per_step(lstm: LSTM) -> int:
-    """Multiply-accumulates of the matrix products of one time step, batch 1, all layers and directions.
+def cost(tensors: Mapping[str, Tensor], lstms: Iterable[Iterable[str]], size: int) -> Cost:
+    """The cost of a file of `size` bytes: all its tensors by name, and for each LSTM in it the names of its tensors.
 
-    Per layer and direction 4H(I + R), and PH for a projection. Zeros are multiplied like any other number.
+    Multiply-accumulates are those of the matrix products of one time step, batch 1, all layers and directions: one for every
+    stored weight, as each is multiplied once, zeros like any other number. Indices of kept rows and units (int64) that a
+    compact LSTM carries are no parameters.
     """
-    return sum(
-        lstm.directions
-        * (4 * lstm.hidden_size * (lstm.layer_input_size(layer) + lstm.output_size) + lstm.proj_size * lstm.hidden_size)
-        for layer in range(lstm.num_layers)
-    )
-
-
-def cost(checkpoint: Checkpoint, changed: Mapping[str, Tensor] | None = None) -> Cost:
-    """The cost of a checkpoint, or of what it becomes with some tensors changed (in place of those of its file)."""
-    tensors = {**checkpoint.tensors, **(changed or {})}
+    weights = [tensors[name] for names in lstms for name in names]
+    indices = sum(tensor.numel() for tensor in weights if tensor.dtype == torch.int64)
     return Cost(
-        parameters=sum(tensor.numel() for tensor in tensors.values()),
-        zeros=sum(
-            tensors[name].numel() - int(tensors[name].count_nonzero())
-            for lstm in checkpoint.lstms
-            for name in lstm.tensors.values()
-        ),
-        bytes=_file_size(checkpoint, changed) if changed else checkpoint.size,
-        macs_per_step=sum(macs_per_step(lstm) for lstm in checkpoint.lstms),
+        parameters=sum(tensor.numel() for tensor in tensors.values()) - indices,
+        zeros=sum(tensor.numel() - int(tensor.count_nonzero()) for tensor in weights if tensor.dtype.is_floating_point),
+        bytes=size,
+        macs_per_step=sum(tensor.numel() for tensor in weights if tensor.dim() == 2),
     )
 
 
-def _file_size(checkpoint: Checkpoint, changed: Mapping[str, Tensor]) -> int:
+def cost_of_file(checkpoint: Checkpoint) -> Cost:
+    """The cost of a checkpoint as it lies in its file."""
+    return cost(checkpoint.tensors, [lstm.tensors.values() for lstm in checkpoint.lstms], checkpoint.size)
+
+
+def cost_of_form(checkpoint: Checkpoint, form: Form) -> Cost:
+    """The cost of what a checkpoint becomes in one of its forms."""
+    stored = {lstm.name: lstm.tensors for lstm in checkpoint.lstms}
+    stored |= {layout.lstm.name: layout.tensors for layout in form.layouts}
+    size = _file_size(checkpoint, form.changed)
+    return cost(form.tensors(checkpoint), [names.values() for names in stored.values()], size)
+
+
+def _file_size(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None]) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pruned"
@@ -83,7 +88,7 @@ def random_input(lstm: LSTM, batch_size: int = BATCH_SIZE, length: int = SEQUENC
 
 
 @torch.inference_mode()
-def outputs(module: nn.LSTM, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def outputs(module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`output`, `h_n` and `c_n` of a module from a zero state, at the module's own device and dtype.
 
     Half precision is computed in float32: not every CPU can run an LSTM in it.
@@ -105,16 +110,60 @@ def difference(reference: Iterable[Tensor], other: Iterable[Tensor]) -> Drift:
     return Drift((a - b).abs().max().item(), a.abs().max().item(), relative)
 
 
-def latency_ms(modules: Mapping[str, nn.Module], lstms: Iterable[LSTM], batch_size: int = 1, runs: int = 15) -> float:
-    """Milliseconds for all LSTMs to read one sequence of `SEQUENCE_LENGTH` steps: the median of several runs."""
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds to read `SEQUENCE_LENGTH` steps: the median of several runs, and where 10 and 90 % of them lie."""
+
+    median: float
+    low: float
+    high: float
+
+
+def latency(
+    forms: Mapping[str, Mapping[str, nn.Module]],
+    lstms: Iterable[LSTM],
+    batch_size: int = 1,
+    runs: int = 15,
+    seconds: float = 10.0,
+) -> dict[str, Latency]:
+    """{form: time for all its LSTMs to read one batch} in float32, the forms in turns so that slow moments meet them all.
+
+    `forms` maps a form's name to its modules by LSTM name. Stops after `seconds`, but not before the third run.
+    """
     inputs = {lstm.name: random_input(lstm, batch_size).float() for lstm in lstms}
 
     @torch.inference_mode()
-    def once() -> float:
+    def once(modules: Mapping[str, nn.Module]) -> float:
+        place = next(next(iter(modules.values())).parameters()).device
+        moved = {name: tensor.to(place) for name, tensor in inputs.items()}
+        _wait_for(place)
         started = time.perf_counter()
-        for name, tensor in inputs.items():
+        for name, tensor in moved.items():
             modules[name](tensor)
+        _wait_for(place)
         return (time.perf_counter() - started) * 1000
 
-    once()
-    return statistics.median(once() for _ in range(runs))
+    full = {
+        form: {name: copy.deepcopy(module).float() for name, module in modules.items()}
+        for form, modules in forms.items()
+    }
+    times: dict[str, list[float]] = {form: [] for form in forms}
+    until = time.perf_counter() + seconds
+    for run in range(runs + 1):
+        for form, modules in full.items():
+            took = once(modules)
+            if run:  # the first warms up
+                times[form].append(took)
+        if run >= 3 and time.perf_counter() > until:
+            break
+    found = {}
+    for form, values in times.items():
+        ordered = sorted(values)
+        tenth = len(ordered) // 10
+        found[form] = Latency(statistics.median(ordered), ordered[tenth], ordered[-1 - tenth])
+    return found
+
+
+def _wait_for(place: torch.device) -> None:
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)

@@ -10,23 +10,34 @@ from pruner.errors import PrunerError, shown
 from pruner.gates import ALL_BLOCKS
 from pruner.saliency import CRITERIA
 
-GRANULARITIES = ("rows",)
+GRANULARITIES = ("rows", "units")
+ALLOCATIONS = ("uniform", "global")
+MAX_ROUND_TO = 4096
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to prune and how far. Raises PrunerError for a setting that makes no sense.
+    """What to prune and how far. Raises PrunerError for settings that make no sense, alone or together.
 
-    The sparsity of a block is the first of these that is set: its gate's (`gate_sparsity["hf"]`), its layer's
-    (`layer_sparsity[0]`), the overall `sparsity`. Sparsity is the share of a block's H rows to drop, from 0 to 1.
+    Granularity `rows`: each gate block loses rows of its own. The sparsity of a block is the first of these that is set: its
+    gate's (`gate_sparsity["hf"]`), its layer's (`layer_sparsity[0]`), the overall `sparsity`, the share of a block's H rows
+    to drop, from 0 to 1.
+
+    Granularity `units`: each layer and direction loses whole hidden units, all eight rows of them. Allocation `uniform`
+    drops the share `sparsity` (or its `layer_sparsity`) of every layer; `global` ranks the units of all layers of an LSTM
+    together and leaves every layer at least one. The kept count is rounded up to a multiple of `round_to`. `consumers` names
+    the tensors (linear.weight, say) that read the output of the last layer; their columns go with the units.
     """
 
     sparsity: float = 0.5
     granularity: str = "rows"
     criterion: str = "l1"
+    allocation: str = "uniform"
+    round_to: int = 1
     lstms: tuple[str, ...] | None = None  # None: all
     layer_sparsity: Mapping[int, float] = field(default_factory=dict)
     gate_sparsity: Mapping[str, float] = field(default_factory=dict)
+    consumers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Whoever made the recipe may go on changing their own dictionaries.
@@ -44,6 +55,33 @@ class Recipe:
         for gate, sparsity in self.gate_sparsity.items():
             check_choice("gate", gate, ALL_BLOCKS)
             check_sparsity(f"the sparsity of gate {gate}", sparsity)
+        check_choice("allocation", self.allocation, ALLOCATIONS)
+        whole = isinstance(self.round_to, int) and not isinstance(self.round_to, bool)
+        if not whole or not 1 <= self.round_to <= MAX_ROUND_TO:
+            raise PrunerError(f"expected round_to from 1 to {MAX_ROUND_TO}, found {shown(self.round_to)}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Settings that only one granularity knows."""
+        if self.granularity == "units" and self.gate_sparsity:
+            raise PrunerError(
+                "expected no gate_sparsity with granularity 'units', where all gates of a unit fall together; found one for "
+                f"{', '.join(self.gate_sparsity)}; use layer_sparsity, or granularity 'rows'"
+            )
+        for_units = {
+            "criterion 'group'": self.criterion == "group",
+            "allocation 'global'": self.allocation == "global",
+            f"round_to {self.round_to}": self.round_to > 1,
+            "consumers": bool(self.consumers),
+        }
+        found = [what for what, is_set in for_units.items() if is_set]
+        if self.granularity == "rows" and found:
+            raise PrunerError(f"expected granularity 'units' with {found[0]}, found 'rows'; choose granularity 'units'")
+        if self.allocation == "global" and self.layer_sparsity:
+            raise PrunerError(
+                "expected no layer_sparsity with allocation 'global', which finds each layer's share itself; found one; use "
+                "allocation 'uniform'"
+            )
 
     def block_sparsity(self, layer: int, block: str) -> float:
         """The sparsity of one block, e.g. `(0, "hf")`."""
@@ -55,9 +93,12 @@ class Recipe:
             "sparsity": self.sparsity,
             "granularity": self.granularity,
             "criterion": self.criterion,
+            "allocation": self.allocation,
+            "round_to": self.round_to,
             "lstms": None if self.lstms is None else list(self.lstms),
             "layer_sparsity": {str(layer): sparsity for layer, sparsity in sorted(self.layer_sparsity.items())},
             "gate_sparsity": {gate: self.gate_sparsity[gate] for gate in ALL_BLOCKS if gate in self.gate_sparsity},
+            "consumers": list(self.consumers),
         }
 
     def to_json(self) -> str:
@@ -72,9 +113,11 @@ class Recipe:
         unknown = sorted(values.keys() - set(known))
         if unknown:
             raise PrunerError(f"expected recipe settings among {', '.join(known)}; found {shown(unknown[0])}")
-        lstms = values.get("lstms")
-        if lstms is not None and not (isinstance(lstms, list) and all(isinstance(name, str) for name in lstms)):
+        lstms, consumers = values.get("lstms"), values.get("consumers", [])
+        if lstms is not None and not _are_names(lstms):
             raise PrunerError(f"expected the recipe's lstms as a list of names or null, found {shown(lstms)}")
+        if not _are_names(consumers):
+            raise PrunerError(f"expected the recipe's consumers as a list of names, found {shown(consumers)}")
         layers = _sparsities("layer_sparsity", values)
         strange = next((layer for layer in layers if not re.fullmatch("[0-9]{1,4}", layer)), None)
         if strange is not None:
@@ -85,6 +128,7 @@ class Recipe:
                 "lstms": None if lstms is None else tuple(lstms),
                 "layer_sparsity": {int(layer): sparsity for layer, sparsity in layers.items()},
                 "gate_sparsity": _sparsities("gate_sparsity", values),
+                "consumers": tuple(consumers),
             }
         )
 
@@ -96,6 +140,10 @@ class Recipe:
         except (ValueError, RecursionError) as error:
             raise PrunerError(f"expected a recipe as JSON, found text that is not JSON ({error})") from error
         return cls.from_dict(values)
+
+
+def _are_names(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(name, str) for name in found)
 
 
 def _sparsities(setting: str, values: dict[str, Any]) -> dict[str, float]:

@@ -10,12 +10,25 @@ from torch import Tensor, nn
 
 from pruner import export
 from pruner.checkpoint import Checkpoint
+from pruner.consumers import consumers_of
 from pruner.errors import PrunerError
+from pruner.forms import DEFAULT_FORM, FORMS, Form, compact_form, masked_form
 from pruner.lstm import build
-from pruner.masks import check_layers, drop_rows, make_masks, row_ranks
-from pruner.measure import Cost, Drift, cost, difference, outputs, random_input
-from pruner.recipe import Recipe
-from pruner.saliency import score
+from pruner.masks import check_layers, score_lstm
+from pruner.measure import (
+    Cost,
+    Drift,
+    Latency,
+    cost_of_file,
+    cost_of_form,
+    difference,
+    latency,
+    outputs,
+    random_input,
+)
+from pruner.recipe import Recipe, check_choice
+
+LATENCY_BATCHES = (1, 32)
 
 Progress = Callable[[float, str], None]
 Quality = Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
@@ -23,21 +36,30 @@ Quality = Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
 
 @dataclass(frozen=True)
 class Result:
-    """A pruned checkpoint, with what it was made from and what was measured. Immutable."""
+    """A pruned checkpoint, with what it was made from and what was measured. Immutable.
+
+    `costs`, `quality` and `latency` are keyed by form: dense, masked, compact.
+    """
 
     checkpoint: Checkpoint
     recipe: Recipe
     device: str
     masks: dict[str, Tensor]  # (4H,) bool by the names in the file, True = kept
-    changed: dict[str, Tensor]  # the tensors that pruning replaced, by the names in the file
-    before: Cost
-    after: Cost
+    forms: dict[str, Form]  # masked and compact
+    costs: dict[str, Cost]
     drift: dict[str, Drift]  # by LSTM name: the output, masked against dense, on random inputs
-    quality: tuple[float, float] | None  # before and after, where a quality was given
+    quality: dict[str, float] | None  # where a quality was given
+    latency: dict[int, dict[str, Latency]] | None  # by batch size, where it was asked for
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the export folder. Raises PrunerError if the folder is in use or cannot be written."""
-        return export.save(folder, self.checkpoint, self.recipe, self.masks, self.changed, (self.before, self.after))
+    def save(self, folder: str | os.PathLike[str], form: str | None = None) -> Path:
+        """Write the export folder in one form: masked or compact, by default masked for rows and compact for units.
+
+        Raises PrunerError if the folder is in use or cannot be written, or the export does not compute what the masks say.
+        """
+        name = form or DEFAULT_FORM[self.recipe.granularity]
+        check_choice("form", name, FORMS)
+        costs = self.costs["dense"], self.costs[name]
+        return export.save(folder, self.checkpoint, self.recipe, self.masks, self.forms[name], costs)
 
 
 def available_devices() -> dict[str, str]:
@@ -56,12 +78,20 @@ def choose_masks(checkpoint: Checkpoint, recipe: Recipe, progress: Progress = la
     """
     lstms = checkpoint.select(recipe.lstms)
     check_layers(recipe, lstms)
+    consumers = consumers_of(checkpoint, recipe)
     masks = {}
     for index, lstm in enumerate(lstms):
         progress(index / len(lstms), f"Scoring {lstm.title}")
-        scores = score(lstm, checkpoint.tensors, recipe.criterion)
-        masks.update(make_masks(lstm, {name: row_ranks(saliency) for name, saliency in scores.items()}, recipe))
+        scores = score_lstm(lstm, checkpoint.tensors, recipe.criterion, consumers[lstm.name])
+        masks.update(scores.masks(lstm, recipe))
     return masks
+
+
+def forms_of(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str, Tensor]) -> dict[str, Form]:
+    """The masked and the compact form of a checkpoint under masks. Raises PrunerError for consumers that do not fit."""
+    lstms = checkpoint.select(recipe.lstms)
+    small = compact_form(checkpoint, lstms, masks, recipe.granularity, consumers_of(checkpoint, recipe))
+    return {"masked": masked_form(checkpoint, lstms, masks), "compact": small}
 
 
 def run(
@@ -70,11 +100,13 @@ def run(
     device: str = "cpu",
     progress: Progress = lambda *_: None,
     quality: Quality | None = None,
+    timed: bool = False,
 ) -> Result:
     """Prune a checkpoint in memory and measure what came of it.
 
     `progress(fraction, what)` is called between steps; raise `Cancelled` in it to stop. `quality(tensors, lstms)` rates
-    the whole model from its tensors and its runnable LSTMs, both keyed by name. Masks are chosen on the CPU and are the
+    the whole model from its tensors and its runnable LSTMs, both keyed by name. `timed` measures
+    latency, too. Masks are chosen on the CPU and are the
     same for every device; the models run on `device`. Raises PrunerError for a device that is not there.
     """
     devices = available_devices()
@@ -82,34 +114,41 @@ def run(
     if device not in devices:
         raise PrunerError(f"expected a device among {', '.join(devices)}; found {device!r}; run on cpu instead")
     masks = choose_masks(checkpoint, recipe, lambda done, what: progress(0.3 * done, what))
-    changed = {}
-    for index, (name, mask) in enumerate(masks.items()):
-        progress(0.3 + 0.1 * index / len(masks), f"Masking {name}")
-        changed[name] = drop_rows(checkpoint.tensors[name], mask)
-    pruned = {**checkpoint.tensors, **changed}
+    progress(0.3, "Making the masked and the compact form")
+    forms = forms_of(checkpoint, recipe, masks)
+    modules: dict[str, dict[str, nn.Module]] = {
+        "dense": {lstm.name: build(lstm, checkpoint.tensors, device) for lstm in checkpoint.lstms}
+    }
+    modules |= {name: form.modules(checkpoint, device) for name, form in forms.items()}
     drift = {}
     lstms = checkpoint.select(recipe.lstms)
     for index, lstm in enumerate(lstms):
-        progress(0.4 + 0.3 * index / len(lstms), f"Measuring the drift of {lstm.title}")
+        progress(0.4 + 0.2 * index / len(lstms), f"Measuring the drift of {lstm.title}")
         inputs = random_input(lstm)
-        dense, _, _ = outputs(build(lstm, checkpoint.tensors, device), inputs)
-        progress(0.4 + 0.3 * (index + 0.5) / len(lstms), f"Measuring the drift of {lstm.title}")
-        masked, _, _ = outputs(build(lstm, pruned, device), inputs)
-        drift[lstm.name] = difference([dense], [masked])
+        before, _, _ = outputs(build(lstm, checkpoint.tensors, device), inputs)
+        progress(0.4 + 0.2 * (index + 0.5) / len(lstms), f"Measuring the drift of {lstm.title}")
+        after, _, _ = outputs(build(lstm, forms["masked"].tensors(checkpoint), device), inputs)
+        drift[lstm.name] = difference([before], [after])
     rated = None
     if quality is not None:
-        progress(0.7, "Measuring the quality before")
-        dense_quality = _rate(quality, checkpoint, checkpoint.tensors, device)
-        progress(0.8, "Measuring the quality after")
-        rated = dense_quality, _rate(quality, checkpoint, pruned, device)
-    progress(0.9, "Measuring the size")
-    result = Result(
-        checkpoint, recipe, device, masks, changed, cost(checkpoint), cost(checkpoint, changed), drift, rated
-    )
+        rated = {}
+        # Compact modules return their full width, so the rest of the model is that of the masked form.
+        masked = forms["masked"].tensors(checkpoint)
+        for index, (name, tensors) in enumerate(
+            {"dense": checkpoint.tensors, "masked": masked, "compact": masked}.items()
+        ):
+            progress(0.6 + 0.08 * index, f"Measuring the quality, {name}")
+            moved = {key: tensor.to(device) for key, tensor in tensors.items()}
+            rated[name] = quality(moved, modules[name])
+    times = None
+    if timed:
+        times = {}
+        for index, batch_size in enumerate(LATENCY_BATCHES):
+            progress(0.84 + 0.05 * index, f"Measuring the time, batch {batch_size}")
+            times[batch_size] = latency(modules, checkpoint.lstms, batch_size)
+    progress(0.95, "Measuring the size")
+    costs = {"dense": cost_of_file(checkpoint)}
+    costs |= {name: cost_of_form(checkpoint, form) for name, form in forms.items()}
+    result = Result(checkpoint, recipe, device, masks, forms, costs, drift, rated, times)
     progress(1.0, "Done")
     return result
-
-
-def _rate(quality: Quality, checkpoint: Checkpoint, tensors: Mapping[str, Tensor], device: str) -> float:
-    moved = {name: tensor.to(device) for name, tensor in tensors.items()}
-    return quality(moved, {lstm.name: build(lstm, moved, device) for lstm in checkpoint.lstms})

@@ -1,6 +1,6 @@
 """A score for every row of every packed weight: the lower, the sooner the row is dropped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pruner.errors import PrunerError
-from pruner.gates import BLOCKS, GATES
+from pruner.gates import BLOCKS, GATES, SIDES, split_gates
 from pruner.lstm import LSTM
 
 _BUFFER_ELEMENTS = 2**18  # rows are scored in pieces that stay in cache, so that no copy of the weights is made
@@ -24,7 +24,13 @@ def _l2(rows: Tensor) -> Tensor:
     return rows.square_().sum(1).sqrt_()
 
 
-CRITERIA: dict[str, Callable[[Tensor], Tensor]] = {"l1": _l1, "l2": _l2}
+ROW_NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l1": _l1, "l2": _l2}
+CRITERIA = ("l1", "l2", "group")
+
+
+def row_norm(criterion: str) -> str:
+    """The norm of single rows under a criterion: `group`, which scores whole units, is a Euclidean norm."""
+    return "l2" if criterion == "group" else criterion
 
 
 def row_saliency(weight: Tensor, criterion: str = "l1") -> Tensor:
@@ -39,7 +45,7 @@ def row_saliency(weight: Tensor, criterion: str = "l1") -> Tensor:
     buffer = torch.empty(min(step, len(rows)), rows.shape[1], dtype=scores.dtype, device=rows.device)
     for start in range(0, len(rows), step):
         piece = rows[start : start + step]
-        scores[start : start + step] = CRITERIA[criterion](buffer[: len(piece)].copy_(piece))
+        scores[start : start + step] = ROW_NORMS[row_norm(criterion)](buffer[: len(piece)].copy_(piece))
     return scores
 
 
@@ -58,6 +64,49 @@ def score(lstm: LSTM, tensors: Mapping[str, Tensor], criterion: str = "l1") -> d
                 f"{name} (the first is row {int(bad[0, 0])}); repair or retrain the model before pruning it"
             )
     return scores
+
+
+def score_units(
+    lstm: LSTM, rows: Mapping[str, Tensor], criterion: str, tensors: Mapping[str, Tensor], consumers: Iterable[str] = ()
+) -> dict[tuple[int, int], Tensor]:
+    """{(layer, direction): (H,) saliency} of hidden units, in float64, from the row saliency of their eight rows.
+
+    `l1` is the sum over the rows; `l2` their common Euclidean norm; `group` that norm with the unit's outgoing columns, in
+    its own weight_hh (or weight_hr), in the next layer and in the `consumers` of the last one: all the weights that go when
+    the unit goes (Wen et al. 2018, "Learning Intrinsic Sparse Structures within LSTM").
+    """
+    names = lstm.weight_names()
+    scores = {}
+    for layer in range(lstm.num_layers):
+        for direction in range(lstm.directions):
+            both = torch.stack([split_gates(rows[names[layer, direction, side]]) for side in SIDES])
+            if criterion == "l1":
+                scores[layer, direction] = both.sum((0, 1))
+                continue
+            squares = both.square().sum((0, 1))
+            if criterion == "group":
+                for columns in _outgoing(lstm, tensors, layer, direction, consumers):
+                    squares = squares + torch.linalg.vector_norm(columns, dim=0, dtype=torch.float64).square()
+            scores[layer, direction] = squares.sqrt()
+    return scores
+
+
+def _outgoing(
+    lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction: int, consumers: Iterable[str]
+) -> Iterator[Tensor]:
+    """The (.., H) weights that read the units of one layer and direction, a column a unit."""
+    suffix = lstm.suffix(layer, direction)
+    if lstm.proj_size:
+        yield tensors[lstm.tensors[f"weight_hr{suffix}"]]
+        return
+    yield tensors[lstm.tensors[f"weight_hh{suffix}"]]
+    if layer + 1 < lstm.num_layers:
+        readers = [lstm.tensors[f"weight_ih{lstm.suffix(layer + 1, side)}"] for side in range(lstm.directions)]
+    else:
+        readers = list(consumers)
+    own = slice(direction * lstm.hidden_size, (direction + 1) * lstm.hidden_size)
+    for name in readers:
+        yield tensors[name][:, own].movedim(1, -1).flatten(0, -2)
 
 
 def as_table(lstm: LSTM, scores: Mapping[str, Tensor]) -> pd.DataFrame:

@@ -6,27 +6,33 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruner import formats, load_pruned
 from pruner.checkpoint import Checkpoint, open_checkpoint
 from pruner.errors import PrunerError, shown
-from pruner.export import LOADER, MANIFEST, MASKS, certify, describe, file_facts, model_file
-from pruner.masks import drop_rows
-from pruner.measure import cost
+from pruner.export import LOADER, MANIFEST, MASKS, TOLERANCE, certify, describe, file_facts, masked_lstms, model_file
+from pruner.forms import FORMS, Layout, layout, masked_twin, read_columns, stored_indices, stored_shapes
+from pruner.gates import SIDES, split_gates
+from pruner.lstm import DTYPES, LSTM, build
+from pruner.measure import Cost, cost, cost_of_file
 from pruner.recipe import Recipe
-from pruner.run import choose_masks
+from pruner.run import choose_masks, forms_of
 
 EXPORT_FILES = {MANIFEST, MASKS, LOADER, "pruned.pt", "pruned.safetensors"}
 MANIFEST_KEYS = {"source", "recipe", "form", "lstms", "totals", "certificate", "files", "versions"}
 MAX_UNPACKED_RATIO = 50
+MAX_SIZE, MAX_LAYERS, MAX_ELEMENTS = 2**24, 1000, 2**28  # what a manifest may claim before anything is built
+
+# The types of the facts of an LSTM, as JSON has them.
+LSTM_TYPES = {field.name: type_ for field in fields(LSTM) for type_ in (str, int, bool) if field.type is type_}
 
 
 def verify(folder: str | os.PathLike[str], source: Checkpoint | None = None) -> list[str]:
@@ -38,6 +44,46 @@ def verify(folder: str | os.PathLike[str], source: Checkpoint | None = None) -> 
     """
     with unpacked(Path(folder)) as files:
         return list(_checks(files, source))
+
+
+@dataclass(frozen=True)
+class Export:
+    """A verified export: what its file costs, its runnable LSTMs, and the masked checkpoint of full size it stands for."""
+
+    cost: Cost
+    modules: dict[str, nn.Module]
+    masked: Checkpoint
+
+
+def read_export(folder: Path) -> Export:
+    """Verify an export folder, then open it. Raises PrunerError if it does not hold."""
+    verify(folder)
+    manifest = _read_manifest(folder)
+    pruned = open_checkpoint(next(folder.glob("pruned.*")))
+    layouts = read_layouts(folder, manifest, pruned, _read_masks(folder / MASKS, folder))
+    tensors, lstms = dict(pruned.tensors), []
+    modules: dict[str, nn.Module] = {}
+    for lstm in pruned.lstms:
+        if not any(set(lstm.tensors.values()) & set(found.tensors.values()) for found in layouts):
+            lstms.append(lstm)
+            modules[lstm.name] = build(lstm, pruned.tensors)
+    for found in layouts:
+        for name in found.tensors.values():
+            del tensors[name]
+    for found in layouts:
+        lstms.append(found.lstm)
+        modules[found.lstm.name] = found.module(pruned.tensors)
+        wide = masked_twin(found, pruned.tensors).state_dict()
+        tensors |= {
+            name: wide[standard if "_l" in standard else f"{standard}_l0"]
+            for standard, name in found.lstm.tensors.items()
+        }
+        for name in found.consumers:
+            folded = pruned.tensors[name]
+            width = found.lstm.directions * found.lstm.hidden_size
+            tensors[name] = folded.new_zeros(folded.shape[0], width, *folded.shape[2:])
+            tensors[name][:, read_columns(found)] = folded
+    return Export(cost_of_export(pruned, layouts), modules, replace(pruned, tensors=tensors, lstms=lstms))
 
 
 @contextmanager
@@ -91,32 +137,136 @@ def _checks(folder: Path, source: Checkpoint | None) -> Iterator[str]:
         raise _failed(folder, f"a source format that is written as {models[0]}", shown(made_from.get("format")))
     pruned = open_checkpoint(files[models[0]])
     masks = _read_masks(files[MASKS], folder)
-    lstms = [lstm for lstm in pruned.lstms if set(lstm.weight_names().values()) <= masks.keys()]
-    sizes = {name: 4 * lstm.hidden_size for lstm in lstms for name in lstm.weight_names().values()}
-    if not lstms or {name: len(mask) for name, mask in masks.items()} != sizes:
-        found = {name: len(mask) for name, mask in masks.items()}
-        raise _failed(folder, "a mask of 4H rows for every packed weight of its LSTMs", shown(found))
-    for name, mask in masks.items():
-        if pruned.tensors[name][~mask].count_nonzero():
-            raise _failed(folder, f"zeros in every masked row of {name}", "other values")
-    _same(folder, manifest, "lstms", [describe(lstm, pruned, masks) for lstm in lstms])
-    yield f"{models[0]} holds {len(lstms)} LSTM{'s' if len(lstms) > 1 else ''} of the shapes in the manifest"
-    yield f"{sum(int((~mask).sum()) for mask in masks.values()):,} masked rows are zero"
+    layouts = read_layouts(folder, manifest, pruned, masks)
+    _same(folder, manifest, "lstms", [describe(layout, pruned) for layout in layouts])
+    yield f"{models[0]} holds {len(layouts)} LSTM{'s' if len(layouts) > 1 else ''} of the shapes in the manifest"
+    dropped = f"{sum(int((~mask).sum()) for mask in masks.values()):,} masked rows are"
+    yield f"{dropped} {'zero' if manifest['form'] == 'masked' else 'not stored, or read by nothing'}"
     totals = manifest["totals"] if isinstance(manifest["totals"], dict) else {}
-    for key, after in asdict(cost(pruned)).items():
-        before = asdict(cost(source))[key] if source else _before(totals.get(key))
+    for key, after in asdict(cost_of_export(pruned, layouts)).items():
+        before = asdict(cost_of_file(source))[key] if source else _before(totals.get(key))
         _same(folder, totals, key, {"before": before, "after": after})
-    written = pruned.tensors
-    if source is not None:
-        yield from _compare_with_source(folder, manifest, pruned, masks, source)
-        written = source.tensors | {name: drop_rows(source.tensors[name], mask) for name, mask in masks.items()}
-    certificate = certify(lstms, written, pruned.tensors)
+    if source is None:
+        reference = [masked_twin(layout, pruned.tensors) for layout in layouts]
+    else:
+        yield from _compare_with_source(folder, manifest, pruned, masks, layouts, source)
+        reference = masked_lstms(source, layouts, masks)
+    certificate = certify(reference, layouts, pruned.tensors)
     if not certificate["holds"] or not _same_certificate(certificate, manifest["certificate"]):
         raise _failed(folder, f"the certificate {shown(manifest['certificate'])}", str(certificate))
     if source is None:
-        yield "the LSTMs run, and the scale of their outputs is that of the certificate"
+        yield "the LSTMs run and compute what their masked form of full size does, at the scale that the certificate says"
     else:
         yield f"the certificate holds: largest difference {certificate['max_abs_difference']:g}"
+
+
+def read_layouts(
+    folder: Path, manifest: Mapping[str, Any], pruned: Checkpoint, masks: Mapping[str, Tensor]
+) -> list[Layout]:
+    """How the LSTMs lie in the file, from the manifest's facts and the masks, checked against every stored tensor.
+
+    Raises PrunerError unless each tensor has exactly the shape and type that these demand: nothing else reaches a forward
+    pass, where an LSTM whose layers do not fit together can abort the process.
+    """
+    recipe = Recipe.from_dict(manifest["recipe"])
+    if manifest["form"] not in FORMS:
+        raise _failed(folder, f"a form among {', '.join(FORMS)}", shown(manifest["form"]))
+    entries = manifest["lstms"] if isinstance(manifest["lstms"], list) else []
+    layouts = []
+    sizes: dict[str, int] = {}
+    for entry in entries:
+        lstm = _read_lstm(folder, entry)
+        names = set(lstm.weight_names().values())
+        if recipe.granularity == "units":
+            names |= {name for standard, name in lstm.tensors.items() if standard.startswith("bias")}
+        sizes |= dict.fromkeys(names, 4 * lstm.hidden_size)
+        if not names <= masks.keys() or any(len(masks[name]) != 4 * lstm.hidden_size for name in names):
+            raise _failed(folder, f"masks of {4 * lstm.hidden_size} rows for {shown(lstm.title)}", "others")
+        consumers = entry["consumers"]
+        if not isinstance(consumers, list) or not set(map(str, consumers)) <= set(recipe.consumers):
+            raise _failed(folder, "consumers that the recipe names", shown(consumers))
+        if recipe.granularity == "units":
+            _check_whole_units(folder, lstm, masks)
+        found = layout(lstm, masks, manifest["form"], recipe.granularity, consumers)
+        _check_stored(folder, found, pruned, masks, manifest["form"])
+        layouts.append(found)
+    if not layouts or masks.keys() != sizes.keys():
+        raise _failed(folder, "a mask of 4H rows for every packed weight of its LSTMs", shown(sorted(masks)))
+    return layouts
+
+
+def _read_lstm(folder: Path, entry: Any) -> LSTM:
+    """The source's LSTM as the manifest states it; what it states is checked against the files afterwards."""
+    types = {**LSTM_TYPES, "source_tensors": dict, "consumers": list}
+    if not isinstance(entry, dict) or not types.keys() <= entry.keys():
+        raise _failed(folder, f"LSTMs described by {', '.join(types)}", shown(entry))
+    for name, wanted in types.items():
+        if type(entry[name]) is not wanted or (wanted is int and not 0 <= entry[name] <= MAX_SIZE):
+            raise _failed(folder, f"{name} of an LSTM as {wanted.__name__}", shown(entry[name]))
+    if not all(isinstance(name, str) for pair in entry["source_tensors"].items() for name in pair):
+        raise _failed(folder, "names in source_tensors", shown(entry["source_tensors"]))
+    found = LSTM(**{name: entry[name] for name in LSTM_TYPES}, tensors=entry["source_tensors"])
+    cell = found.kind == "LSTMCell"
+    fits = found.kind in ("LSTM", "LSTMCell") and getattr(torch, found.dtype, None) in DTYPES
+    fits = fits and found.hidden_size > found.proj_size and found.input_size > 0 and 0 < found.num_layers <= MAX_LAYERS
+    fits = fits and not (cell and (found.num_layers > 1 or found.bidirectional or found.proj_size))
+    if not fits or found.tensors.keys() != _standard_shapes(found).keys():
+        raise _failed(folder, "the facts of an LSTM", shown(found))
+    return found
+
+
+def _standard_shapes(lstm: LSTM) -> dict[str, torch.Size]:
+    """The shapes of PyTorch's own tensors of a whole LSTM."""
+    settings: dict[str, Any] = {"bias": lstm.bias, "device": "meta"}
+    if lstm.kind == "LSTMCell":
+        module: nn.Module = nn.LSTMCell(lstm.input_size, lstm.hidden_size, **settings)
+    else:
+        settings |= {"bidirectional": lstm.bidirectional, "proj_size": lstm.proj_size}
+        module = nn.LSTM(lstm.input_size, lstm.hidden_size, lstm.num_layers, **settings)
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
+
+
+def _check_whole_units(folder: Path, lstm: LSTM, masks: Mapping[str, Tensor]) -> None:
+    for layer in range(lstm.num_layers):
+        for direction in range(lstm.directions):
+            suffix = lstm.suffix(layer, direction)
+            names = [lstm.tensors.get(f"{kind}_{side}{suffix}") for kind in ("weight", "bias") for side in SIDES]
+            own = [masks[name] for name in names if name is not None]
+            if not all(torch.equal(mask, split_gates(own[0])[0].repeat(4)) for mask in own):
+                raise _failed(folder, f"the same units masked in all gates of {shown(lstm.title)}", "others")
+
+
+def _check_stored(folder: Path, found: Layout, pruned: Checkpoint, masks: Mapping[str, Tensor], form: str) -> None:
+    """Every stored tensor of an LSTM has the shape, type and, for indices and masked rows, the values that it must have."""
+    lstm = found.lstm
+    if lstm.input_size * lstm.hidden_size > MAX_ELEMENTS or lstm.hidden_size**2 > MAX_ELEMENTS:
+        raise _failed(folder, f"an LSTM of at most {MAX_ELEMENTS:,} weights a gate", shown(lstm))
+    expected, indices = stored_shapes(found, masks), stored_indices(found, masks)
+    for name, stored in found.tensors.items():
+        tensor = pruned.tensors.get(stored)
+        dtype = torch.int64 if name in indices else getattr(torch, lstm.dtype)
+        if tensor is None or tensor.shape != expected[name] or tensor.dtype != dtype:
+            told = "none" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}"
+            raise _failed(folder, f"{shown(stored)} {tuple(expected[name])} {dtype}", told)
+    for name, rows in indices.items():
+        if not torch.equal(pruned.tensors[found.tensors[name]], rows):
+            raise _failed(folder, f"the indices in {shown(found.tensors[name])} that the masks give", "others")
+    if form == "masked":
+        for stored in lstm.tensors.values():
+            if stored in masks and pruned.tensors[stored][~masks[stored]].count_nonzero():
+                raise _failed(folder, f"zeros in every masked row of {stored}", "other values")
+    for name in found.consumers:
+        tensor = pruned.tensors.get(name)
+        width = len(read_columns(found))
+        if tensor is None or tensor.dim() < 2 or tensor.shape[1] != width:
+            raise _failed(folder, f"{width} columns in {shown(name)}", "others")
+
+
+def cost_of_export(pruned: Checkpoint, layouts: list[Layout]) -> Cost:
+    """The cost of an exported file, in which an LSTM can lie in the tensors of a compact module."""
+    stored = {name for found in layouts for name in found.tensors.values()}
+    whole = [lstm.tensors.values() for lstm in pruned.lstms if not stored & set(lstm.tensors.values())]
+    return cost(pruned.tensors, [*whole, *(found.tensors.values() for found in layouts)], pruned.size)
 
 
 def _before(stated: Any) -> Any:
@@ -124,18 +274,28 @@ def _before(stated: Any) -> Any:
 
 
 def _compare_with_source(
-    folder: Path, manifest: Mapping[str, Any], pruned: Checkpoint, masks: Mapping[str, Tensor], source: Checkpoint
+    folder: Path,
+    manifest: Mapping[str, Any],
+    pruned: Checkpoint,
+    masks: Mapping[str, Tensor],
+    layouts: list[Layout],
+    source: Checkpoint,
 ) -> Iterator[str]:
-    if source.locations != pruned.locations:
-        raise _failed(folder, "the tensor names of the source", "other names")
-    for name, tensor in source.tensors.items():
+    if any(found.lstm not in source.lstms for found in layouts):
+        raise _failed(folder, "the LSTMs of the source", "others")
+    recipe = Recipe.from_dict(manifest["recipe"])
+    form = forms_of(source, recipe, masks)[manifest["form"]]
+    expected = form.tensors(source)
+    if {name: source.location(name) for name in expected} != pruned.locations:
+        raise _failed(folder, "the tensor names that pruning the source gives", "other names")
+    for name, tensor in expected.items():
         found = pruned.tensors[name]
         if found.shape != tensor.shape or found.dtype != tensor.dtype:
             raise _failed(folder, f"{name} {tuple(tensor.shape)} {tensor.dtype}", f"{tuple(found.shape)} {found.dtype}")
-        if not _same_bits(found, drop_rows(tensor, masks[name]) if name in masks else tensor):
+        if not _same_bits(found, tensor):
             raise _failed(folder, f"the source's own values in {name}", "others")
-    yield f"{len(source.tensors)} tensors have the source's names, shapes, dtypes and, outside masked rows, values"
-    again = choose_masks(source, Recipe.from_dict(manifest["recipe"]))
+    yield f"{len(expected)} tensors have the names, shapes, dtypes and values that pruning the source gives"
+    again = choose_masks(source, recipe)
     if again.keys() != masks.keys() or not all(torch.equal(again[name], masks[name]) for name in masks):
         raise _failed(folder, "the masks that the recipe gives on the source", "others")
     yield "the recipe gives the same masks again"
@@ -183,12 +343,17 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def _same_certificate(found: Mapping[str, Any], stated: Any) -> bool:
-    """Outputs differ by rounding between machines, so their scale is compared and not their bits."""
+    """Outputs differ by rounding between machines, so their scale is compared, and of the differences that both hold."""
     if not isinstance(stated, dict) or found.keys() != stated.keys():
         return False
-    scale = "max_abs_output"
-    close = isinstance(stated[scale], float) and abs(found[scale] - stated[scale]) <= 1e-3 * abs(found[scale])
-    return close and all(found[key] == stated[key] for key in found if key != scale)
+    scale, difference, own = "max_abs_output", "max_abs_difference", "in_own_dtype"
+    numbers = all(isinstance(stated[key], float) for key in (scale, difference))
+    close = numbers and abs(found[scale] - stated[scale]) <= 1e-3 * abs(found[scale])
+    close = close and 0 <= stated[difference] <= TOLERANCE * stated[scale]
+    same_type = isinstance(stated[own], dict) and stated[own].get("dtype") == found[own]["dtype"]
+    return (
+        close and same_type and all(found[key] == stated[key] for key in found if key not in (scale, difference, own))
+    )
 
 
 def _failed(folder: Path, expected: str, found: str) -> PrunerError:

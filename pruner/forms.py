@@ -1,0 +1,250 @@
+"""The forms that a pruned checkpoint can take: masked, of full size with zeros, and compact, without what was dropped."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from pruner import load_pruned
+from pruner.checkpoint import Checkpoint
+from pruner.compaction import compact_rows, compact_units, expand, kept_units
+from pruner.errors import PrunerError
+from pruner.gates import BLOCKS, SIDES, split_gates
+from pruner.load_pruned import CompactLSTM, RowCompactLSTM
+from pruner.lstm import LSTM, build
+from pruner.masks import drop_rows
+
+FORMS = ("masked", "compact")
+DEFAULT_FORM = {"rows": "masked", "units": "compact"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one pruned LSTM lies in a file.
+
+    `stored_as` is `LSTM` (PyTorch's own tensors, smaller where units were removed), `CompactLSTM` (layers of different
+    sizes) or `RowCompactLSTM`; `tensors` maps the names in that module's state dict to the names in the file. `consumers`
+    are the tensors that lost the columns of the last layer's removed units.
+    """
+
+    lstm: LSTM  # of the source, at full size
+    stored_as: str
+    tensors: dict[str, str]
+    kept_units: list[list[int]]  # by layer and direction: the units that are in the file
+    kept_rows: list[dict[str, int]]  # by layer and direction: how many rows of each block are kept
+    consumers: list[str]
+
+    def describe(self) -> dict[str, Any]:
+        """The entry in the manifest, with names of the file where that has the keys which lead to them."""
+        facts = asdict(self.lstm)
+        facts["source_tensors"] = facts.pop("tensors")
+        facts |= {"stored_as": self.stored_as, "tensors": self.tensors, "consumers": self.consumers}
+        facts["layers"] = [
+            {
+                "layer": index // self.lstm.directions,
+                "direction": "reverse" if index % self.lstm.directions else "forward",
+                "hidden_size": {"before": self.lstm.hidden_size, "after": len(units)},
+                "kept_units": units,
+                "kept_rows": self.kept_rows[index],
+            }
+            for index, units in enumerate(self.kept_units)
+        ]
+        return facts
+
+    def module(self, tensors: Mapping[str, Tensor], batch_first: bool = True) -> nn.Module:
+        """The module that load_pruned.py gives, from the tensors of the file; an LSTMCell as the LSTM that repeats it.
+
+        Raises PrunerError if they do not fit together.
+        """
+        facts = self.describe()
+        state = {name: tensors[stored] for name, stored in self.tensors.items()}
+        if self.lstm.kind == "LSTMCell":
+            facts["kind"] = "LSTM"
+            if self.stored_as == "LSTM":
+                state = {f"{name}_l0": tensor for name, tensor in state.items()}
+        try:
+            return load_pruned.assemble(facts, state, batch_first).eval().requires_grad_(False)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise PrunerError(f"expected the tensors of {self.lstm.title} to fit together, found {error}") from error
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a form changes in the source's file: new values by name, None for what is no longer there."""
+
+    name: str
+    changed: dict[str, Tensor | None]
+    layouts: list[Layout]
+
+    def tensors(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        """All tensors of the file in this form."""
+        return {name: tensor for name, tensor in {**checkpoint.tensors, **self.changed}.items() if tensor is not None}
+
+    def modules(self, checkpoint: Checkpoint, device: str = "cpu") -> dict[str, nn.Module]:
+        """{LSTM name: runnable module of full output width}, the LSTMs that were left as they are included."""
+        tensors = self.tensors(checkpoint)
+        pruned = {layout.lstm.name: layout.module(tensors).to(device) for layout in self.layouts}
+        return {
+            lstm.name: pruned[lstm.name] if lstm.name in pruned else build(lstm, tensors, device)
+            for lstm in checkpoint.lstms
+        }
+
+
+def masked_form(checkpoint: Checkpoint, lstms: list[LSTM], masks: Mapping[str, Tensor]) -> Form:
+    """The source's own tensors with zeros in every dropped row."""
+    changed: dict[str, Tensor | None] = {
+        name: drop_rows(checkpoint.tensors[name], mask) for name, mask in masks.items()
+    }
+    return Form("masked", changed, [layout(lstm, masks, "masked", "rows", []) for lstm in lstms])
+
+
+def compact_form(
+    checkpoint: Checkpoint,
+    lstms: list[LSTM],
+    masks: Mapping[str, Tensor],
+    granularity: str,
+    consumers: Mapping[str, list[str]],
+) -> Form:
+    """The source's tensors without what the masks dropped.
+
+    Raises PrunerError if there are consumers to fold and the layers are left with different numbers of units.
+    """
+    changed: dict[str, Tensor | None] = {}
+    layouts = []
+    for lstm in lstms:
+        here = layout(lstm, masks, "compact", granularity, consumers.get(lstm.name, []))
+        names = {name: checkpoint.tensors[name] for name in lstm.tensors.values()}
+        wide = build(lstm, {name: drop_rows(t, masks[name]) if name in masks else t for name, t in names.items()})
+        pairs = _masks_in_order(lstm, masks)
+        small: nn.Module
+        if granularity == "rows":
+            small = compact_rows(wide, pairs)
+        else:
+            small = compact_units(wide, [split_gates(ih)[0] for ih, _ in pairs])
+        state = small.state_dict()
+        if here.stored_as == "LSTM":
+            for name, stored in here.tensors.items():
+                changed[stored] = state[load_pruned.inside(name, lstm.bidirectional)].contiguous()
+        else:
+            changed |= dict.fromkeys(names)
+            changed |= {stored: state[name].contiguous() for name, stored in here.tensors.items()}
+        for name in names:
+            changed |= _leftover_mask(name, changed[name], checkpoint.tensors)
+        for name in here.consumers:
+            changed[name] = checkpoint.tensors[name].index_select(1, read_columns(here)).contiguous()
+        layouts.append(here)
+    return Form("compact", changed, layouts)
+
+
+def read_columns(layout: Layout) -> Tensor:
+    """The columns of an LSTM's output that its kept units fill, both directions side by side."""
+    last = layout.kept_units[-layout.lstm.directions :]
+    return torch.cat([side * layout.lstm.hidden_size + torch.tensor(units) for side, units in enumerate(last)])
+
+
+def layout(lstm: LSTM, masks: Mapping[str, Tensor], form: str, granularity: str, consumers: list[str]) -> Layout:
+    """How an LSTM under these masks lies in the file of a form. Raises PrunerError if its consumers cannot be folded."""
+    pairs = _masks_in_order(lstm, masks)
+    kept_rows = [
+        {
+            block: int(kept)
+            for side, mask in zip(SIDES, pair, strict=True)
+            for block, kept in zip(BLOCKS[side], split_gates(mask).sum(1), strict=True)
+        }
+        for pair in pairs
+    ]
+    everything = [list(range(lstm.hidden_size)) for _ in pairs]
+    if form == "masked":
+        return Layout(lstm, "LSTM", dict(lstm.tensors), everything, kept_rows, [])
+    if granularity == "rows":
+        return Layout(lstm, "RowCompactLSTM", _names_beside(lstm, "RowCompactLSTM"), everything, kept_rows, [])
+    units = [kept_units(split_gates(ih)[0], lstm.proj_size) for ih, _ in pairs]
+    kept = [each.tolist() for each in units]
+    counts = {len(each) for each in kept}
+    if len(counts) == 1:
+        return Layout(lstm, "LSTM", dict(lstm.tensors), kept, kept_rows, consumers)
+    if consumers:
+        raise PrunerError(
+            f"expected as many units in every layer of {lstm.title} to fold its consumers, found "
+            f"{', '.join(str(len(each)) for each in kept)}; leave the consumers out, or use one sparsity for all layers"
+        )
+    return Layout(lstm, "CompactLSTM", _names_beside(lstm, "CompactLSTM"), kept, kept_rows, [])
+
+
+def _names_beside(lstm: LSTM, stored_as: str) -> dict[str, str]:
+    """{name in the state dict of a compact module: name in the file} under the LSTM's own prefix."""
+    count = lstm.num_layers * lstm.directions
+    settings: dict[str, Any] = {
+        "bias": lstm.bias,
+        "bidirectional": lstm.bidirectional,
+        "proj_size": min(lstm.proj_size, 1),
+    }
+    units, none = torch.arange(2), torch.arange(0)
+    small: nn.Module
+    if stored_as == "CompactLSTM":
+        small = CompactLSTM(1, 2, [units] * count, **settings)
+    else:
+        small = RowCompactLSTM(1, 2, [(none, none)] * count, **settings)
+    prefix = f"{lstm.name}." if lstm.name else ""
+    return {name: prefix + name for name in small.state_dict()}
+
+
+def stored_indices(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The indices of kept units or rows that a compact module stores, by their names in its state dict."""
+    if layout.stored_as == "CompactLSTM":
+        return {f"layers.{index}.kept": torch.tensor(units) for index, units in enumerate(layout.kept_units)}
+    if layout.stored_as == "RowCompactLSTM":
+        pairs = [_indices(pair) for pair in _masks_in_order(layout.lstm, masks)]
+        return {
+            f"layers.{index}.rows_{side}": rows
+            for index, pair in enumerate(pairs)
+            for side, rows in zip(SIDES, pair, strict=True)
+        }
+    return {}
+
+
+def stored_shapes(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """The shape of every tensor that a layout stores, by its name in the module's state dict."""
+    lstm = layout.lstm
+    settings: dict[str, Any] = {"bias": lstm.bias, "bidirectional": lstm.bidirectional, "proj_size": lstm.proj_size}
+    small: nn.Module
+    if layout.stored_as == "RowCompactLSTM":
+        rows = [_indices(pair) for pair in _masks_in_order(lstm, masks)]
+        small = RowCompactLSTM(lstm.input_size, lstm.hidden_size, rows, **settings, device="meta")
+    else:
+        units = [torch.tensor(units) for units in layout.kept_units]
+        small = CompactLSTM(lstm.input_size, lstm.hidden_size, units, **settings, device="meta")
+    shapes = {name: tensor.shape for name, tensor in small.state_dict().items()}
+    if layout.stored_as == "LSTM":
+        return {name: shapes[load_pruned.inside(name, lstm.bidirectional)] for name in layout.tensors}
+    return shapes
+
+
+def masked_twin(layout: Layout, tensors: Mapping[str, Tensor]) -> nn.LSTM:
+    """The masked LSTM of full size, from the file of any form."""
+    module = layout.module(tensors)
+    return expand(module) if isinstance(module, CompactLSTM | RowCompactLSTM) else cast(nn.LSTM, module)
+
+
+def _masks_in_order(lstm: LSTM, masks: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """The (4H,) masks of weight_ih and weight_hh for each layer and direction."""
+    names = lstm.weight_names()
+    places = [(layer, direction) for layer in range(lstm.num_layers) for direction in range(lstm.directions)]
+    return [(masks[names[*place, "ih"]], masks[names[*place, "hh"]]) for place in places]
+
+
+def _indices(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return pair[0].nonzero().flatten(), pair[1].nonzero().flatten()
+
+
+def _leftover_mask(name: str, tensor: Tensor | None, stored: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+    """What becomes of the mask that a pruning tool left beside a tensor: it is multiplied in, and shrinks with it."""
+    mask = name.removesuffix("_orig") + "_mask" if name.endswith("_orig") else name.removesuffix("original") + "0.mask"
+    if mask == name or mask not in stored or not name.endswith(("_orig", ".original")):
+        return {}
+    if tensor is None:
+        return {mask: None}
+    shape = tensor.shape[:1] if stored[mask].dim() == 1 else tensor.shape
+    return {mask: torch.ones(shape, dtype=stored[mask].dtype)}
