@@ -2,10 +2,11 @@
 
     python -m benchmarks.compact
 
-Every ratio is the dense LSTM's time over another's. The last column is what a count of multiply-accumulates would promise
-for the compact form. `upstream` is `prune()` of PyTorch's experimental class of the same name, the same in both lines of a
-pair. Its LSTM is as small as the compact one of `units`, but computes something else: each gate of each tensor loses rows
-of its own, and what is left is pushed together, so that rows of different units become one unit.
+Every ratio is the dense LSTM's time over another's, the median of paired runs. The last column is what a count of
+multiply-accumulates would promise for the compact form. `upstream` is `prune()` of PyTorch's experimental class of
+the same name; it knows no granularity, so both lines of a pair show one measurement. Its LSTM has the size of the
+compact one of `units`, but computes something else: each gate of each tensor loses rows of its own, and what is left
+is pushed together, so that rows of different units become one unit.
 """
 
 import copy
@@ -95,6 +96,11 @@ def seconds(forms: dict[str, nn.Module], inputs: Tensor, runs: int) -> dict[str,
     return times
 
 
+def speedups(times: dict[str, list[float]]) -> dict[str, list[float]]:
+    """How many times faster than the dense form every form was in each turn, sorted."""
+    return {name: sorted(a / b for a, b in zip(times["dense"], own, strict=True)) for name, own in times.items()}
+
+
 def line(ratios: dict[str, list[float]], granularity: str) -> str:
     """The measured columns of one line, from the sorted ratios of every form."""
 
@@ -124,13 +130,11 @@ def main() -> None:
             for granularity in GRANULARITIES:
                 forms |= pruned(dense, sparsity, granularity)
             for batch_size, runs in RUNS.items():
-                times = seconds(forms, torch.randn(LENGTH, batch_size, INPUT_SIZE), runs)
-                ratios = {
-                    name: sorted(a / b for a, b in zip(times["dense"], times[name], strict=True)) for name in forms
-                }
+                ratios = speedups(seconds(forms, torch.randn(LENGTH, batch_size, INPUT_SIZE), runs))
                 for granularity in GRANULARITIES:
                     print(
-                        f"{hidden_size:4}  {sparsity:7.0%}  {batch_size:5}  {granularity:11}  {line(ratios, granularity)}  "
+                        f"{hidden_size:4}  {sparsity:7.0%}  {batch_size:5}  {granularity:11}  "
+                        f"{line(ratios, granularity)}  "
                         f"{arithmetic(hidden_size, sparsity, granularity):9.2f}x"
                     )
 

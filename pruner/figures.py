@@ -20,6 +20,7 @@ GATE_COLORS = {
     "g": "#009e73",
     "o": "#cc79a7",
 }  # Okabe & Ito, safe for colour-blind eyes
+AGREEMENT = {"dropped by all": DROPPED, "mixed": "#999999", "kept by all": "#0072b2"}
 CLIP_QUANTILE = 0.995  # a few outliers would flatten the scale for all other rows
 MAX_CELLS = 250_000
 CURVE_POINTS = 500
@@ -97,6 +98,48 @@ def gate_grids(saliency: Tensor, side: str, mask: Tensor | None = None, unit_of_
         figure.add_annotation(
             text=f"each cell is the mean of {per_cell} units", showarrow=False, x=0, y=-0.05, xref="paper", yref="paper"
         )
+    return figure
+
+
+def agreement_grid(keeping: Tensor, blocks: int = 8) -> go.Figure:
+    """One grid, every unit a cell: kept by all blocks, dropped by all, or mixed.
+
+    `keeping` (H,) says how many of a unit's `blocks` rows are kept. Units run from left to right, then down.
+    """
+    counts = keeping.cpu().numpy()
+    rows, columns = grid_shape(len(counts))
+    state = np.full(rows * columns, np.nan, dtype=np.float32)
+    state[: len(counts)] = np.where(counts == 0, 0, np.where(counts == blocks, 2, 1))
+    shown = np.zeros(rows * columns, dtype=np.int32)
+    shown[: len(counts)] = counts
+    units = np.arange(rows * columns, dtype=np.int32)
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=state.reshape(rows, columns),
+        customdata=np.stack([units, shown], axis=1).reshape(rows, columns, 2),
+        zmin=-0.5,
+        zmax=2.5,
+        colorscale=[
+            [edge, color] for index, color in enumerate(AGREEMENT.values()) for edge in (index / 3, (index + 1) / 3)
+        ],
+        showscale=False,
+        hoverongaps=False,
+        xgap=0.5,
+        ygap=0.5,
+        hovertemplate=f"unit %{{customdata[0]}}<br>kept by %{{customdata[1]}} of {blocks} blocks<extra></extra>",
+    )
+    for value, (title, color) in enumerate(AGREEMENT.items()):
+        count = int((state == value).sum())
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=f"{title}: {count:,}",
+            marker={"symbol": "square", "size": 12, "color": color},
+        )
+    figure.update_xaxes(visible=False, range=[-0.5, columns - 0.5])
+    figure.update_yaxes(visible=False, range=[rows - 0.5, -0.5], scaleanchor="x")
+    figure.update_layout(height=320, margin={"l": 0, "r": 0, "t": 10, "b": 0}, legend={"orientation": "h", "y": 1.12})
     return figure
 
 

@@ -196,20 +196,27 @@ class _Rows(nn.Module):
             pieces = gates.t().contiguous().unbind(0)
         else:
             pieces = gates.split(sizes, 1)
+        ragged = batch_sizes is not None and width > 1
+        rows, weight, hidden_size = (
+            self.rows_hh,
+            self.weight_hh_rows,
+            self.hidden_size,
+        )  # looked up once, not every step
+        ended_h, ended_c = h, c
         outputs: list[Tensor] = []
         for piece in pieces:
-            ended_h, ended_c = h[:0], c[:0]
-            if width > 1 and piece.size(1) < width:  # shorter sequences have ended and keep their state
-                ended_h, ended_c = h[:, piece.size(1) :], c[:, piece.size(1) :]
-                h, c = h[:, : piece.size(1)], c[:, : piece.size(1)]
-            both = piece.index_add(0, self.rows_hh, self.weight_hh_rows @ h)
-            i, f, g, o = both.unflatten(0, [4, self.hidden_size]).unbind(0)
-            c = torch.addcmul(f.sigmoid() * c, i.sigmoid(), g.tanh())
-            h = o.sigmoid() * c.tanh()
+            if ragged:  # shorter sequences have ended and keep their state
+                alive = piece.size(1)
+                ended_h, ended_c, h, c = h[:, alive:], c[:, alive:], h[:, :alive], c[:, :alive]
+            both = piece.index_add(0, rows, weight @ h)
+            g = both[2 * hidden_size : 3 * hidden_size].tanh()
+            i, f, _, o = both.sigmoid().chunk(4)
+            c = torch.addcmul(f * c, i, g)
+            h = o * c.tanh()
             if projection is not None:
                 h = projection @ h
             outputs.append(h)
-            if width > 1 and piece.size(1) < width:
+            if ragged:
                 h, c = torch.cat([h, ended_h], 1), torch.cat([c, ended_c], 1)
         if width == 1:
             output, h, c = torch.stack(outputs), h.unsqueeze(1), c.unsqueeze(1)

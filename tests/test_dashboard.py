@@ -225,8 +225,12 @@ def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> N
     example = _run_to_the_end(example)
     result = example.session_state.job.status.result
     table = example.dataframe[0].value.set_index("figure")
-    assert table.loc["Zeros in the LSTMs", "after"] == f"{result.after.zeros:,}"
-    assert table.loc["strings wholly right", "before"] == "1.0000"
+    for form, cost in result.costs.items():
+        assert table.loc["Zeros in the LSTMs", form] == f"{cost.zeros:,}"
+        assert table.loc["Parameters", form] == f"{cost.parameters:,}"
+    assert table.loc["Strings wholly right", "dense"] == "1.0000"
+    assert table.loc["Strings wholly right", "masked"] == table.loc["Strings wholly right", "compact"]
+    assert float(table.loc["Milliseconds, batch 32", "compact"].partition(" ")[0]) > 0
     example = _go(example, "export")
     assert "largest difference is 0" in example.success[0].value
     labels = [button.label for button in example.get("download_button")]
@@ -247,6 +251,67 @@ def test_the_code_to_load_an_export_finds_a_nested_state_dict(app: AppTest, tmp_
     data = _saved({"epoch": 3, "state_dict": named(random_lstm())}, tmp_path / "any")
     app = _go(_run_to_the_end(_upload(app.run(), "nested.pt", data)), "export")
     assert "torch.load(\"pruned.pt\", weights_only=True)['state_dict']" in app.code[0].value
+
+
+UNITS = {"example": "embedded-reber", "granularity": "units", "sparsity": "0.5", "round_to": "1"}
+
+
+@pytest.fixture
+def units(app: AppTest) -> AppTest:
+    app.query_params.update(UNITS)
+    return _checked(app.run())
+
+
+def test_a_link_opens_a_recipe_of_units(app: AppTest) -> None:
+    recipe = {"allocation": "global", "criterion": "group", "consumers": "linear.weight", "round_to": "8"}
+    app.query_params.update({**UNITS, **recipe})
+    app = _checked(_go(app.run(), "masks"))
+    found = app.session_state
+    assert (found.granularity, found.allocation, found.criterion, found.round_to) == ("units", "global", "group", 8)
+    for key, value in recipe.items():
+        assert app.query_params[key] in (value, [value]), key
+
+
+def test_whole_units_fall_and_agree(units: AppTest) -> None:
+    units = _checked(_go(units, "masks"))
+    assert _metrics(units)["Units dropped, of 32"] == "16"
+    spec = json.loads(units.get("plotly_chart")[1].proto.spec)
+    assert [trace["name"] for trace in spec["data"][1:]] == ["dropped by all: 16", "mixed: 0", "kept by all: 16"]
+    assert any("**16 of 32** units" in text.value for text in units.markdown)
+
+
+def test_agreement_counts_what_rows_would_leave(example: AppTest) -> None:
+    example = _checked(_go(example, "masks"))
+    masks = choose_masks(examples.named("embedded-reber").open(), Recipe(0.5))
+    keeping = torch.stack([mask.view(4, 32).sum(0) for mask in masks.values()]).sum(0)
+    spec = json.loads(example.get("plotly_chart")[2].proto.spec)
+    names = [trace["name"] for trace in spec["data"][1:]]
+    assert names[0] == f"dropped by all: {int((keeping == 0).sum())}"
+    assert names[2] == f"kept by all: {int((keeping == 8).sum())}"
+
+
+def test_units_are_rounded_as_suggested_when_first_chosen(example: AppTest) -> None:
+    example = _go(example, "masks")
+    example.slider(key="sparsity").set_value(0.6)
+    example.session_state.granularity = "units"
+    example = _checked(example.run())
+    assert example.session_state.round_to == 16
+    assert _metrics(example)["Units dropped, of 32"] == "16"
+
+
+def test_units_are_exported_compact_with_their_certificate(units: AppTest) -> None:
+    units = _checked(_go(_run_to_the_end(units), "export"))
+    assert "in float64" in units.success[0].value
+    folder = units.session_state.export[1]["compact"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["form"] == "compact" and manifest["certificate"]["holds"]
+    assert "load_pruned" in units.code[0].value
+
+
+def test_a_folded_consumer_is_named_and_the_file_loads_into_ones_own_class(app: AppTest) -> None:
+    app.query_params.update({**UNITS, "consumers": "linear.weight"})
+    app = _checked(_go(_run_to_the_end(app.run()), "export"))
+    assert "your own class, with hidden size 16" in app.code[0].value
 
 
 def test_the_export_of_one_model_is_let_go_with_it(example: AppTest) -> None:

@@ -1,5 +1,6 @@
 """Whole journeys in a real Chromium against a freshly started server."""
 
+import json
 import os
 import shutil
 import socket
@@ -7,12 +8,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from safetensors.torch import load
 
 from pruner.__main__ import main
 
@@ -86,11 +89,13 @@ def _title(page: Page, text: str) -> None:
     expect(page.get_by_role("heading", name=text, exact=True, level=1)).to_be_visible()
 
 
-def _to_the_zip(page: Page, folder: Path) -> Path:
+def _to_the_zip(page: Page, folder: Path, granularity: str = "rows") -> Path:
     """From an open model by way of Masks at 50 % and Run to the downloaded zip."""
     page.get_by_role("link", name="Masks").click()
     _title(page, "Masks")
-    expect(page.locator(".js-plotly-plot")).to_have_count(2)
+    if granularity == "units":
+        page.get_by_role("radio", name="Units").click()
+    expect(page.locator(".js-plotly-plot")).to_have_count(2 if granularity == "units" else 3)
     expect(page.get_by_role("slider").first).to_have_value("0.5")
     page.get_by_role("link", name="Run", exact=True).click()
     _title(page, "Run")
@@ -98,7 +103,7 @@ def _to_the_zip(page: Page, folder: Path) -> Path:
     expect(page.get_by_role("heading", name="Before and after")).to_be_visible()
     expect(page.get_by_test_id("stMetric").first).to_be_visible()
     page.get_by_role("link", name="Export", exact=True).click()
-    expect(page.get_by_text("largest difference is 0")).to_be_visible()
+    expect(page.get_by_text("computes exactly what was previewed")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download everything as one zip").click()
     target = folder / download.value.suggested_filename
@@ -115,6 +120,25 @@ def test_from_the_example_to_a_zip_that_verifies(server: str, page: Page, tmp_pa
     packed = _to_the_zip(page, tmp_path)
     source = PROJECT / "pruner" / "examples" / "pydocs_chars.safetensors"
     assert main(["verify", str(packed), "--source", str(source)]) == 0
+
+
+def test_browser_and_command_line_export_the_same_tensors(server: str, page: Page, tmp_path: Path) -> None:
+    source = PROJECT / "pruner" / "examples" / "pydocs_chars.safetensors"
+    page.goto(f"{server}/?example=pydocs-chars")
+    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    packed = _to_the_zip(page, tmp_path, "units")
+    assert main(["verify", str(packed), "--source", str(source)]) == 0
+    options = ["--sparsity", "0.5", "--granularity", "units"]
+    assert main(["prune", str(source), *options, "--output", str(tmp_path / "export")]) == 0
+    with zipfile.ZipFile(packed) as archive:
+        assert json.loads(archive.read("manifest.json"))["form"] == "compact"
+        from_browser = load(archive.read("pruned.safetensors"))
+    from_command_line = load((tmp_path / "export" / "pruned.safetensors").read_bytes())
+    assert from_browser.keys() == from_command_line.keys()
+    for name, tensor in from_browser.items():
+        assert tensor.dtype == from_command_line[name].dtype and tensor.shape == from_command_line[name].shape
+        assert tensor.numpy().tobytes() == from_command_line[name].numpy().tobytes()
+    assert from_browser["lstm.weight_hh_l0"].shape == (4 * 128, 128)
 
 
 def test_from_a_dropped_checkpoint_to_a_zip_that_verifies(
@@ -168,6 +192,6 @@ def test_nothing_is_cut_off_sideways(server: str, browser: Browser, theme: str, 
         context.set_default_timeout(TIMEOUT)
         page = context.new_page()
         page.goto(f"{server}/masks?example=embedded-reber")
-        expect(page.locator(".js-plotly-plot")).to_have_count(2)
+        expect(page.locator(".js-plotly-plot")).to_have_count(3)
         main_area = page.get_by_test_id("stMain")
         assert main_area.evaluate("area => area.scrollWidth <= area.clientWidth")

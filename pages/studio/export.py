@@ -10,7 +10,9 @@ from pruner import PrunerError
 from pruner.dashboard import state, widgets
 from pruner.dashboard.exports import exported
 from pruner.export import LOADER, MANIFEST, MASKS, pack
+from pruner.forms import DEFAULT_FORM
 
+FORM_TITLES = {"masked": "Masked: full size, with zeros", "compact": "Compact: smaller and faster"}
 MIME_TYPES = {".json": "application/json", ".py": "text/x-python"}
 WHAT_IT_IS = {
     MANIFEST: "what was done to what, sizes before and after, hashes and the certificate",
@@ -30,17 +32,27 @@ if result.recipe != state.recipe():
         "The settings have changed since the run. What you download here is the run, not the new settings.",
         icon=":material/history:",
     )
+form = st.segmented_control(
+    "Form",
+    list(FORM_TITLES),
+    format_func=FORM_TITLES.__getitem__,
+    default=DEFAULT_FORM[result.recipe.granularity],
+    required=True,
+    key=f"form_{result.recipe.granularity}",
+)
 try:
-    folder = exported(result)
+    folder = exported(result, form)
 except PrunerError as error:
     widgets.stop_with(error, "This run cannot be exported")
 
-name = f"{Path(checkpoint.name).stem}-pruned"
+name = f"{Path(checkpoint.name).stem}-{'pruned' if form == 'masked' else 'compact'}"
 manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
 certificate = manifest["certificate"]
+own = certificate["in_own_dtype"]
 st.success(
     f"The written file was read back and computes exactly what was previewed: over {certificate['sequence_length']} random "
-    f"steps the largest difference is {certificate['max_abs_difference']:g}.",
+    f"steps the largest difference is {certificate['max_abs_difference']:.2g} in float64 (outputs reach "
+    f"{certificate['max_abs_output']:.2g}), and {own['max_abs_difference']:.2g} in the model's {own['dtype']}.",
     icon=":material/verified:",
 )
 with st.container(horizontal=True):
@@ -78,12 +90,22 @@ for file in sorted(folder.iterdir()):
         )
 st.subheader("Use it")
 model = next(file.name for file in folder.iterdir() if file.name.startswith("pruned."))
-path = next(iter(manifest["lstms"][0]["tensors"].values()))
-nesting = "".join(f"[{key!r}]" for key in path[:-1])
-load = (
-    f'from safetensors.torch import load_file\n\nmodel.load_state_dict(load_file("{model}"))'
-    if model.endswith(".safetensors")
-    else f'import torch\n\nmodel.load_state_dict(torch.load("{model}", weights_only=True){nesting})'
-)
-st.code(f"{load}  # your own class, as before", language="python")
-st.code("python -m pruner verify " + f"{name}.zip", language="bash")
+entries = manifest["lstms"]
+if form == "masked" or all(entry["consumers"] for entry in entries):
+    path = next(iter(entries[0]["tensors"].values()))
+    nesting = "".join(f"[{key!r}]" for key in path[:-1])
+    sizes = {layer["hidden_size"]["after"] for entry in entries for layer in entry["layers"]}
+    smaller = f"with hidden size {', '.join(map(str, sorted(sizes)))}" if form == "compact" else "as before"
+    load = (
+        f'from safetensors.torch import load_file\n\nmodel.load_state_dict(load_file("{model}"))'
+        if model.endswith(".safetensors")
+        else f'import torch\n\nmodel.load_state_dict(torch.load("{model}", weights_only=True){nesting})'
+    )
+    st.code(f"{load}  # your own class, {smaller}", language="python")
+else:
+    st.caption(
+        "Each module has the output width of the LSTM it replaces, so that all else in your model stays as it is."
+    )
+    lines = "\n".join(f"model.{entry['name'] or 'lstm'} = lstms[{entry['name']!r}]" for entry in entries)
+    st.code(f'from load_pruned import load_lstms\n\nlstms = load_lstms(".")\n{lines}', language="python")
+st.code(f"python -m pruner verify {name}.zip", language="bash")

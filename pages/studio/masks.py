@@ -5,11 +5,22 @@ import streamlit as st
 import torch
 
 from pruner import PrunerError, Recipe, figures
+from pruner.consumers import consumers_of
 from pruner.dashboard import state, widgets
 from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain
-from pruner.gates import BLOCKS, GATE_TITLES, GATES, SIDES, split_gates
-from pruner.masks import block_sparsities, dropped_rows, make_masks, summarize
+from pruner.gates import ALL_BLOCKS, BLOCKS, GATE_TITLES, GATES, SIDES, split_gates
+from pruner.masks import summarize, unit_agreement
+from pruner.recipe import MAX_ROUND_TO
+from pruner.saliency import row_norm
+
+GRANULARITY_TITLES = {"rows": "Rows", "units": "Units"}
+ALLOCATION_TITLES = {"uniform": "Every layer alike", "global": "All layers ranked together"}
+MEANING = {
+    "rows": "Rows: each of the eight gate blocks drops its own weakest rows; every hidden unit stays, with some of its gates "
+    "constant.",
+    "units": "Units: whole hidden units fall, all eight rows of each, so the model can really become smaller and faster.",
+}
 
 
 def load_recipe() -> None:
@@ -42,8 +53,18 @@ def own_sparsity(label: str, key: str, otherwise: str) -> None:
 
 st.title("Masks")
 checkpoint = state.required_checkpoint()
+st.segmented_control(
+    "Granularity",
+    list(GRANULARITY_TITLES),
+    format_func=GRANULARITY_TITLES.__getitem__,
+    key="granularity",
+    required=True,
+    persist_state="session",
+)
+by_units = st.session_state.granularity == "units"
+st.caption(MEANING[st.session_state.granularity])
 st.slider(
-    "Sparsity: share of each gate's rows to drop",
+    f"Sparsity: share of {'the hidden units' if by_units else 'each gate’s rows'} to drop",
     min_value=0.0,
     max_value=1.0,
     step=0.01,
@@ -51,15 +72,42 @@ st.slider(
     key="sparsity",
     persist_state="session",
 )
-with st.expander("By layer, by gate, by LSTM", icon=":material/tune:"):
-    st.caption("A gate's own sparsity goes before its layer's, a layer's before the overall one. Empty fields follow.")
-    with st.container(horizontal=True):
-        for layer in range(state.layers()):
-            own_sparsity(f"Layer {layer}", f"layer_{layer}", "overall")
-    for side in SIDES:
+if by_units:
+    widgets.choose_criterion()
+with st.expander("By layer, rounding, readers" if by_units else "By layer, by gate, by LSTM", icon=":material/tune:"):
+    if by_units:
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            st.segmented_control(
+                "Allocation",
+                list(ALLOCATION_TITLES),
+                format_func=ALLOCATION_TITLES.__getitem__,
+                key="allocation",
+                required=True,
+                persist_state="session",
+            )
+            st.number_input(
+                "Round the kept count up to a multiple of",
+                min_value=1,
+                max_value=MAX_ROUND_TO,
+                key="round_to",
+                persist_state="session",
+                help="Kernels take steps: 257 units cost as much as 272, so a multiple of 16 is free. 1: off.",
+                width=300,
+            )
+    if st.session_state.allocation == "uniform" or not by_units:
+        st.caption(
+            "A layer's own sparsity goes before the overall one. Empty fields follow."
+            if by_units
+            else "A gate's own sparsity goes before its layer's, a layer's before the overall one. Empty fields follow."
+        )
         with st.container(horizontal=True):
-            for gate, block in zip(GATES, BLOCKS[side], strict=True):
-                own_sparsity(f"{block} ({GATE_TITLES[gate]})", f"gate_{block}", "layer")
+            for layer in range(state.layers()):
+                own_sparsity(f"Layer {layer}", f"layer_{layer}", "overall")
+    if not by_units:
+        for side in SIDES:
+            with st.container(horizontal=True):
+                for gate, block in zip(GATES, BLOCKS[side], strict=True):
+                    own_sparsity(f"{block} ({GATE_TITLES[gate]})", f"gate_{block}", "layer")
     if len(checkpoint.lstms) > 1:
         titles = {lstm.name: lstm.title for lstm in checkpoint.lstms}
         st.pills(
@@ -71,19 +119,35 @@ with st.expander("By layer, by gate, by LSTM", icon=":material/tune:"):
             persist_state="session",
         )
     st.button("Reset to the overall sparsity", icon=":material/restart_alt:", on_click=state.reset_overrides)
+    if by_units and (offered := state.possible_consumers()):
+        st.session_state.consumers = [name for name in st.session_state.consumers if name in offered]
+        st.multiselect(
+            "Tensors that read the output of the last layer",
+            offered,
+            key="consumers",
+            persist_state="session",
+            placeholder="None: the output keeps its width",
+            help="Their columns go with the removed units, so that the whole model loads into your own class at the new "
+            "hidden size. These tensors have the right width, which proves nothing: name only what you know to read the "
+            "output, and all that does.",
+        )
 
 view = widgets.choose_view(checkpoint)
 recipe = state.recipe()
 try:
-    scored = {lstm.name: scores(checkpoint, lstm, recipe.criterion) for lstm in checkpoint.lstms}
+    consumers = consumers_of(checkpoint, recipe)
+    scored = {
+        lstm.name: scores(checkpoint, lstm, recipe.criterion, tuple(consumers.get(lstm.name, ())))
+        for lstm in checkpoint.lstms
+    }
 except PrunerError as error:
     widgets.stop_with(error, "This model cannot be scored")
 pruned = checkpoint.select(recipe.lstms)
 masks: dict[str, torch.Tensor] = {}
 for lstm in pruned:
-    masks |= make_masks(lstm, scored[lstm.name].ranks, recipe)
+    masks |= scored[lstm.name].masks(lstm, recipe)
 saliency, mask = scored[view.lstm.name].saliency[view.tensor], masks.get(view.tensor)
-norm = widgets.CRITERION_TITLES[recipe.criterion]
+norm = widgets.CRITERION_TITLES[row_norm(recipe.criterion)]
 
 summary = summarize(pruned, masks, {name: values for each in scored.values() for name, values in each.saliency.items()})
 with st.grid(4, min_column_width=150):
@@ -93,7 +157,7 @@ with st.grid(4, min_column_width=150):
     st.metric(
         f"Units dropped, of {summary.units:,}",
         f"{summary.dropped_units:,}",
-        help="Units that all eight blocks drop. Only these could be removed; any other keeps a part of itself.",
+        help="Units that all eight blocks drop. Only these can be removed; any other keeps a part of itself.",
         border=True,
         height="stretch",
     )
@@ -107,22 +171,42 @@ st.plotly_chart(
     key="grids",
     alt=f"Heatmaps of the {norm} of every row of {view.tensor}, one for each gate; rows that the mask drops are orange",
 )
-dropped = tuple(
-    0 if mask is None else dropped_rows(view.lstm.hidden_size, sparsity)
-    for sparsity in block_sparsities(recipe, view.layer, view.side)
-)
-st.plotly_chart(
-    figures.sorted_curves(saliency, view.side, dropped),
-    key="curves",
-    alt=f"Rows of each gate of {view.tensor} sorted by {norm}, with a dot where each gate is cut",
-)
-gates = split_gates(saliency)
 kept = split_gates(torch.ones_like(saliency, dtype=torch.bool) if mask is None else mask)
+dropped = tuple((~kept).sum(1).tolist())
+if by_units:
+    st.subheader("Agreement")
+    st.caption("Its eight rows fall together, so every unit is kept by all blocks or dropped by all.")
+else:
+    st.plotly_chart(
+        figures.sorted_curves(saliency, view.side, dropped),
+        key="curves",
+        alt=f"Rows of each gate of {view.tensor} sorted by {norm}, with a dot where each gate is cut",
+    )
+    st.subheader("Agreement")
+    st.caption(
+        "What the eight blocks decide of each unit. Only a unit that all of them drop could be removed; a mixed one keeps a "
+        "part of itself, and a gate whose rows are dropped stays at what its bias gives."
+    )
+if mask is not None:
+    names = view.lstm.weight_names()
+    keeping = unit_agreement([masks[names[view.layer, view.direction, side]] for side in SIDES])
+    removable = int((keeping == 0).sum())
+    where = (
+        f"layer {view.layer}, {state.DIRECTIONS[view.direction]}" if view.lstm.bidirectional else f"layer {view.layer}"
+    )
+    st.markdown(f"**{removable:,} of {len(keeping):,}** units of {where} can be removed.")
+    st.plotly_chart(
+        figures.agreement_grid(keeping),
+        key="agreement",
+        alt=f"Every hidden unit of {where}: {removable} dropped by all eight blocks, "
+        f"{int((keeping == len(ALL_BLOCKS)).sum())} kept by all, the rest mixed",
+    )
+gates = split_gates(saliency)
 st.dataframe(
     pd.DataFrame(
         {
             "gate": [f"{block} ({GATE_TITLES[gate]})" for gate, block in zip(GATES, BLOCKS[view.side], strict=True)],
-            "sparsity": block_sparsities(recipe, view.layer, view.side),
+            "sparsity": [fallen / view.lstm.hidden_size for fallen in dropped],
             "rows dropped": dropped,
             "rows kept": kept.sum(1).numpy(),
             "saliency kept": ((gates * kept).sum(1) / gates.sum(1).clamp(min=torch.finfo(gates.dtype).tiny)).numpy(),

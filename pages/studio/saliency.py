@@ -9,14 +9,14 @@ from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain
 from pruner.gates import BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, split_gates
 from pruner.masks import block_sparsities, dropped_rows
-from pruner.saliency import as_table
+from pruner.saliency import as_table, row_norm
 
 st.title("Saliency")
 checkpoint = state.required_checkpoint()
 view = widgets.choose_view(checkpoint)
 widgets.choose_criterion()
 criterion = st.session_state.criterion
-norm = widgets.CRITERION_TITLES[criterion]
+norm = widgets.CRITERION_TITLES[row_norm(criterion)]
 try:
     scored = scores(checkpoint, view.lstm, criterion)
 except PrunerError as error:
@@ -33,10 +33,13 @@ st.plotly_chart(
     key="grids",
     alt=f"Heatmaps of the {norm} of every row of {view.tensor}, one for each gate, on one colour scale",
 )
-st.subheader("Sorted, with the cut")
-dropped = tuple(
-    dropped_rows(view.lstm.hidden_size, sparsity)
-    for sparsity in block_sparsities(state.recipe(), view.layer, view.side)
+recipe = state.recipe()
+by_rows = recipe.granularity == "rows"
+st.subheader("Sorted, with the cut" if by_rows else "Sorted")
+dropped = (
+    tuple(dropped_rows(view.lstm.hidden_size, sparsity) for sparsity in block_sparsities(recipe, view.layer, view.side))
+    if by_rows
+    else None
 )
 st.plotly_chart(
     figures.sorted_curves(saliency, view.side, dropped),

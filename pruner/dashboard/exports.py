@@ -10,13 +10,17 @@ import streamlit as st
 from pruner.run import Result
 
 
-def exported(result: Result) -> Path:
-    """Write the export of a result, or return the one written before. Raises PrunerError if it does not hold."""
+def exported(result: Result, form: str) -> Path:
+    """Write the export of a result in one form, or return the one written before.
+
+    Raises PrunerError if it does not hold.
+    """
     kept = st.session_state.get("export")
-    if kept is None or kept[0] is not result:
+    folders: dict[str, Path] = kept[1] if kept and kept[0] is result else {}
+    st.session_state.export = result, folders
+    if form not in folders:
         temporary = Path(tempfile.mkdtemp())
         weakref.finalize(result, shutil.rmtree, temporary, ignore_errors=True)
         with st.spinner("Writing the export and reading it back"):
-            folder = result.save(temporary / "export")
-        st.session_state.export = kept = (result, folder)
-    return kept[1]
+            folders[form] = result.save(temporary / "export", form)
+    return folders[form]

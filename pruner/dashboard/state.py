@@ -4,15 +4,20 @@ The session holds one value a control (`sparsity`, `layer_0`, `gate_hf`, ...), u
 outlives the page that the widget stands on; the recipe is derived from them.
 """
 
+from dataclasses import replace
+
 import streamlit as st
 
 from pruner import Recipe, examples, open_checkpoint
 from pruner.checkpoint import Checkpoint
+from pruner.consumers import consumers_of, suggestions
 from pruner.dashboard.text import plain
 from pruner.gates import ALL_BLOCKS
 from pruner.masks import check_layers
 from pruner.run import Result
+from pruner.saliency import row_norm
 
+SUGGESTED_ROUND_TO = 16  # multiplication kernels take steps of this many units
 DIRECTIONS = ("forward", "reverse")
 FIRST_VIEW = {"lstm": None, "layer": 0, "direction": "forward", "side": "ih"}
 
@@ -85,15 +90,29 @@ def layers() -> int:
 def recipe() -> Recipe:
     """The recipe that the controls describe, whichever page they stand on."""
     state = st.session_state
-    return Recipe(
-        sparsity=state.sparsity,
+    by_layer = {layer: state[f"layer_{layer}"] for layer in range(layers()) if state.get(f"layer_{layer}") is not None}
+    by_gate = {block: state[f"gate_{block}"] for block in ALL_BLOCKS if state.get(f"gate_{block}") is not None}
+    common = Recipe(state.sparsity, criterion=row_norm(state.criterion), lstms=tuple(state.lstms) or None)
+    if state.granularity == "rows":
+        return replace(common, layer_sparsity=by_layer, gate_sparsity=by_gate)
+    offered = possible_consumers()
+    return replace(
+        common,
+        granularity="units",
         criterion=state.criterion,
-        lstms=tuple(state.lstms) or None,
-        layer_sparsity={
-            layer: state[f"layer_{layer}"] for layer in range(layers()) if state.get(f"layer_{layer}") is not None
-        },
-        gate_sparsity={block: state[f"gate_{block}"] for block in ALL_BLOCKS if state.get(f"gate_{block}") is not None},
+        allocation=state.allocation,
+        round_to=state.round_to,
+        layer_sparsity=by_layer if state.allocation == "uniform" else {},
+        consumers=tuple(name for name in state.consumers if name in offered),
     )
+
+
+def possible_consumers() -> list[str]:
+    """The tensors that are as wide as the output of one of the LSTMs to prune."""
+    opened = checkpoint()
+    if opened is None or not opened.lstms:
+        return []
+    return suggestions(opened, opened.select(st.session_state.lstms or None))
 
 
 def apply_recipe(new: Recipe) -> None:
@@ -102,7 +121,11 @@ def apply_recipe(new: Recipe) -> None:
     if opened and opened.lstms:
         check_layers(new, opened.select(new.lstms))
     reset_overrides()
+    if opened and opened.lstms and new.consumers:
+        consumers_of(opened, new)
     state.sparsity, state.criterion, state.lstms = new.sparsity, new.criterion, list(new.lstms or ())
+    state.granularity, state.allocation, state.consumers = new.granularity, new.allocation, list(new.consumers)
+    state.round_to = new.round_to if new.granularity == "units" else SUGGESTED_ROUND_TO
     for layer in range(layers()):
         state[f"layer_{layer}"] = new.layer_sparsity.get(layer)
     for block in ALL_BLOCKS:

@@ -11,8 +11,9 @@ from pruner.dashboard import state
 from pruner.dashboard.text import plain
 from pruner.gates import SIDE_TITLES, SIDES
 from pruner.lstm import LSTM
+from pruner.saliency import ROW_NORMS, row_norm
 
-CRITERION_TITLES = {"l1": "L1 norm", "l2": "L2 norm"}
+CRITERION_TITLES = {"l1": "L1 norm", "l2": "L2 norm", "group": "Group norm"}
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,19 @@ def _back_to_first_layer() -> None:
 
 
 def choose_criterion() -> None:
+    """The norm that rows are scored by, and with whole units what their score is made of."""
+    units = st.session_state.granularity == "units"
+    if not units:
+        st.session_state.criterion = row_norm(st.session_state.criterion)
+    about_units = " The group norm of a unit counts the columns that read it, too." if units else ""
     st.segmented_control(
-        "Saliency of a row",
-        list(CRITERION_TITLES),
+        "Saliency of a unit" if units else "Saliency of a row",
+        [name for name in CRITERION_TITLES if units or name in ROW_NORMS],
         format_func=CRITERION_TITLES.__getitem__,
         key="criterion",
         required=True,
         persist_state="session",
-        help="The norm of a row over all its columns. torch.ao.pruning ranks rows by the L1 norm.",
+        help=f"The norm of a row over all its columns. torch.ao.pruning ranks rows by the L1 norm.{about_units}",
     )
 
 
