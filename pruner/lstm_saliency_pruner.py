@@ -1,6 +1,6 @@
 """Gate-aware saliency pruning of a model in memory, in the workflow of torch.ao.pruning."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from pruner.compaction import compact_rows, compact_units
 from pruner.errors import PrunerError, shown
 from pruner.gates import GATES, SIDES, layer_suffix, parse_standard_name, split_gates
 from pruner.masks import keep_mask, row_ranks, unit_mask
+from pruner.readers import linear_readers
 from pruner.recipe import check_choice, check_sparsity
 from pruner.saliency import row_saliency
 
@@ -129,9 +130,12 @@ class LSTMSaliencyPruner:
         """Take what the masks drop out of the model: each masked `nn.LSTM` becomes a smaller module, wherever it stands.
 
         With `units` that is a `CompactLSTM`, which computes from a zero state what the masked model computed, whatever reads
-        it, because removed units come back as zeros. With `rows` it is a `RowCompactLSTM`, which multiplies only the kept
-        rows. An `LSTMCell` keeps its size and its zeros. Returns the model, which is changed in place; if the model is
-        itself an `nn.LSTM`, the smaller module.
+        it, because removed units come back as zeros. Where the model's `forward` shows for certain that only `nn.Linear`
+        layers read the output, or single layers of `h_n`, and where all layers and directions keep as many units as each
+        other, it is the `nn.LSTM` itself, smaller: its `hidden_size` is the number of kept units, and those Linears lose the
+        columns of the others. With `rows` it is a `RowCompactLSTM`, which multiplies only the kept rows. An `LSTMCell`
+        keeps its size and its zeros. Returns the model, which is changed in place; if the model is itself an `nn.LSTM`, the
+        smaller module.
         """
         masks: dict[int, dict[str, Tensor]] = {}
         for _, tensors in self._masked():
@@ -141,10 +145,15 @@ class LSTMSaliencyPruner:
         self.squash_mask()
         if isinstance(model, nn.LSTM):
             return self._compacted(model, masks[id(model)])
+        # After squash_mask: torch.fx cannot look into parametrized modules.
+        read = linear_readers(model) if self.granularity == "units" else {}
         small: dict[int, nn.Module] = {}
         for path, module in list(model.named_modules(remove_duplicate=False)):
             if isinstance(module, nn.LSTM) and id(module) in masks:
-                small.setdefault(id(module), self._compacted(module, masks[id(module)]))
+                if id(module) not in small:
+                    compact = self._compacted(module, masks[id(module)])
+                    folded = path in read and _fold(model, module, compact, read[path])
+                    small[id(module)] = module if folded else compact
                 model.set_submodule(path, small[id(module)])
         return model
 
@@ -219,6 +228,32 @@ def _owner(model: nn.Module, tensor_fqn: str) -> tuple[Any, str]:
         return model.get_submodule(path), name
     except AttributeError as error:
         raise PrunerError(f"expected the name of a tensor of the model, found {tensor_fqn!r} ({error})") from error
+
+
+def _fold(model: nn.Module, lstm: nn.LSTM, compact: nn.Module, readers: dict[str, list[int]]) -> bool:
+    """Shrink an `nn.LSTM`, and the columns of the Linears that alone read it, to the units of its `CompactLSTM`.
+
+    They change in place, so whatever else refers to them sees the same. False, and nothing done, if layers or directions
+    differ in size: an `nn.LSTM` has one.
+    """
+    kept = [units for name, units in compact.named_buffers() if name.endswith(".kept")]
+    size = len(kept[0])
+    if any(len(units) != size for units in kept):
+        return False
+    for path, blocks in readers.items():
+        linear = cast(nn.Linear, model.get_submodule(path))
+        weight = linear.weight
+        columns = torch.cat([place * lstm.hidden_size + kept[block] for place, block in enumerate(blocks)])
+        narrow = weight.detach().index_select(1, columns.to(weight.device))
+        linear.weight = nn.Parameter(narrow, weight.requires_grad)
+        linear.in_features = len(columns)
+    for name, parameter in compact.named_parameters():
+        _, index, _, tensor = name.split(".")  # layers.{index}.lstm.{tensor}
+        suffix = layer_suffix(*divmod(int(index), 2 if lstm.bidirectional else 1))
+        setattr(lstm, tensor.removesuffix("_l0") + suffix, parameter)
+    lstm.hidden_size = size
+    lstm.flatten_parameters()
+    return True
 
 
 def _suffix(name: str) -> str:
