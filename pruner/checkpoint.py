@@ -60,13 +60,11 @@ class Checkpoint:
         if name in self.locations:
             return self.locations[name]
         paths = {keys[:-1] for keys in self.locations.values()}
-        if any(
-            name == keys[-1] for name, keys in self.locations.items()
-        ):  # one dictionary, whose names stand as they are
+        if len(paths) == 1:  # one dictionary, whose names stand as they are
             return (*paths.pop(), name)
-        fitting = [path for path in paths if name.startswith("".join(f"{key}." for key in path))]
-        path = max(fitting, key=len)
-        return (*path, name.removeprefix("".join(f"{key}." for key in path)))
+        prefixes = {"".join(f"{key}." for key in path): path for path in sorted(paths)}
+        prefix = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len)
+        return (*prefixes[prefix], name.removeprefix(prefix))
 
     def contents(self) -> str:
         """One sentence on what the file holds, for those who look for an LSTM in vain."""

@@ -47,6 +47,11 @@ def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]
                 "keeps its width for it"
             )
         shape = tuple(checkpoint.tensors[name].shape)
+        if checkpoint.tensors[name].dtype not in DTYPES:
+            raise PrunerError(
+                f"expected a consumer of floating-point numbers, found {name!r} of {checkpoint.tensors[name].dtype}; leave "
+                "it out"
+            )
         readers = [lstm for lstm in lstms if not lstm.proj_size and shape[1:2] == (output_width(lstm),)]
         if not readers:
             widths = [f"{output_width(lstm)} of {lstm.title}" for lstm in lstms if not lstm.proj_size]

@@ -128,12 +128,18 @@ def compact_form(
             for name, stored in here.tensors.items():
                 changed[stored] = state[load_pruned.inside(name, lstm.bidirectional)].contiguous()
         else:
+            taken = next((stored for stored in here.tensors.values() if stored in checkpoint.tensors), None)
+            if taken is not None:
+                raise PrunerError(
+                    f"expected no tensor {taken!r}, which the compact form of {lstm.title} needs; rename it"
+                )
             changed |= dict.fromkeys(names)
             changed |= {stored: state[name].contiguous() for name, stored in here.tensors.items()}
         for name in names:
             changed |= _leftover_mask(name, changed[name], checkpoint.tensors)
         for name in here.consumers:
             changed[name] = checkpoint.tensors[name].index_select(1, read_columns(here)).contiguous()
+            changed |= _leftover_mask(name, changed[name], checkpoint.tensors)
         layouts.append(here)
     return Form("compact", changed, layouts)
 

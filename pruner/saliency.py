@@ -87,6 +87,11 @@ def score_units(
             if criterion == "group":
                 for columns in _outgoing(lstm, tensors, layer, direction, consumers):
                     squares = squares + torch.linalg.vector_norm(columns, dim=0, dtype=torch.float64).square()
+            if not squares.isfinite().all():
+                raise PrunerError(
+                    f"expected finite weights, found NaN or infinite values in what reads {lstm.title}; repair or retrain "
+                    "the model before pruning it"
+                )
             scores[layer, direction] = squares.sqrt()
     return scores
 

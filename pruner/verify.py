@@ -1,6 +1,7 @@
 """Read an export folder back and check that it is what its manifest says."""
 
 import json
+import math
 import os
 import tempfile
 import zipfile
@@ -29,7 +30,8 @@ from pruner.run import choose_masks, forms_of
 EXPORT_FILES = {MANIFEST, MASKS, LOADER, "pruned.pt", "pruned.safetensors"}
 MANIFEST_KEYS = {"source", "recipe", "form", "lstms", "totals", "certificate", "files", "versions"}
 MAX_UNPACKED_RATIO = 50
-MAX_SIZE, MAX_LAYERS, MAX_ELEMENTS = 2**24, 1000, 2**28  # what a manifest may claim before anything is built
+# What a manifest may claim before anything is built.
+MAX_SIZE, MAX_INPUT, MAX_LAYERS, MAX_ELEMENTS = 2**24, 2**18, 1000, 2**28
 
 # The types of the facts of an LSTM, as JSON has them.
 LSTM_TYPES = {field.name: type_ for field in fields(LSTM) for type_ in (str, int, bool) if field.type is type_}
@@ -183,13 +185,16 @@ def read_layouts(
         if not names <= masks.keys() or any(len(masks[name]) != 4 * lstm.hidden_size for name in names):
             raise _failed(folder, f"masks of {4 * lstm.hidden_size} rows for {shown(lstm.title)}", "others")
         consumers = entry["consumers"]
-        if not isinstance(consumers, list) or not set(map(str, consumers)) <= set(recipe.consumers):
+        if not all(isinstance(name, str) for name in consumers) or not set(consumers) <= set(recipe.consumers):
             raise _failed(folder, "consumers that the recipe names", shown(consumers))
         if recipe.granularity == "units":
             _check_whole_units(folder, lstm, masks)
         found = layout(lstm, masks, manifest["form"], recipe.granularity, consumers)
         _check_stored(folder, found, pruned, masks, manifest["form"])
         layouts.append(found)
+    stored = [name for found in layouts for name in found.tensors.values()]
+    if len(stored) != len(set(stored)):
+        raise _failed(folder, "every tensor in one LSTM", "some in several")
     if not layouts or masks.keys() != sizes.keys():
         raise _failed(folder, "a mask of 4H rows for every packed weight of its LSTMs", shown(sorted(masks)))
     return layouts
@@ -201,7 +206,8 @@ def _read_lstm(folder: Path, entry: Any) -> LSTM:
     if not isinstance(entry, dict) or not types.keys() <= entry.keys():
         raise _failed(folder, f"LSTMs described by {', '.join(types)}", shown(entry))
     for name, wanted in types.items():
-        if type(entry[name]) is not wanted or (wanted is int and not 0 <= entry[name] <= MAX_SIZE):
+        size = wanted is int and name != "parameters"  # those are counted below
+        if type(entry[name]) is not wanted or (size and not 0 <= entry[name] <= MAX_SIZE):
             raise _failed(folder, f"{name} of an LSTM as {wanted.__name__}", shown(entry[name]))
     if not all(isinstance(name, str) for pair in entry["source_tensors"].items() for name in pair):
         raise _failed(folder, "names in source_tensors", shown(entry["source_tensors"]))
@@ -210,9 +216,20 @@ def _read_lstm(folder: Path, entry: Any) -> LSTM:
     fits = found.kind in ("LSTM", "LSTMCell") and getattr(torch, found.dtype, None) in DTYPES
     fits = fits and found.hidden_size > found.proj_size and found.input_size > 0 and 0 < found.num_layers <= MAX_LAYERS
     fits = fits and not (cell and (found.num_layers > 1 or found.bidirectional or found.proj_size))
-    if not fits or found.tensors.keys() != _standard_shapes(found).keys():
+    shapes = _standard_shapes(found) if fits else {}
+    if not fits or found.tensors.keys() != shapes.keys() or found.parameters != sum(map(math.prod, shapes.values())):
         raise _failed(folder, "the facts of an LSTM", shown(found))
+    for standard, name in found.tensors.items():
+        if name not in _possible_names(found.name, standard):
+            raise _failed(folder, f"{standard} of {shown(found.title)} under its own name", shown(name))
     return found
+
+
+def _possible_names(lstm: str, standard: str) -> list[str]:
+    """How a file can call a tensor of an LSTM: plainly, or as pruning and parametrization tools leave it."""
+    prefixes = [f"{lstm}."] if lstm else ["", "."]
+    spellings = (standard, f"{standard}_orig", f"parametrizations.{standard}.original")
+    return [prefix + spelling for prefix in prefixes for spelling in spellings]
 
 
 def _standard_shapes(lstm: LSTM) -> dict[str, torch.Size]:
@@ -239,8 +256,9 @@ def _check_whole_units(folder: Path, lstm: LSTM, masks: Mapping[str, Tensor]) ->
 def _check_stored(folder: Path, found: Layout, pruned: Checkpoint, masks: Mapping[str, Tensor], form: str) -> None:
     """Every stored tensor of an LSTM has the shape, type and, for indices and masked rows, the values that it must have."""
     lstm = found.lstm
-    if lstm.input_size * lstm.hidden_size > MAX_ELEMENTS or lstm.hidden_size**2 > MAX_ELEMENTS:
-        raise _failed(folder, f"an LSTM of at most {MAX_ELEMENTS:,} weights a gate", shown(lstm))
+    # A compact form may hold next to nothing of the LSTM that it stands for, which the checks below build at full size.
+    if lstm.parameters > max(MAX_ELEMENTS, pruned.size) or lstm.input_size > MAX_INPUT:
+        raise _failed(folder, f"an LSTM of at most {MAX_ELEMENTS:,} weights and {MAX_INPUT:,} inputs", shown(lstm))
     expected, indices = stored_shapes(found, masks), stored_indices(found, masks)
     for name, stored in found.tensors.items():
         tensor = pruned.tensors.get(stored)
@@ -350,9 +368,20 @@ def _same_certificate(found: Mapping[str, Any], stated: Any) -> bool:
     numbers = all(isinstance(stated[key], float) for key in (scale, difference))
     close = numbers and abs(found[scale] - stated[scale]) <= 1e-3 * abs(found[scale])
     close = close and 0 <= stated[difference] <= TOLERANCE * stated[scale]
-    same_type = isinstance(stated[own], dict) and stated[own].get("dtype") == found[own]["dtype"]
-    return (
-        close and same_type and all(found[key] == stated[key] for key in found if key not in (scale, difference, own))
+    exact = all(found[key] == stated[key] for key in found if key not in (scale, difference, own))
+    return close and exact and _same_in_own_dtype(found[own], stated[own])
+
+
+def _same_in_own_dtype(found: Mapping[str, Any], stated: Any) -> bool:
+    if not isinstance(stated, dict) or found.keys() != stated.keys() or found["dtype"] != stated["dtype"]:
+        return False
+    numbers = [key for key in found if key != "dtype"]
+    largest = abs(found["max_abs_output"])
+    return all(
+        isinstance(stated[key], float)
+        # An overflow in a narrow type makes infinities and NaN, here as there.
+        and (repr(stated[key]) == repr(found[key]) or abs(found[key] - stated[key]) <= 1e-3 * largest)
+        for key in numbers
     )
 
 

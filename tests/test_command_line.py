@@ -175,6 +175,78 @@ def test_prune_exports_what_the_recipe_says(workplace: Path, capsys: pytest.Capt
     assert Recipe.from_dict(json.loads(Path("new", "manifest.json").read_text())["recipe"]) == RECIPE
 
 
+UNITS = "--granularity units --consumer head.weight --round-to 2 --sparsity 0.6"
+
+
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        (UNITS, Recipe(0.6, "units", round_to=2, consumers=("head.weight",))),
+        (
+            f"{UNITS} --allocation global --criterion group",
+            Recipe(0.6, "units", "group", "global", 2, consumers=("head.weight",)),
+        ),
+    ],
+    ids=["uniform", "global"],
+)
+def test_prune_removes_units_and_their_consumers_columns(
+    workplace: Path, capsys: pytest.CaptureFixture[str], options: str, recipe: Recipe
+) -> None:
+    source = {**named(random_lstm(hidden_size=8), "rnn."), **named(nn.Linear(8, 2), "head.")}
+    torch.save(source, "tagger.pt")
+    told = printed(capsys, f"prune tagger.pt {options} --output new")
+    assert f"{16 * 2 * 11 + 64 + 18} parameters became {16 * 7 + 32 + 10}" in told
+    assert f"{32 * 11} multiply-accumulates per time step {16 * 7}" in told
+    manifest = json.loads(Path("new", "manifest.json").read_text())
+    assert Recipe.from_dict(manifest["recipe"]) == recipe
+    assert (manifest["form"], manifest["lstms"][0]["consumers"]) == ("compact", ["head.weight"])
+    stored = torch.load("new/pruned.pt")
+    assert stored["head.weight"].shape == (2, 4) and stored["rnn.weight_hh_l0"].shape == (16, 4)
+    assert "certificate holds" in printed(capsys, "verify new --source tagger.pt")
+    found = json.loads(printed(capsys, "measure new --json"))
+    assert (found["parameters"], found["macs_per_step"]) == (16 * 7 + 32 + 10, 16 * 7)
+    printed(capsys, f"masks tagger.pt {options} --output masks.safetensors")
+    masks = safetensors.torch.load_file("masks.safetensors")
+    assert masks.keys() == {name for name in source if name.startswith("rnn.")}
+
+
+@pytest.mark.parametrize(
+    ("granularity", "form", "stored_as", "told"),
+    [
+        ("rows", "", "LSTM", "rows masked"),
+        ("rows", "--form masked", "LSTM", "rows masked"),
+        ("rows", "--form compact", "RowCompactLSTM", "parameters became"),
+        ("units", "", "LSTM", "parameters became"),
+        ("units", "--form compact", "LSTM", "parameters became"),
+        ("units --layer-sparsity 1=0.25", "", "CompactLSTM", "parameters became"),
+        ("units", "--form masked", "LSTM", "rows masked"),
+    ],
+)
+def test_prune_exports_the_form_that_was_asked_for(
+    workplace: Path, capsys: pytest.CaptureFixture[str], granularity: str, form: str, stored_as: str, told: str
+) -> None:
+    line = f"prune model.pt --granularity {granularity} --lstm encoder {form} --output new"
+    assert told in printed(capsys, line)
+    manifest = json.loads(Path("new", "manifest.json").read_text())
+    assert [lstm["stored_as"] for lstm in manifest["lstms"]] == [stored_as]
+    assert manifest["form"] == ("compact" if told == "parameters became" else "masked")
+    assert verify("new", open_checkpoint("model.pt"))
+    assert (
+        json.loads(printed(capsys, "measure new --json"))["macs_per_step"]
+        == manifest["totals"]["macs_per_step"]["after"]
+    )
+
+
+@pytest.mark.parametrize("options", ["--granularity units", "--form compact", "--granularity units --form masked"])
+def test_a_compact_example_is_rated_like_its_masked_form(
+    workplace: Path, capsys: pytest.CaptureFixture[str], options: str
+) -> None:
+    printed(capsys, "examples embedded-reber --output reber.safetensors")
+    told = printed(capsys, f"prune reber.safetensors --sparsity 0.3 {options} --output new")
+    quality = json.loads(printed(capsys, "measure new --json"))["quality"]
+    assert f"strings wholly right: 1.0000 before, {quality['value']:.4f} after" in told
+
+
 def test_the_sparsity_is_a_half_if_unsaid(workplace: Path) -> None:
     assert json.loads(Path("export", "manifest.json").read_text())["recipe"] == Recipe().to_dict()
 
@@ -309,6 +381,18 @@ UNUSABLE = {
     "prune nan.pt --output new": "rows of a.weight_ih_l0 (the first is row 0)",
     "prune model.pt --sparsity 7 --output new": "sparsity between 0 and 1, found 7",
     "prune model.pt --recipe wrong.json --output new": "sparsity between 0 and 1, found 2",
+    "masks model.pt --allocation fair --output new": "invalid choice: 'fair'",
+    "masks model.pt --allocation global --output new": "expected granularity 'units' with allocation 'global'",
+    "masks model.pt --criterion group --output new": "expected granularity 'units' with criterion 'group'",
+    "masks model.pt --round-to 8 --output new": "expected granularity 'units' with round_to 8",
+    "masks model.pt --round-to half --output new": "invalid int value: 'half'",
+    "masks model.pt --granularity units --round-to 0 --output new": "expected round_to from 1 to 4096, found 0",
+    "masks model.pt --granularity units --gate-sparsity hf=0.5 --output new": "expected no gate_sparsity",
+    "masks model.pt --granularity units --allocation global --layer-sparsity 0=0.5 --output new": "no layer_sparsity",
+    "masks model.pt --consumer linear.weight --output new": "expected granularity 'units' with consumers",
+    "masks model.pt --granularity units --consumer linear.weight --output new": "'linear.weight', which is not there",
+    "prune model.pt --granularity units --consumer gru.weight_ih_l0 --output new": "expected a consumer that reads",
+    "saliency model.pt --criterion group --output new": "invalid choice: 'group'",
     "prune model.pt --form smaller --output new": "invalid choice: 'smaller'",
     "prune model.pt --device tpu --output new": "found 'tpu'",
     "prune model.pt --device cuda:99 --output new": "found 'cuda:99'",

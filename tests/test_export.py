@@ -80,7 +80,7 @@ def test_the_model_has_the_container_and_names_of_its_source(
     for key in nesting:
         assert stored.keys() == {key, "epoch"} and stored["epoch"] == 3
         stored = stored[key]
-    expected = {**source, **result.changed}
+    expected = {**source, **result.forms["masked"].changed}
     assert list(stored) == list(sorted(source) if suffix == "safetensors" else source)
     assert all(torch.equal(stored[name], expected[name]) and stored[name].dtype == torch.float32 for name in stored)
     assert any(not torch.equal(stored[name], source[name]) for name in source)
@@ -101,7 +101,8 @@ def test_the_loader_is_that_of_the_project(result: Result, tmp_path: Path) -> No
 def test_the_manifest_says_what_was_made_from_what(result: Result, tmp_path: Path) -> None:
     folder = result.save(tmp_path / "export")
     manifest = manifest_of(folder)
-    assert {"source", "recipe", "lstms", "totals", "certificate", "versions"} <= manifest.keys()
+    assert {"source", "recipe", "form", "lstms", "totals", "certificate", "versions"} <= manifest.keys()
+    assert manifest["form"] == "masked"
     assert manifest["source"] == {
         "name": "model.pt",
         "sha256": sha256(tmp_path / "model.pt"),
@@ -109,7 +110,7 @@ def test_the_manifest_says_what_was_made_from_what(result: Result, tmp_path: Pat
     }
     assert Recipe.from_dict(manifest["recipe"]) == RECIPE
     assert manifest["totals"] == {
-        key: {"before": getattr(result.before, key), "after": getattr(result.after, key)}
+        key: {"before": getattr(result.costs["dense"], key), "after": getattr(result.costs["masked"], key)}
         for key in ("parameters", "zeros", "bytes", "macs_per_step")
     }
     assert manifest["files"] == {
@@ -133,14 +134,15 @@ def test_the_manifest_describes_every_layer(result: Result, tmp_path: Path) -> N
 
 def test_the_certificate_holds_exactly(result: Result, tmp_path: Path) -> None:
     certificate = manifest_of(result.save(tmp_path / "export"))["certificate"]
-    scale = certificate.pop("max_abs_output")
-    assert 0 < scale < 1e3
+    scale, own_scale = certificate.pop("max_abs_output"), certificate["in_own_dtype"].pop("max_abs_output")
+    assert 0 < scale < 1e3 and own_scale == pytest.approx(scale, rel=1e-4)
     assert certificate == {
         "max_abs_difference": 0.0,
         "sequence_length": 64,
         "batch_size": 4,
-        "dtype": "float32",
+        "dtype": "float64",
         "holds": True,
+        "in_own_dtype": {"dtype": "float32", "max_abs_difference": 0.0},
     }
 
 

@@ -20,7 +20,9 @@ from pruner.masks import (
     drop_rows,
     keep_mask,
     make_masks,
+    make_unit_masks,
     row_ranks,
+    score_lstm,
     summarize,
     unit_agreement,
 )
@@ -193,3 +195,97 @@ def test_masks_are_those_of_torch_ao_pruning(seed: int) -> None:
             if len(at_the_cut):
                 cut = saliency[~ours].max()
                 torch.testing.assert_close(at_the_cut, cut.expand_as(at_the_cut), rtol=1e-5, atol=0)
+
+
+def dropped_in(masks: dict[str, Tensor], hidden_size: int) -> dict[str, int]:
+    """How many units fall in each layer and direction; the masks of one must be equal in all blocks and biases."""
+    by_place: dict[str, list[Tensor]] = {}
+    for name, mask in masks.items():
+        by_place.setdefault(name.partition("_l")[2], []).append(mask)
+    for place, own in by_place.items():
+        assert len(own) == 4, place  # two weights, two biases
+        assert all(torch.equal(gate, own[0][:hidden_size]) for mask in own for gate in mask.reshape(4, hidden_size))
+    return {place: int((~own[0][:hidden_size]).sum()) for place, own in by_place.items()}
+
+
+PLACES = {"0": (0, 0), "0_reverse": (0, 1), "1": (1, 0), "1_reverse": (1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"sparsity": 0.5}, [5, 5]),
+        ({"sparsity": 0.59}, [5, 5]),
+        ({"sparsity": 0.0}, [0, 0]),
+        ({"sparsity": 1.0}, [10, 10]),
+        ({"sparsity": 0.3, "layer_sparsity": {1: 0.8}}, [3, 8]),
+        ({"sparsity": 0.3, "round_to": 4}, [2, 2]),
+        ({"sparsity": 0.3, "round_to": 7}, [3, 3]),
+        ({"sparsity": 0.3, "round_to": 8}, [2, 2]),
+        ({"sparsity": 0.9, "round_to": 16}, [0, 0]),
+        ({"sparsity": 1.0, "round_to": 4}, [10, 10]),
+        ({"sparsity": 0.9, "layer_sparsity": {0: 0.1}, "round_to": 3}, [1, 7]),
+    ],
+    ids=str,
+)
+def test_uniform_units_are_counted_by_hand(settings: dict[str, Any], expected: list[int]) -> None:
+    tensors = named(random_lstm(hidden_size=10, num_layers=2, bidirectional=True))
+    (lstm,), _ = find_lstms(tensors)
+    recipe = Recipe(granularity="units", **settings)
+    masks = score_lstm(lstm, tensors, recipe.criterion).masks(lstm, recipe)
+    assert masks.keys() == tensors.keys()
+    dropped = dropped_in(masks, 10)
+    assert dropped == {place: expected[layer] for place, (layer, _) in PLACES.items()}
+
+
+@given(shares, st.integers(1, 6), st.integers(1, 3), st.booleans(), st.integers(0, 2**31))
+def test_a_global_ranking_spares_every_layer(
+    sparsity: float, hidden_size: int, layers: int, both: bool, seed: int
+) -> None:
+    lstm = find_lstms(named(random_lstm(hidden_size=hidden_size, num_layers=layers, bidirectional=both)))[0][0]
+    places = [(layer, side) for layer in range(layers) for side in range(lstm.directions)]
+    generator = torch.Generator().manual_seed(seed)
+    units = {place: torch.randint(1, 4, (hidden_size,), generator=generator).double() for place in places}
+    copies = {place: scores.clone() for place, scores in units.items()}
+    masks = make_unit_masks(lstm, units, Recipe(sparsity, "units", allocation="global"))
+    assert all(torch.equal(units[place], copies[place]) for place in places)
+    dropped = dropped_in(masks, hidden_size)
+    total = hidden_size * len(places)
+    assert sum(dropped.values()) == min(int(total * sparsity), total - len(places))
+    assert max(dropped.values()) < hidden_size
+    for place, scores in units.items():
+        mask = masks[lstm.weight_names()[*place, "ih"]][:hidden_size]
+        assert not (~mask).any() or float(scores[~mask].max()) <= float(scores[mask].min())
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "group"])
+def test_a_global_ranking_takes_units_where_weights_are_small(criterion: str) -> None:
+    tensors = named(random_lstm(hidden_size=6, num_layers=2))
+    for name in tensors:
+        if name.endswith("_l1"):
+            tensors[name] *= 0.01
+    (lstm,), _ = find_lstms(tensors)
+    scores = score_lstm(lstm, tensors, criterion)
+    recipe = Recipe(0.3, "units", criterion, "global")
+    assert dropped_in(scores.masks(lstm, recipe), 6) == {"0": 0, "1": 3}
+    assert dropped_in(scores.masks(lstm, Recipe(0.9, "units", criterion, "global")), 6) == {"0": 5, "1": 5}
+    rounded = Recipe(0.3, "units", criterion, "global", 4)
+    assert dropped_in(scores.masks(lstm, rounded), 6) == {"0": 0, "1": 2}
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "group"])
+def test_the_lowest_units_fall_and_ties_in_their_order(criterion: str) -> None:
+    tensors = named(random_lstm(hidden_size=5))
+    factors = torch.tensor([3.0, 1.0, 2.0, 1.0, 1.0])
+    tensors["weight_ih_l0"] = factors.repeat(4)[:, None].expand(20, 3).clone()
+    tensors["weight_hh_l0"] = torch.zeros(20, 5)
+    (lstm,), _ = find_lstms(tensors)
+    masks = score_lstm(lstm, tensors, criterion).masks(lstm, Recipe(0.4, "units", criterion))
+    assert masks["bias_hh_l0"].tolist() == [True, False, True, False, True] * 4
+
+
+def test_masks_of_units_without_biases_are_those_of_weights() -> None:
+    tensors = named(random_lstm(bias=False, proj_size=2))
+    (lstm,), _ = find_lstms(tensors)
+    masks = score_lstm(lstm, tensors, "l1").masks(lstm, Recipe(0.5, "units"))
+    assert masks.keys() == {"weight_ih_l0", "weight_hh_l0"}

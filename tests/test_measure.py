@@ -1,5 +1,6 @@
 """Measures: multiply-accumulates and sizes by hand, differences between outputs, inputs that never vary."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pruner import Recipe, open_checkpoint, run
-from pruner.lstm import build, find_lstms
-from pruner.measure import Cost, cost, difference, latency_ms, macs_per_step, outputs, random_input
+from pruner.lstm import LSTM, build, find_lstms
+from pruner.measure import Cost, cost, cost_of_file, difference, latency, outputs, random_input
 from tests.conftest import named, random_lstm
 
 
@@ -31,8 +32,8 @@ from tests.conftest import named, random_lstm
     ids=lambda value: str(value) if isinstance(value, nn.Module) else "",
 )
 def test_multiply_accumulates_by_hand(module: nn.Module, expected: int) -> None:
-    (lstm,), _ = find_lstms(module.state_dict())
-    assert macs_per_step(lstm) == expected
+    tensors = module.state_dict()
+    assert cost(tensors, [tensors], 0).macs_per_step == expected
 
 
 def test_cost_of_a_checkpoint(tmp_path: Path) -> None:
@@ -43,22 +44,47 @@ def test_cost_of_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.save(tensors, path)
     checkpoint = open_checkpoint(path)
-    before = cost(checkpoint)
+    before = cost_of_file(checkpoint)
     assert before == Cost(144 + 64 + 10, 3, path.stat().st_size, 16 * 7 + 8 * 6)
-    weight = torch.zeros_like(tensors["one.weight_hh_l0"])
-    after = cost(checkpoint, {"one.weight_hh_l0": weight})
-    assert (after.parameters, after.zeros, after.macs_per_step) == (218, 3 + 64, before.macs_per_step)
+    masked = {**tensors, "one.weight_hh_l0": torch.zeros_like(tensors["one.weight_hh_l0"])}
+    lstms = [lstm.tensors.values() for lstm in checkpoint.lstms]
+    assert cost(masked, lstms, 7) == Cost(218, 3 + 64, 7, before.macs_per_step)
 
 
+def test_indices_are_no_parameters_and_no_zeros() -> None:
+    tensors = {"weight": torch.ones(2, 3), "kept": torch.arange(5), "head": torch.zeros(4), "steps": torch.arange(2)}
+    assert cost(tensors, [["weight", "kept"]], 0) == Cost(6 + 4 + 2, 0, 0, 6)
+
+
+ROWS_KEPT, UNITS_KEPT = 8 * 3 + 8 * 4 + 32, 8 * 3 + 8 * 2 + 16
+
+
+@pytest.mark.parametrize(
+    ("granularity", "parameters", "macs"),
+    [("rows", ROWS_KEPT, ROWS_KEPT - 32), ("units", UNITS_KEPT, UNITS_KEPT - 16)],
+)
+def test_costs_of_all_forms_by_hand(tmp_path: Path, granularity: str, parameters: int, macs: int) -> None:
+    torch.save({**named(random_lstm(), "one."), **named(nn.Linear(4, 2), "head.")}, tmp_path / "model.pt")
+    costs = run(open_checkpoint(tmp_path / "model.pt"), Recipe(0.5, granularity=granularity)).costs
+    assert list(costs) == ["dense", "masked", "compact"]
+    assert [costs[form].parameters for form in costs] == [144 + 10, 144 + 10, parameters + 10]
+    assert [costs[form].macs_per_step for form in costs] == [112, 112, macs]
+    assert [costs[form].zeros for form in costs] == [0, 56 if granularity == "rows" else 56 + 16, 0]
+
+
+@pytest.mark.parametrize("form", ["masked", "compact"])
+@pytest.mark.parametrize("granularity", ["rows", "units"])
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_bytes_after_are_those_of_the_exported_file(tmp_path: Path, suffix: str) -> None:
+def test_bytes_of_a_form_are_those_of_its_exported_file(
+    tmp_path: Path, suffix: str, granularity: str, form: str
+) -> None:
     tensors = named(random_lstm(num_layers=2))
     path = tmp_path / f"model.{suffix}"
     (torch.save if suffix == "pt" else safetensors.torch.save_file)(tensors, path)
-    result = run(open_checkpoint(path), Recipe(sparsity=0.5))
-    folder = result.save(tmp_path / "export")
-    assert result.before.bytes == path.stat().st_size
-    assert result.after.bytes == (folder / f"pruned.{suffix}").stat().st_size
+    result = run(open_checkpoint(path), Recipe(sparsity=0.5, granularity=granularity))
+    folder = result.save(tmp_path / "export", form)
+    assert result.costs["dense"].bytes == path.stat().st_size
+    assert result.costs[form].bytes == (folder / f"pruned.{suffix}").stat().st_size
 
 
 def tensor(*values: float) -> Tensor:
@@ -127,13 +153,50 @@ def test_random_input_is_the_same_every_time() -> None:
     assert first[0, 0].tolist() == pytest.approx([-2.3104118, -0.3732509, -1.0608167], abs=1e-6)
 
 
-def test_latency_counts_every_lstm() -> None:
-    calls: list[tuple[str, tuple[int, ...]]] = []
+Calls = list[tuple[str, str, tuple[int, ...]]]
 
-    class Recorder(nn.Module):
-        def forward(self, inputs: Tensor) -> None:
-            calls.append((str(inputs.dtype), tuple(inputs.shape)))
 
+class Recorder(nn.Module):
+    """Writes down what it is called with, and waits a moment."""
+
+    def __init__(self, form: str, calls: Calls, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.form, self.seconds = form, seconds
+        self.weight = nn.Parameter(torch.zeros(1, dtype=torch.float16))
+        object.__setattr__(self, "calls", calls)
+
+    def __deepcopy__(self, memo: Any) -> "Recorder":
+        return Recorder(self.form, self.calls, self.seconds)
+
+    def forward(self, inputs: Tensor) -> None:
+        assert inputs.dtype == self.weight.dtype == torch.float32
+        time.sleep(self.seconds)
+        self.calls.append((self.form, str(inputs.dtype), tuple(inputs.shape)))
+
+
+def recorded(calls: Calls, **seconds: float) -> tuple[dict[str, dict[str, nn.Module]], list[LSTM]]:
     lstms, _ = find_lstms({**named(random_lstm(), "one."), **named(random_lstm(input_size=5), "two.")})
-    assert latency_ms({"one": Recorder(), "two": Recorder()}, lstms, batch_size=2, runs=3) > 0
-    assert calls == [("torch.float32", (2, 64, 3)), ("torch.float32", (2, 64, 5))] * 4
+    return {form: {lstm.name: Recorder(form, calls, wait) for lstm in lstms} for form, wait in seconds.items()}, lstms
+
+
+def test_latency_counts_every_lstm_and_takes_the_forms_in_turns() -> None:
+    calls: Calls = []
+    forms, lstms = recorded(calls, dense=0.0, compact=0.0)
+    assert latency(forms, lstms, batch_size=2, runs=3).keys() == {"dense", "compact"}
+    turn = [(form, "torch.float32", shape) for form in ("dense", "compact") for shape in ((2, 64, 3), (2, 64, 5))]
+    assert calls == turn * 4
+    assert all(module.weight.dtype == torch.float16 for modules in forms.values() for module in modules.values())
+
+
+def test_latency_tells_a_slow_form_from_a_fast_one() -> None:
+    forms, lstms = recorded([], slow=0.004, fast=0.0)
+    times = latency(forms, lstms, runs=5)
+    assert 8 <= times["slow"].low <= times["slow"].median <= times["slow"].high
+    assert 0 < times["fast"].median < times["slow"].median
+
+
+def test_latency_stops_when_its_time_is_up_but_not_before_the_third_run() -> None:
+    calls: Calls = []
+    forms, lstms = recorded(calls, dense=0.0)
+    latency(forms, lstms, runs=1000, seconds=0.0)
+    assert len(calls) == 2 * (1 + 3)

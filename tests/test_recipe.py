@@ -10,17 +10,34 @@ from hypothesis import strategies as st
 
 from pruner import PrunerError, Recipe
 from pruner.gates import ALL_BLOCKS
-from pruner.saliency import CRITERIA
+from pruner.recipe import ALLOCATIONS, MAX_ROUND_TO
+from pruner.saliency import CRITERIA, ROW_NORMS
 
 shares = st.floats(0, 1) | st.integers(0, 1)
-recipes = st.builds(
+lstms = st.none() | st.lists(st.text(), min_size=1, unique=True).map(tuple)
+layers = st.dictionaries(st.integers(0, 9999), shares)
+rows = st.builds(
     Recipe,
     sparsity=shares,
-    criterion=st.sampled_from(sorted(CRITERIA)),
-    lstms=st.none() | st.lists(st.text(), min_size=1, unique=True).map(tuple),
-    layer_sparsity=st.dictionaries(st.integers(0, 9999), shares),
+    granularity=st.just("rows"),
+    criterion=st.sampled_from(sorted(ROW_NORMS)),
+    lstms=lstms,
+    layer_sparsity=layers,
     gate_sparsity=st.dictionaries(st.sampled_from(ALL_BLOCKS), shares),
 )
+units = st.builds(
+    lambda allocation, layers, **settings: Recipe(
+        granularity="units", allocation=allocation, layer_sparsity=layers if allocation == "uniform" else {}, **settings
+    ),
+    allocation=st.sampled_from(ALLOCATIONS),
+    layers=layers,
+    sparsity=shares,
+    criterion=st.sampled_from(CRITERIA),
+    round_to=st.integers(1, MAX_ROUND_TO),
+    lstms=lstms,
+    consumers=st.lists(st.text()).map(tuple),
+)
+recipes = rows | units
 
 
 @given(recipes)
@@ -38,9 +55,27 @@ def test_the_dictionary_of_a_recipe() -> None:
         "sparsity": 0.25,
         "granularity": "rows",
         "criterion": "l2",
+        "allocation": "uniform",
+        "round_to": 1,
         "lstms": ["a", ""],
         "layer_sparsity": {"2": 1, "10": 0.5},
         "gate_sparsity": {"ii": 1, "hf": 0},
+        "consumers": [],
+    }
+
+
+def test_the_dictionary_of_a_recipe_for_units() -> None:
+    recipe = Recipe(0.25, "units", "group", "global", 16, consumers=("head.weight", "out.weight"))
+    assert json.loads(recipe.to_json()) == {
+        "sparsity": 0.25,
+        "granularity": "units",
+        "criterion": "group",
+        "allocation": "global",
+        "round_to": 16,
+        "lstms": None,
+        "layer_sparsity": {},
+        "gate_sparsity": {},
+        "consumers": ["head.weight", "out.weight"],
     }
 
 
@@ -49,6 +84,7 @@ def test_defaults() -> None:
     assert recipe == Recipe()
     assert (recipe.sparsity, recipe.granularity, recipe.criterion, recipe.lstms) == (0.5, "rows", "l1", None)
     assert recipe.layer_sparsity == recipe.gate_sparsity == {}
+    assert (recipe.allocation, recipe.round_to, recipe.consumers) == ("uniform", 1, ())
 
 
 BETWEEN = "between 0 and 1, found "
@@ -68,6 +104,31 @@ INVALID = {
     '{"granularity": ["rows"]}': r"expected a granularity among rows.*; found \['rows'\]",
     '{"criterion": "l3"}': "expected a criterion among l1, l2.*; found 'l3'",
     '{"criterion": null}': "expected a criterion among l1, l2.*; found None",
+    '{"granularity": "units", "allocation": "fair"}': "expected an? allocation among uniform, global; found 'fair'",
+    '{"granularity": "units", "allocation": null}': "expected an? allocation among uniform, global; found None",
+    **{
+        f'{{"granularity": "units", "round_to": {value}}}': f"round_to from 1 to 4096, found {found}"
+        for value, found in {
+            "0": 0,
+            "-1": -1,
+            "4097": 4097,
+            "1.5": 1.5,
+            "true": True,
+            '"8"': "'8'",
+            "null": None,
+        }.items()
+    },
+    '{"granularity": "units", "consumers": "head.weight"}': "consumers as a list of names, found 'head.weight'",
+    '{"granularity": "units", "consumers": [1]}': r"consumers as a list of names, found \[1\]",
+    '{"granularity": "units", "consumers": null}': "consumers as a list of names, found None",
+    '{"criterion": "group"}': "expected granularity 'units' with criterion 'group', found 'rows'",
+    '{"allocation": "global"}': "expected granularity 'units' with allocation 'global', found 'rows'",
+    '{"round_to": 2}': "expected granularity 'units' with round_to 2, found 'rows'",
+    '{"consumers": ["head.weight"]}': "expected granularity 'units' with consumers, found 'rows'",
+    '{"granularity": "units", "gate_sparsity": {"hf": 0.5}}': "no gate_sparsity with granularity 'units'.* for hf",
+    '{"granularity": "units", "allocation": "global", "layer_sparsity": {"0": 0.5}}': (
+        "no layer_sparsity with allocation 'global'"
+    ),
     '{"lstms": "encoder"}': "list of names or null, found 'encoder'",
     '{"lstms": [1]}': r"list of names or null, found \[1\]",
     '{"layer_sparsity": [0.5]}': r"layer_sparsity as an object of numbers, found \[0.5\]",
@@ -113,6 +174,14 @@ def test_files_that_are_not_text_are_refused(data: bytes) -> None:
         {"sparsity": "0.5"},
         {"granularity": "units of measure"},
         {"criterion": 1},
+        {"criterion": "group"},
+        {"allocation": "global"},
+        {"granularity": "units", "allocation": "global", "layer_sparsity": {0: 0.5}},
+        {"granularity": "units", "gate_sparsity": {"hf": 0.5}},
+        {"granularity": "units", "round_to": 0},
+        {"granularity": "units", "round_to": True},
+        {"round_to": 8},
+        {"consumers": ("head.weight",)},
         {"layer_sparsity": {-1: 0.5}},
         {"layer_sparsity": {0: float("nan")}},
         {"gate_sparsity": {"xx": 0.5}},

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pruner import Cancelled, Checkpoint, PrunerError, Recipe, open_checkpoint, run
+from pruner.load_pruned import CompactLSTM, RowCompactLSTM
 from pruner.masks import drop_rows
 from pruner.run import available_devices, choose_masks
 from tests.conftest import named, random_lstm
@@ -50,13 +51,15 @@ def files(folder: Path) -> dict[str, str]:
 def test_masked_rows_are_zero_and_all_else_is_unchanged(checkpoint: Checkpoint, sparsity: float) -> None:
     result = run(checkpoint, Recipe(sparsity))
     packed = {name for lstm in checkpoint.lstms for name in lstm.weight_names().values()}
-    assert result.masks.keys() == result.changed.keys() == packed
+    changed = result.forms["masked"].changed
+    assert result.masks.keys() == changed.keys() == packed
     for name, mask in result.masks.items():
         assert [int((~kept).sum()) for kept in mask.chunk(4)] == [int(4 * sparsity)] * 4
-        assert torch.equal(result.changed[name], drop_rows(checkpoint.tensors[name], mask))
+        assert torch.equal(changed[name], drop_rows(checkpoint.tensors[name], mask))
     assert result.masks.keys() == choose_masks(checkpoint, Recipe(sparsity)).keys()
-    assert result.after.parameters == result.before.parameters
-    assert result.after.zeros - result.before.zeros == sum(
+    dense, masked = result.costs["dense"], result.costs["masked"]
+    assert masked.parameters == dense.parameters
+    assert masked.zeros - dense.zeros == sum(
         int((~mask).sum()) * checkpoint.tensors[name].shape[1] for name, mask in result.masks.items()
     )
 
@@ -73,6 +76,12 @@ def test_nothing_drifts_at_sparsity_zero(checkpoint: Checkpoint) -> None:
     drift = run(checkpoint, Recipe(0.0)).drift
     assert drift.keys() == {"encoder", "cell"}
     assert all(moved.max_abs_difference == moved.relative == 0 < moved.max_abs_output for moved in drift.values())
+
+
+def test_a_form_that_is_unknown_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(PrunerError, match="expected a form among masked, compact; found 'small'"):
+        run(checkpoint, Recipe()).save(tmp_path / "export", "small")
+    assert not (tmp_path / "export").exists()
 
 
 def test_drift_grows_with_sparsity(checkpoint: Checkpoint) -> None:
@@ -105,7 +114,11 @@ def test_the_source_stays_untouched(tmp_path: Path, nesting: tuple[str, ...], dt
 
 def test_only_the_named_lstms_are_pruned(checkpoint: Checkpoint) -> None:
     result = run(checkpoint, Recipe(0.5, lstms=("cell",)))
-    assert result.changed.keys() == result.masks.keys() == {"cell.weight_ih", "cell.weight_hh"}
+    changed = result.forms["masked"].changed
+    assert changed.keys() == result.masks.keys() == {"cell.weight_ih", "cell.weight_hh"}
+    compact = result.forms["compact"]
+    assert [layout.lstm.name for layout in compact.layouts] == ["cell"]
+    assert all(name.startswith("cell.") for name in compact.changed)
     assert result.drift.keys() == {"cell"}
 
 
@@ -146,7 +159,9 @@ def test_progress_rises_from_zero_to_one(tmp_path: Path) -> None:
     fractions = [fraction for fraction, _ in told]
     assert fractions[0] == 0 and fractions[-1] == 1 and fractions == sorted(fractions)
     assert all(what for _, what in told)
-    assert {"Scoring 0", "Scoring 8", "Masking 8.weight_hh_l0", "Done"} <= {what for _, what in told}
+    forms = {f"Measuring the quality, {form}" for form in ("dense", "masked", "compact")}
+    expected = {"Scoring 0", "Scoring 8", "Measuring the drift of 8", "Measuring the size", "Done"} | forms
+    assert expected <= {what for _, what in told}
 
 
 def test_a_run_can_be_cancelled_at_every_step(
@@ -178,22 +193,40 @@ def test_no_room_for_a_temporary_file_is_an_error(checkpoint: Checkpoint, monkey
         run(checkpoint, Recipe())
 
 
-def test_quality_is_rated_before_and_after(checkpoint: Checkpoint) -> None:
-    rated: list[Mapping[str, Tensor]] = []
+@pytest.mark.parametrize(("granularity", "compact"), [("rows", RowCompactLSTM), ("units", CompactLSTM)])
+def test_quality_is_rated_for_every_form(checkpoint: Checkpoint, granularity: str, compact: type) -> None:
+    rated: list[tuple[Mapping[str, Tensor], Mapping[str, nn.Module]]] = []
 
     def quality(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]) -> float:
-        rated.append(tensors)
+        rated.append((tensors, lstms))
         assert lstms.keys() == {"encoder", "cell"}
         assert torch.equal(lstms["encoder"].weight_hh_l1, tensors["encoder.weight_hh_l1"])
-        assert torch.equal(lstms["cell"].weight_ih_l0, tensors["cell.weight_ih"])
         return float(len(rated))
 
-    result = run(checkpoint, Recipe(0.5, lstms=("cell",)), quality=quality)
-    assert result.quality == (1.0, 2.0)
-    for tensors, changed in zip(rated, ({}, result.changed), strict=True):
+    result = run(checkpoint, Recipe(0.5, granularity, lstms=("cell",)), quality=quality)
+    assert result.quality == {"dense": 1.0, "masked": 2.0, "compact": 3.0}
+    masked = result.forms["masked"].changed
+    for (tensors, lstms), changed in zip(rated, ({}, masked, masked), strict=True):
         expected = {**checkpoint.tensors, **changed}
         assert tensors.keys() == expected.keys()
         assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+        state = {f"{name}_l0": tensors[f"cell.{name}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        whole = nn.LSTM(8, 4, batch_first=True)
+        whole.load_state_dict(state)
+        inputs = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            torch.testing.assert_close(lstms["cell"](inputs), whole(inputs))
+    assert isinstance(rated[2][1]["cell"], compact) and isinstance(rated[1][1]["cell"], nn.LSTM)
+
+
+@pytest.mark.parametrize("granularity", ["rows", "units"])
+def test_latency_is_measured_for_every_form_and_batch_where_asked_for(checkpoint: Checkpoint, granularity: str) -> None:
+    assert run(checkpoint, Recipe(0.5, granularity)).latency is None
+    times = run(checkpoint, Recipe(0.5, granularity), timed=True).latency
+    assert times is not None and times.keys() == {1, 32}
+    for by_form in times.values():
+        assert by_form.keys() == {"dense", "masked", "compact"}
+        assert all(0 < found.low <= found.median <= found.high for found in by_form.values())
 
 
 def test_no_quality_without_a_way_to_rate_it(checkpoint: Checkpoint) -> None:

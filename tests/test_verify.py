@@ -137,6 +137,14 @@ def test_a_good_export_passes(tmp_path: Path, format: str) -> None:  # noqa: A00
     assert "the recipe gives the same masks again" in against_source
 
 
+def test_a_good_export_of_more_parameters_than_the_largest_size_passes(
+    folder: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pruner.verify.MAX_SIZE", 100)
+    assert all(lstm.parameters > 100 for lstm in source.lstms)
+    assert verify(folder, source)
+
+
 def test_a_good_export_of_some_lstms_passes(source: Checkpoint, tmp_path: Path) -> None:
     folder = run(source, Recipe(0.5, lstms=("encoder",))).save(tmp_path / "export")
     assert verify(folder, source)
@@ -193,12 +201,12 @@ UNFAITHFUL: dict[str, tuple[Callable[[Path], Any], str]] = {
     "masks of an unknown type": (lambda folder: [unknown_type(folder / MASKS), rehash(folder)], MASKS),
     "model is garbage": (lambda folder: [(folder / MODEL).write_bytes(b"\0" * 100), rehash(folder)], MODEL),
     "model is a pickle": (lambda folder: [(folder / MODEL).write_bytes(b"\x80\x04."), rehash(folder)], MODEL),
-    "a mask left out": (lambda folder: edit_masks(folder, lambda masks: masks.pop(WEIGHT)), "a mask of 4H rows"),
+    "a mask left out": (lambda folder: edit_masks(folder, lambda masks: masks.pop(WEIGHT)), "masks of 16 rows for"),
     "a mask too many": (
         lambda folder: edit_masks(folder, lambda masks: masks.update(x=masks[WEIGHT].clone())),
         "a mask of 4H rows",
     ),
-    "a mask too short": (lambda folder: edit_masks(folder, lambda masks: cut(masks, WEIGHT)), "a mask of 4H rows"),
+    "a mask too short": (lambda folder: edit_masks(folder, lambda masks: cut(masks, WEIGHT)), "masks of 16 rows for"),
     "a mask of two dimensions": (lambda folder: edit_masks(folder, lambda masks: stand(masks, WEIGHT)), NOT_AS_CLAIMED),
     "a mask of no rows": (
         lambda folder: edit_masks(folder, lambda masks: masks.update({WEIGHT: masks[WEIGHT][:0].clone()})),
@@ -371,7 +379,17 @@ LAYER = ("lstms", 0, "layers", 0)
         (("certificate", "holds"), False),
         (("certificate", "max_abs_difference"), 1.0),
         (("certificate", "max_abs_output"), 1e9),
-        (("certificate", "dtype"), "float64"),
+        (("certificate", "dtype"), "float32"),
+        (("certificate", "in_own_dtype"), {}),
+        (("certificate", "in_own_dtype", "dtype"), "float64"),
+        (("certificate", "in_own_dtype", "max_abs_difference"), 1.0),
+        (("certificate", "in_own_dtype", "max_abs_output"), 1e9),
+        (("form",), "compact"),
+        (("lstms", 0, "parameters"), 1),
+        (("lstms", 0, "source_tensors", "bias_ih"), "cell.bias_hh"),
+        (("lstms", 0, "stored_as"), "RowCompactLSTM"),
+        (("lstms", 0, "consumers"), ["head.weight"]),
+        (("recipe", "granularity"), "units"),
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
 )

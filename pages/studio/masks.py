@@ -17,8 +17,7 @@ from pruner.saliency import row_norm
 GRANULARITY_TITLES = {"rows": "Rows", "units": "Units"}
 ALLOCATION_TITLES = {"uniform": "Every layer alike", "global": "All layers ranked together"}
 MEANING = {
-    "rows": "Rows: each of the eight gate blocks drops its own weakest rows; every hidden unit stays, with some of its gates "
-    "constant.",
+    "rows": "Rows: each of the eight gate blocks drops its own weakest rows; every hidden unit stays, some gates constant.",
     "units": "Units: whole hidden units fall, all eight rows of each, so the model can really become smaller and faster.",
 }
 
