@@ -54,8 +54,7 @@ def _alone(model: nn.Module) -> dict[str, nn.Module]:
         path: module
         for path, module in model.named_modules()
         if type(module) in (nn.LSTM, nn.Linear)
-        and not (_hooked(module) or vars(module).get("proj_size"))
-        and (type(module) is nn.LSTM or "weight" in dict(module.named_parameters()))
+        and not (_hooked(module) or vars(module).get("proj_size") or [*module.buffers()] or [*module.children()])
         and all(type(own) is nn.Parameter and owners[own.data_ptr()] == 1 for own in module.parameters())
     }
 
