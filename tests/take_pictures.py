@@ -11,6 +11,7 @@ from tests.test_journeys import installed_chromium, serving
 
 PICTURES = Path(__file__).resolve().parents[1] / ".github" / "pictures"
 LINK = "example=pydocs-chars&sparsity=0.5&gates=hg:0.25"
+UNITS = "example=pydocs-chars&sparsity=0.5&granularity=units&round_to=16&consumers=linear.weight"
 
 
 def take() -> None:
@@ -27,7 +28,7 @@ def take() -> None:
             page.goto(f"{url}/{name}?{LINK}&side=hh")
             expect(page.locator(".js-plotly-plot")).to_have_count(charts)
             _save(page, name)
-        page.goto(f"{url}/run?{LINK}")
+        page.goto(f"{url}/run?{UNITS}")
         page.get_by_role("button", name="Run", exact=True).click()
         expect(page.get_by_role("heading", name="Before and after")).to_be_visible()
         expect(page.get_by_test_id("stMetric")).to_have_count(4)
