@@ -1,13 +1,19 @@
 """Which `nn.Linear` layers alone read an `nn.LSTM` of a model in memory."""
 
+import ast
 import copy
 import inspect
 import operator
+import textwrap
 from collections import Counter
 from typing import Any
 
 from torch import fx, nn
 from torch.nn import functional as F
+
+# A trace follows one way through these, and not what they depend on: types, None, errors, chance.
+_BRANCHES = (ast.If, ast.IfExp, ast.BoolOp, ast.Match, ast.Try, ast.While)
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class _Unclear(Exception):
@@ -20,8 +26,7 @@ def linear_readers(model: nn.Module) -> dict[str, dict[str, list[int]]]:
     The columns of such a Linear are blocks of H, each the output of one layer and direction, given by its index in the
     order of `nn.LSTM`. The model stays as it is: `torch.fx` traces copies of it, as it stands, in training and in
     evaluation. An LSTM is left out where the three do not agree, where it is given a state, or where anything is unclear.
-    What is seen is what `forward` computes from batches: not what other methods read, what it stores in attributes, or
-    which way it takes by chance or by the type of a value.
+    What is seen is what `forward` computes from batches, where it is written without branches: not what other methods read.
     """
     try:
         alone = _alone(model)
@@ -54,18 +59,27 @@ def _alone(model: nn.Module) -> dict[str, nn.Module]:
         path: module
         for path, module in model.named_modules()
         if type(module) in (nn.LSTM, nn.Linear)
-        and not (_hooked(module) or vars(module).get("proj_size") or [*module.buffers()] or [*module.children()])
+        and not (_hooked(module) or vars(module).get("proj_size"))
+        and (type(module) is nn.LSTM or "weight" in dict(module.named_parameters()))
         and all(type(own) is nn.Parameter and owners[own.data_ptr()] == 1 for own in module.parameters())
     }
+
+
+def _straight(module: nn.Module) -> bool:
+    """Whether the `forward` of a module has one way only and keeps nothing in attributes."""
+    source = ast.parse(textwrap.dedent(inspect.getsource(type(module).forward)))
+    return not any(
+        isinstance(node, _BRANCHES) or (isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+        for node in ast.walk(source)
+    )
 
 
 def _trace(model: nn.Module, training: bool | None) -> fx.Graph:
     """The graph of a model in a mode (None: its own); raises where `torch.fx` cannot follow it."""
     tracer = fx.Tracer()
-    if any(
-        _hooked(module) for path, module in model.named_modules() if not path or not tracer.is_leaf_module(module, path)
-    ):
-        raise _Unclear  # hooks of modules that are not leaves would run
+    own = [module for path, module in model.named_modules() if not path or not tracer.is_leaf_module(module, path)]
+    if any(_hooked(module) or not (isinstance(module, _CONTAINERS) or _straight(module)) for module in own):
+        raise _Unclear
     if any(one.default is not one.empty for one in inspect.signature(model.forward).parameters.values()):
         raise _Unclear  # a stand-in for an argument that may be left out takes the path of one that is there
     twin = copy.deepcopy(model)

@@ -15,8 +15,8 @@ from pruner.load_pruned import CompactLSTM
 from pruner.readers import linear_readers
 from tests.conftest import random_lstm
 
-H, STEPS = 8, 6
-INPUTS = torch.randn(5, STEPS, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+H = 8  # and as many steps, so that an index of the features may pass for one of the steps
+INPUTS = torch.randn(5, H, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 BOTH, DEEP = {"bidirectional": True}, {"num_layers": 2}
 
 
@@ -153,6 +153,21 @@ def own_state(model: Any, inputs: Tensor) -> Any:
     return model.head(model.lstm(inputs, hx=(state, state))[0])
 
 
+def given_state(model: Any, inputs: Tensor) -> Any:
+    state = inputs.new_zeros(1, len(INPUTS), H)
+    return model.head(model.lstm(inputs, (state, state))[0])
+
+
+def named_state(model: Any, inputs: Tensor) -> Any:
+    state = inputs.new_zeros(1, len(INPUTS), H)
+    return model.head(model.lstm(inputs, hx=(state, state))[0])
+
+
+def depends_on_identity(model: Any, inputs: Tensor) -> Any:
+    same = inputs is model.listed
+    return [model.head, model.norm][not same](y(model, inputs))
+
+
 def penalty(model: Any, inputs: Tensor) -> Any:
     return model.head(y(model, inputs)) + sum(parameter.norm() for parameter in model.parameters())
 
@@ -176,18 +191,24 @@ NOT_FOLDABLE: dict[str, tuple[dict[str, Any], Callable[..., Any], int]] = {
     "Linear of another input too": ({}, lambda m, x: m.head(y(m, x)) + m.head(x.repeat(1, 1, 3)[..., :H]), 1),
     "Linear of two layers": (DEEP, lambda m, x: m.head(h(m, x)[0]) + m.head(h(m, x)[1]), 1),
     "Linear inside of a leaf": ({}, lambda m, x: m.block.linear1(y(m, x)) + m.block(x.repeat(1, 1, 3)[..., :H]), 1),
+    "Linear as a value": ({}, lambda m, x: m.head(y(m, x)) * (x != m.head), 1),
     "size of the LSTM": ({}, lambda m, x: m.head(y(m, x)) * m.lstm.hidden_size, 1),
     "size of the Linear": ({}, lambda m, x: m.head(y(m, x)) * m.head.in_features, 1),
     "shape": ({}, lambda m, x: m.head(y(m, x)) * y(m, x).shape[-1], 1),
-    "features by an index": ({}, lambda m, x: (y(m, x)[:, :, 0], m.head(y(m, x))), 1),
-    "features by an ellipsis": ({}, lambda m, x: (y(m, x)[..., 0], m.head(y(m, x))), 1),
-    "features by indexes": ({}, lambda m, x: (y(m, x)[:, 1:][0, :, 3], m.head(y(m, x))), 1),
+    "features by an index": ({}, lambda m, x: m.head(y(m, x)[:, :, 0]), 1),
+    "features by an index of h_n": ({}, lambda m, x: (m.head(h(m, x)[0, :, :]), h(m, x)[0, :, 0]), 1),
+    "features by an ellipsis": ({}, lambda m, x: m.head(y(m, x)[..., 0]), 1),
+    "features by two indexes": ({}, lambda m, x: m.head(y(m, x)[0][:, 3]), 1),
+    "features of h_n": ({}, lambda m, x: m.ahead(h(m, x)[0, :, 2:5]), 1),
+    "slice of the features": ({}, lambda m, x: m.ahead(y(m, x)[:, :, 2:5]), 1),
     "new axis": ({}, lambda m, x: m.head(y(m, x)[None]), 1),
     "tensor as an index": ({}, lambda m, x: m.head(y(m, x)[x[:, 0, 0].argsort()]), 1),
     "list as an index": ({}, lambda m, x: m.head(y(m, x)[[0, 1]]), 1),
     "used as an index": ({}, lambda m, x: (x[y(m, x)[:, :, 0] > 0], m.head(y(m, x))), 1),
     "state of an earlier call": ({}, with_state, 1),
     "state of its own": ({}, own_state, 1),
+    "state given": ({}, given_state, 1),
+    "state given by name": ({}, named_state, 1),
     "projection": ({"proj_size": 4}, lambda m, x: m.head(y(m, x).repeat(1, 1, 2)), 1),
     "projection by a Linear": ({"proj_size": 4}, lambda m, x: m.ahead(y(m, x)[:, :, 1:]), 1),
     "data": ({}, depends_on_data, 1),
@@ -290,6 +311,16 @@ def hook(name: str) -> Callable[[Any], None]:
     return lambda model: model.get_submodule(name).register_forward_hook(lambda module, args, output: output)
 
 
+def no_parameter(model: Any) -> None:
+    weight = model.head.weight.detach()
+    del model.head.weight
+    model.head.weight = weight
+
+
+def other_parameter(model: Any) -> None:
+    model.head.weight = type("Quantized", (nn.Parameter,), {})(model.head.weight.detach())
+
+
 def changed_forward(model: Any) -> None:
     model.head.forward = lambda inputs: F.linear(inputs, model.head.weight)
 
@@ -301,6 +332,8 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "weight of two Linears": lambda model: setattr(model.other, "weight", model.head.weight),
     "weight that is a buffer too": lambda model: model.register_buffer("shared", model.head.weight.data),
     "Linear of two names": alias("head"),
+    "weight that is no parameter": no_parameter,
+    "weight of another class": other_parameter,
     "hook of the LSTM": hook("lstm"),
     "backward hook of the LSTM": lambda model: model.lstm.register_full_backward_hook(lambda module, new, old: None),
     "hook of the Linear": hook("head"),
@@ -321,6 +354,14 @@ def test_what_is_shared_or_changed_keeps_its_width(change: Callable[[Any], Any])
         twin = pruned(model)
         assert_full(model)
         assert_equal(model, twin)
+
+
+def test_a_hook_between_the_two_keeps_the_width() -> None:
+    model = Model(FOLDABLE["dropout"][1]).eval()
+    model.dropout.register_forward_hook(lambda module, args, output: output.flip(-1))
+    twin = pruned(model)
+    assert_full(model)
+    assert_equal(model, twin)
 
 
 def test_an_lstm_of_two_names_keeps_its_width() -> None:
@@ -367,7 +408,24 @@ class Unlearnt(Optional):
         raise TypeError("cannot be copied")
 
 
-@pytest.mark.parametrize("kind", [Optional, Variadic, nn.ModuleDict, Unlearnt])
+class Branching(Optional):
+    """A stand-in is no tensor, so a trace sees the other branch."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if isinstance(inputs, Tensor):
+            return F.layer_norm(self.lstm(inputs)[0], (H,))
+        return self.head(self.lstm(inputs)[0])
+
+
+class Keeping(Optional):
+    """The output is kept where others may read it."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.last, _ = self.lstm(inputs)
+        return self.head(self.last)
+
+
+@pytest.mark.parametrize("kind", [Optional, Branching, Keeping, Variadic, nn.ModuleDict, Unlearnt])
 def test_what_cannot_be_followed_has_no_readers(kind: type[nn.Module]) -> None:
     model = kind()
     if kind is nn.ModuleDict:

@@ -12,7 +12,7 @@ from pruner.dashboard.exports import exported
 from pruner.export import LOADER, MANIFEST, MASKS, pack
 from pruner.forms import DEFAULT_FORM
 
-FORM_TITLES = {"masked": "Masked: full size, with zeros", "compact": "Compact: smaller and faster"}
+FORM_TITLES = {"masked": "Masked: full size, with zeros", "compact": "Compact: without what was dropped"}
 MIME_TYPES = {".json": "application/json", ".py": "text/x-python"}
 WHAT_IT_IS = {
     MANIFEST: "what was done to what, sizes before and after, hashes and the certificate",
