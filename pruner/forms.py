@@ -53,8 +53,9 @@ class Layout:
         ]
         return facts
 
-    def module(self, tensors: Mapping[str, Tensor], batch_first: bool = True) -> nn.Module:
-        """The module that load_pruned.py gives, from the tensors of the file; an LSTMCell as the LSTM that repeats it.
+    def module(self, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """The module that load_pruned.py gives, batch first, from the tensors of the file; of an LSTMCell, the LSTM that
+        applies it step by step.
 
         Raises PrunerError if they do not fit together.
         """
@@ -65,7 +66,7 @@ class Layout:
             if self.stored_as == "LSTM":
                 state = {f"{name}_l0": tensor for name, tensor in state.items()}
         try:
-            return load_pruned.assemble(facts, state, batch_first).eval().requires_grad_(False)
+            return load_pruned.assemble(facts, state, batch_first=True).eval().requires_grad_(False)
         except (ValueError, RuntimeError, KeyError) as error:
             raise PrunerError(f"expected the tensors of {self.lstm.title} to fit together, found {error}") from error
 

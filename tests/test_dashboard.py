@@ -160,6 +160,12 @@ def test_a_link_opens_example_recipe_and_view(app: AppTest) -> None:
         {"example": "embedded-reber", "layers": "9:0.1"},
         {"example": "embedded-reber", "lstm": "other", "layer": "7", "direction": "up", "side": "zz"},
         {"example": "embedded-reber", "lstms": ["none"]},
+        {"example": "embedded-reber", "granularity": "whole"},
+        {"example": "embedded-reber", "granularity": "units", "allocation": "fair"},
+        {"example": "embedded-reber", "granularity": "units", "round_to": "-1"},
+        {"example": "embedded-reber", "granularity": "units", "consumers": "linear.bias"},
+        {"example": "embedded-reber", "round_to": "inf"},
+        {"example": "embedded-reber", "round_to": "nan"},
     ],
     ids=lambda params: ",".join(params) + f"={list(params.values())[-1]}",
 )

@@ -19,7 +19,7 @@ def read() -> None:
         "criterion": params.get("criterion", Recipe.criterion),
         "granularity": params.get("granularity", Recipe.granularity),
         "allocation": params.get("allocation", Recipe.allocation),
-        "round_to": int(_number(params.get("round_to", ""), Recipe.round_to)),
+        "round_to": _whole(params.get("round_to", ""), Recipe.round_to),
         "consumers": params.get_all("consumers"),
         "lstms": params.get_all("lstms") or None,
         "layer_sparsity": _shares(params.get_all("layers")),
@@ -77,6 +77,13 @@ def _choice(choices: Any, text: str | None) -> Any:
 def _number(text: str, otherwise: float) -> float:
     try:
         return float(text)
+    except ValueError:
+        return otherwise
+
+
+def _whole(text: str, otherwise: int) -> int:
+    try:
+        return int(text)
     except ValueError:
         return otherwise
 
