@@ -94,7 +94,7 @@ def open_checkpoint(source: str | os.PathLike[str] | bytes, name: str | None = N
             f"{formats.SAVE_WEIGHTS}"
         )
     locations, stored = _named_tensors(contents.container, len(data), name)
-    _check_tensors(stored, len(data), name)
+    check_tensors(stored, len(data), name)
     aliases, tensors, unresolved = resolve_leftovers(stored)
     found, skipped = find_lstms({alias: tensors[original] for alias, original in aliases.items()})
     lstms = [
@@ -239,7 +239,7 @@ def _named_tensors(
     return locations, named
 
 
-def _check_tensors(tensors: Mapping[str, Tensor], size: int, name: str) -> None:
+def check_tensors(tensors: Mapping[str, Tensor], size: int, name: str) -> None:
     """Refuse tensors that claim more than the file holds: expanded views, resized storages, sparse encodings."""
     total, views = 0, set[_View]()
     for key, tensor in tensors.items():

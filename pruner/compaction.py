@@ -7,17 +7,28 @@ import torch
 from torch import Tensor, nn
 
 from pruner.gates import GATES, SIDES, layer_suffix
-from pruner.load_pruned import CompactLSTM, RowCompactLSTM
+from pruner.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM
 
 
-def compact_units(lstm: nn.LSTM, keep: Sequence[Tensor]) -> CompactLSTM:
+def compact_units(
+    lstm: nn.LSTM, keep: Sequence[Tensor], reconstruction: Sequence[tuple[Tensor, Tensor]] | None = None
+) -> CompactLSTM:
     """The `CompactLSTM` of a masked `nn.LSTM`, equal to it from a zero state in `output`, `h_n` and `c_n`.
 
     `keep` holds a (H,) bool mask for each layer and direction. The rows and biases of dropped units must be zero in `lstm`
-    already.
+    already. `reconstruction` holds weight (R, K) and bias (R,) for each direction of the last layer, if its removed units are to
+    be reconstructed.
     """
     kept = [kept_units(mask, lstm.proj_size) for mask in keep]
-    small = CompactLSTM(lstm.input_size, lstm.hidden_size, kept, **_settings(lstm))
+    small = CompactLSTM(
+        lstm.input_size, lstm.hidden_size, kept, **_settings(lstm), reconstruct=reconstruction is not None
+    )
+    first_of_last = len(kept) - small.directions
+    for side, (weight, bias) in enumerate(reconstruction or ()):
+        place = f"layers.{first_of_last + side}.reconstruction."
+        with torch.no_grad():
+            small.get_parameter(f"{place}weight").copy_(weight)
+            small.get_parameter(f"{place}bias").copy_(bias)
     for index, suffix in _places(lstm):
         own = kept[index]
         rows = torch.cat([gate * lstm.hidden_size + own for gate in range(len(GATES))])
@@ -68,11 +79,24 @@ def kept_units(mask: Tensor, proj_size: int) -> Tensor:
 
 
 def expand(small: CompactLSTM | RowCompactLSTM) -> nn.LSTM:
-    """The masked `nn.LSTM` of full size that a compact one computes: zeros where rows and units were removed."""
+    """The masked `nn.LSTM` of full size that a compact one computes: zeros where rows and units were removed. Of one that
+    reconstructs its removed units, the `ReconstructingLSTM`."""
     weight = next(small.parameters())
-    lstm = nn.LSTM(small.input_size, small.hidden_size, small.num_layers, **_settings(small))
     state = small.state_dict()
+    sizes = small.input_size, small.hidden_size, small.num_layers
+    last = (small.num_layers - 1) * small.directions
+    if f"layers.{last}.reconstruction.weight" in state:
+        units = [state[f"layers.{last + side}.kept"] for side in range(small.directions)]
+        lstm: nn.LSTM = ReconstructingLSTM(*sizes, units, **_settings(small))
+    else:
+        lstm = nn.LSTM(*sizes, **_settings(small))
     wide = {name: torch.zeros_like(tensor) for name, tensor in lstm.state_dict().items()}
+    for name in wide:
+        if name.startswith("kept_"):
+            wide[name] = state[f"layers.{last + int(name.removeprefix('kept_'))}.kept"]
+        elif name.startswith("reconstruction."):
+            _, side, kind = name.split(".")
+            wide[name] = state[f"layers.{last + int(side)}.reconstruction.{kind}"]
     for index, suffix in _places(lstm):
         prefix = f"layers.{index}."
         if isinstance(small, RowCompactLSTM):

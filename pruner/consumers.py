@@ -1,6 +1,9 @@
 """Who reads the output of an LSTM in a checkpoint: the user says so, because shapes prove nothing."""
 
 import re
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from pruner.checkpoint import Checkpoint
 from pruner.errors import PrunerError
@@ -13,6 +16,14 @@ _LIKELY = re.compile("linear|fc|head|out|dense|class|proj|decode|pred", re.IGNOR
 def output_width(lstm: LSTM) -> int:
     """Width of the last layer's output, both directions side by side."""
     return lstm.directions * lstm.output_size
+
+
+def bias_beside(tensors: Mapping[str, Tensor], consumer: str) -> str | None:
+    """The name of the bias that belongs to a consumer: `linear.bias` beside `linear.weight`, of one number an output."""
+    prefix, dot, _ = consumer.rpartition(".")
+    bias = tensors.get(f"{prefix}{dot}bias")
+    fits = bias is not None and bias.shape == tensors[consumer].shape[:1] and bias.dtype in DTYPES
+    return f"{prefix}{dot}bias" if fits else None
 
 
 def suggestions(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:

@@ -9,7 +9,7 @@ import platform
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,6 @@ from pruner import formats, load_pruned
 from pruner.checkpoint import Checkpoint, open_checkpoint, write, write_safetensors
 from pruner.errors import PrunerError
 from pruner.forms import Form, Layout
-from pruner.lstm import build
-from pruner.masks import drop_rows
 from pruner.measure import BATCH_SIZE, SEQUENCE_LENGTH, Cost, Drift, difference, outputs, random_input
 from pruner.recipe import Recipe
 
@@ -41,10 +39,14 @@ def save(
     checkpoint: Checkpoint,
     recipe: Recipe,
     masks: Mapping[str, Tensor],
-    form: Form,
+    forms: Mapping[str, Form],
+    name: str,
     totals: tuple[Cost, Cost],
+    compensation: Mapping[str, Any],
 ) -> Path:
-    """Write one form of a checkpoint as an export folder and return its path.
+    """Write the form `name` of a checkpoint as an export folder and return its path.
+
+    `forms` holds the masked one, too, which every other is certified against; `compensation` are the facts for the manifest.
 
     The folder is written under a temporary name beside its place, read back, and renamed only when it is whole. Raises
     PrunerError if the folder is in use, cannot be written, or does not compute what the masks say when read back.
@@ -54,7 +56,7 @@ def save(
     try:
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            _write_files(staging, checkpoint, recipe, masks, form, totals)
+            _write_files(staging, checkpoint, recipe, masks, forms, name, totals, compensation)
             staging.chmod(0o755)
             staging.replace(folder)
         finally:
@@ -90,14 +92,17 @@ def _write_files(
     checkpoint: Checkpoint,
     recipe: Recipe,
     masks: Mapping[str, Tensor],
-    form: Form,
+    forms: Mapping[str, Form],
+    name: str,
     totals: tuple[Cost, Cost],
+    compensation: Mapping[str, Any],
 ) -> None:
+    form = forms[name]
     model = staging / model_file(checkpoint.format)
     write(checkpoint, form.changed, model)
     write_masks(masks, staging / MASKS)
     shutil.copyfile(load_pruned.__file__, staging / LOADER)
-    certificate = certify(masked_lstms(checkpoint, form.layouts, masks), form.layouts, open_checkpoint(model).tensors)
+    certificate = certify(masked_lstms(checkpoint, forms["masked"]), form.layouts, open_checkpoint(model).tensors)
     if not certificate["holds"]:
         raise PrunerError(
             f"expected the written model to compute what the masks say, found a difference of "
@@ -110,6 +115,7 @@ def _write_files(
         "lstms": [describe(layout, checkpoint) for layout in form.layouts],
         "totals": {key: {"before": value, "after": asdict(totals[1])[key]} for key, value in asdict(totals[0]).items()},
         "certificate": certificate,
+        **({"compensation": compensation} if compensation else {}),
         "files": {file.name: file_facts(file) for file in sorted(staging.iterdir())},
         "versions": {
             "python": platform.python_version(),
@@ -132,13 +138,13 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def masked_lstms(checkpoint: Checkpoint, layouts: list[Layout], masks: Mapping[str, Tensor]) -> list[nn.LSTM]:
-    """What the masks were previewed on: the source's LSTMs with zeros in dropped rows."""
-    tensors = {name: drop_rows(checkpoint.tensors[name], mask) for name, mask in masks.items()}
-    return [build(layout.lstm, {**checkpoint.tensors, **tensors}) for layout in layouts]
+def masked_lstms(checkpoint: Checkpoint, masked: Form) -> list[nn.Module]:
+    """What was previewed: LSTMs of full size with zeros in dropped rows."""
+    tensors = masked.tensors(checkpoint)
+    return [layout.module(tensors) for layout in masked.layouts]
 
 
-def certify(masked: list[nn.LSTM], layouts: list[Layout], written: Mapping[str, Tensor]) -> dict[str, Any]:
+def certify(masked: Sequence[nn.Module], layouts: list[Layout], written: Mapping[str, Tensor]) -> dict[str, Any]:
     """Run LSTMs as previewed and as written side by side: random input, zero state, all three outputs.
 
     `written` holds the tensors of the file. In float64 the two may differ by `TOLERANCE` of the largest output (what is

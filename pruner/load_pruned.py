@@ -63,12 +63,19 @@ def assemble(entry: Mapping[str, Any], state: Mapping[str, Tensor], batch_first:
         count = sum(name.endswith(".rows_ih") for name in state)
         rows = [(state[f"layers.{index}.rows_ih"], state[f"layers.{index}.rows_hh"]) for index in range(count)]
         module = RowCompactLSTMCell(*sizes, rows, **settings) if cell else RowCompactLSTM(*sizes, rows, **settings)
+    elif entry["stored_as"] == "ReconstructingLSTM":
+        units = [tensor for name, tensor in state.items() if name.startswith("kept_")]
+        if cell:
+            module = ReconstructingLSTMCell(*sizes, units, **settings)
+        else:
+            module = ReconstructingLSTM(*sizes, entry["num_layers"], units, **settings)
     elif entry["stored_as"] == "LSTM" and all(len(layer["kept_units"]) == hidden_size for layer in entry["layers"]):
         module = nn.LSTMCell(*sizes, **settings) if cell else nn.LSTM(*sizes, entry["num_layers"], **settings)
     else:
         kept = [torch.tensor(layer["kept_units"], dtype=torch.int64) for layer in entry["layers"]]
         if entry["stored_as"] == "CompactLSTM":
             kept = [state[f"layers.{index}.kept"] for index in range(len(kept))]
+            settings["reconstruct"] = any(".reconstruction." in name for name in state)
         module = CompactLSTMCell(*sizes, kept, **settings) if cell else CompactLSTM(*sizes, kept, **settings)
         if entry["stored_as"] == "LSTM":
             state = {inside(name, entry["bidirectional"]): tensor for name, tensor in state.items()}
@@ -85,10 +92,33 @@ def inside(name: str, bidirectional: bool) -> str:
     return f"layers.{index}.lstm.{kind}_l0"
 
 
+class _Reconstruction(nn.Module):
+    """The removed hidden units of one direction (.., R), as the kept ones (.., K) tell them."""
+
+    removed: Tensor
+
+    def __init__(
+        self, kept: Tensor, hidden_size: int, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        rest = torch.ones(hidden_size, dtype=torch.bool)
+        rest[kept.cpu()] = False
+        self.register_buffer("removed", rest.nonzero().flatten().to(kept.device), persistent=False)
+        count = hidden_size - len(kept)
+        self.weight = nn.Parameter(torch.zeros(count, len(kept), device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(count, device=device, dtype=dtype))
+
+    def forward(self, compact: Tensor, wide: Tensor) -> Tensor:
+        """`wide` (.., H) with the removed units filled in."""
+        found = F.linear(compact, self.weight, self.bias)
+        return wide.scatter(-1, self.removed.expand_as(found), found)
+
+
 class _Units(nn.Module):
     """One layer and direction without its removed hidden units: a smaller nn.LSTM that knows where its units stood."""
 
     kept: Tensor
+    reconstruction: _Reconstruction | None
 
     def __init__(
         self,
@@ -99,6 +129,7 @@ class _Units(nn.Module):
         proj_size: int,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
+        reconstruct: bool = False,
     ) -> None:
         super().__init__()
         _check_indices(kept, hidden_size, fewest=proj_size + 1)
@@ -106,6 +137,7 @@ class _Units(nn.Module):
         self.output_size = proj_size or len(kept)
         self.register_buffer("kept", kept)
         self.lstm = nn.LSTM(input_size, len(kept), bias=bias, proj_size=proj_size, device=device, dtype=dtype)
+        self.reconstruction = _Reconstruction(kept, hidden_size, device, dtype) if reconstruct else None
 
     def forward(
         self, steps: Tensor, batch_sizes: Tensor | None, h_0: Tensor | None, c_0: Tensor | None
@@ -124,7 +156,10 @@ class _Units(nn.Module):
 
     def widen(self, output: Tensor) -> Tensor:
         """(..., K) -> (..., H); a projection has its full width already."""
-        return output if self.proj_size else self._spread(output)
+        if self.proj_size:
+            return output
+        wide = self._spread(output)
+        return wide if self.reconstruction is None else self.reconstruction(output, wide)
 
     def _spread(self, compact: Tensor) -> Tensor:
         """(..., K) -> (..., H) with zeros where units were removed."""
@@ -247,6 +282,7 @@ class _Compact(nn.Module):
         proj_size: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        reconstruct: bool = False,
     ) -> None:
         super().__init__()
         self.input_size, self.hidden_size, self.proj_size = input_size, hidden_size, proj_size
@@ -257,7 +293,8 @@ class _Compact(nn.Module):
         width = input_size
         for layer in range(self.num_layers):
             own = kept[layer * self.directions : (layer + 1) * self.directions]
-            sides = [self.LAYER(width, hidden_size, each, bias, proj_size, device, dtype) for each in own]
+            filled = {"reconstruct": True} if reconstruct and layer == self.num_layers - 1 else {}
+            sides = [self.LAYER(width, hidden_size, each, bias, proj_size, device, dtype, **filled) for each in own]
             self.layers.extend(sides)
             width = sum(side.output_size for side in sides)
 
@@ -328,7 +365,8 @@ class CompactLSTM(_Compact):
     `kept` holds, for each layer and direction in the order of `nn.LSTM`, the (K,) int64 indices of the units that are
     left of `hidden_size`; sizes may differ from layer to layer, which no single `nn.LSTM` can do. Inside is one `nn.LSTM`
     a layer and direction. Removed units come back as zeros in `output`, `h_n` and `c_n`, so whatever reads the output
-    keeps working. Given an `hx`, the values of removed units are ignored: in a masked LSTM they would fade, here they are
+    keeps working; with `reconstruct`, those of the last layer come back in `output` and `h_n` as a linear map of the kept
+    ones tells them. Given an `hx`, the values of removed units are ignored: in a masked LSTM they would fade, here they are
     gone. Dropout between layers draws other random numbers than `nn.LSTM` does. Scripted, it takes tensors, not packed
     sequences. Raises ValueError for indices that are not increasing or not below `hidden_size`.
     """
@@ -370,11 +408,13 @@ class _CompactCell(nn.Module):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        reconstruct: bool = False,
     ) -> None:
         super().__init__()
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         (own,) = kept
-        self.layers = nn.ModuleList([self.LAYER(input_size, hidden_size, own, bias, 0, device, dtype)])
+        filled = {"reconstruct": True} if reconstruct else {}
+        self.layers = nn.ModuleList([self.LAYER(input_size, hidden_size, own, bias, 0, device, dtype, **filled)])
 
     def forward(
         self,
@@ -395,7 +435,8 @@ class _CompactCell(nn.Module):
 
 
 class CompactLSTMCell(_CompactCell):
-    """An `nn.LSTMCell` without its removed hidden units, which come back as zeros; `kept` holds one tensor of indices."""
+    """An `nn.LSTMCell` without its removed hidden units, which come back as zeros, or reconstructed as in `CompactLSTM`;
+    `kept` holds one tensor of indices."""
 
     LAYER = _Units
 
@@ -404,6 +445,66 @@ class RowCompactLSTMCell(_CompactCell):
     """An `nn.LSTMCell` that multiplies only the rows its masks kept; `kept` holds one pair of tensors of indices."""
 
     LAYER = _Rows
+
+
+class ReconstructingLSTM(nn.LSTM):
+    """An `nn.LSTM` of full size whose removed hidden units are zero inside and, in the `output` and `h_n` of its last layer,
+    what a linear map of the kept ones tells: the masked form of a `CompactLSTM` that reconstructs.
+
+    `kept` holds the (K,) int64 indices of the kept units for each direction of the last layer. Raises ValueError for indices
+    that are not increasing or not below `hidden_size`.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int, kept: Sequence[Tensor], **settings: Any
+    ) -> None:
+        super().__init__(input_size, hidden_size, num_layers, **settings)
+        where = {"device": self.weight_ih_l0.device, "dtype": self.weight_ih_l0.dtype}
+        for side, units in enumerate(kept):
+            _check_indices(units, hidden_size, fewest=1)
+            self.register_buffer(f"kept_{side}", units)
+        self.reconstruction = nn.ModuleList([_Reconstruction(units, hidden_size, **where) for units in kept])
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,  # noqa: A002 - nn.LSTM's own name for it
+        hx: tuple[Tensor, Tensor] | None = None,
+    ) -> Any:
+        """As `nn.LSTM`."""
+        output, (h_n, c_n) = super().forward(input, hx)
+        last = len(h_n) - len(self.reconstruction)
+        h_n = torch.cat([h_n[:last], *(self._filled(side, h_n[last + side])[None] for side in range(len(h_n) - last))])
+        if isinstance(output, PackedSequence):
+            return output._replace(data=self._both(output.data)), (h_n, c_n)
+        return self._both(output), (h_n, c_n)
+
+    def _both(self, output: Tensor) -> Tensor:
+        parts = output.split(self.hidden_size, -1)
+        return torch.cat([self._filled(side, part) for side, part in enumerate(parts)], -1)
+
+    def _filled(self, side: int, wide: Tensor) -> Tensor:
+        return self.reconstruction[side](wide.index_select(-1, self.get_buffer(f"kept_{side}")), wide)
+
+
+class ReconstructingLSTMCell(nn.LSTMCell):
+    """The `nn.LSTMCell` of a `ReconstructingLSTM`; `kept` holds one tensor of indices."""
+
+    def __init__(self, input_size: int, hidden_size: int, kept: Sequence[Tensor], **settings: Any) -> None:
+        super().__init__(input_size, hidden_size, **settings)
+        (units,) = kept
+        _check_indices(units, hidden_size, fewest=1)
+        self.register_buffer("kept_0", units)
+        where = {"device": self.weight_ih.device, "dtype": self.weight_ih.dtype}
+        self.reconstruction = nn.ModuleList([_Reconstruction(units, hidden_size, **where)])
+
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 - nn.LSTMCell's own name for it
+        hx: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `nn.LSTMCell`."""
+        h, c = super().forward(input, hx)
+        return self.reconstruction[0](h.index_select(-1, self.kept_0), h), c
 
 
 def _check_indices(indices: Tensor, below: int, fewest: int) -> None:

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pruner.data_scores import ROW_SCORES, UNIT_SCORES, random_score
 from pruner.errors import PrunerError
 from pruner.gates import BLOCKS, GATES, SIDES, split_gates
 from pruner.lstm import LSTM
 from pruner.recipe import Recipe
-from pruner.saliency import score, score_units
+from pruner.saliency import (
+    COST_CRITERIA,
+    DATA_CRITERIA,
+    WEIGHT_CRITERIA,
+    outgoing_norms,
+    score,
+    score_units,
+)
+from pruner.statistics import Statistics
 
 
 def row_ranks(saliency: Tensor) -> Tensor:
@@ -89,6 +98,8 @@ def _kept_counts(lstm: LSTM, units: Mapping[tuple[int, int], Tensor], recipe: Re
             place: dropped_rows(lstm.hidden_size, recipe.layer_sparsity.get(place[0], recipe.sparsity))
             for place in units
         }
+    elif recipe.criterion in COST_CRITERIA:
+        dropped = _dropped_by_cost(lstm, units, recipe)
     else:
         dropped = _dropped_globally(lstm, units, recipe)
     counts = {place: lstm.hidden_size - fallen for place, fallen in dropped.items()}
@@ -104,12 +115,12 @@ def _dropped_globally(
     """How many units fall in each layer and direction when all are ranked together, the best of each spared.
 
     Layers read inputs of different widths, so what is ranked is the mean over a unit's weights: mean absolute value for
-    `l1`, root mean square for the Euclidean norms.
+    `l1`, root mean square for the Euclidean norms. Other scores compare as they are.
     """
     comparable = []
     for (layer, _), scores in units.items():
         weights = len(GATES) * (lstm.layer_input_size(layer) + lstm.output_size)
-        fair = scores / (weights if recipe.criterion == "l1" else math.sqrt(weights))
+        fair = scores / {"l1": weights, "l2": math.sqrt(weights), "group": math.sqrt(weights)}.get(recipe.criterion, 1)
         fair[fair.argmax()] = math.inf
         comparable.append(fair)
     ranked = torch.cat(comparable).argsort(stable=True)
@@ -117,6 +128,56 @@ def _dropped_globally(
     fallen = ranked[: min(most, dropped_rows(len(ranked), recipe.sparsity))] // lstm.hidden_size
     counts = torch.bincount(fallen, minlength=len(comparable)).tolist()
     return dict(zip(units, counts, strict=True))
+
+
+def _dropped_by_cost(lstm: LSTM, units: Mapping[tuple[int, int], Tensor], recipe: Recipe) -> dict[tuple[int, int], int]:
+    """How many units fall in each layer and direction when the next to go is always the one of least cost per
+    multiply-accumulate that its removal saves now, until no more are left than when every layer loses the share `sparsity`."""
+    lost = {place: scores.sort().values for place, scores in units.items()}
+    # The brain surgeon's score is what has been lost so far; the other costs stand for themselves.
+    costs = {
+        place: (values.diff(prepend=values.new_zeros(1)) if recipe.criterion == "obs" else values).tolist()
+        for place, values in lost.items()
+    }
+    kept = dict.fromkeys(units, lstm.hidden_size)
+    budget = _macs(lstm, dict.fromkeys(units, lstm.hidden_size - dropped_rows(lstm.hidden_size, recipe.sparsity)))
+    while (now := _macs(lstm, kept)) > budget:
+        prices = {
+            place: costs[place][lstm.hidden_size - count] / (now - _macs(lstm, {**kept, place: count - 1}))
+            for place, count in kept.items()
+            if count > 1
+        }
+        if not prices:
+            break
+        kept[min(prices, key=prices.__getitem__)] -= 1
+    return {place: lstm.hidden_size - count for place, count in kept.items()}
+
+
+def _macs(lstm: LSTM, kept: Mapping[tuple[int, int], int]) -> int:
+    """Multiply-accumulates of one time step with so many units left in each layer and direction."""
+    total = 0
+    for (layer, direction), count in kept.items():
+        below = lstm.input_size
+        if layer:
+            below = lstm.directions * lstm.proj_size or sum(kept[layer - 1, side] for side in range(lstm.directions))
+        total += len(GATES) * count * (below + (lstm.proj_size or count)) + lstm.proj_size * count
+    return total
+
+
+def make_masks_by_cost(lstm: LSTM, saliency: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+    """{name in the file: (4H,) bool mask}: rows of all gates, layers and both packed weights ranked together by cost per
+    multiply-accumulate, until the share `sparsity` of these is gone.
+
+    Gates bear very different shares, and not the same gate in every model; here the costs decide.
+    """
+    names = lstm.weight_names()
+    widths = [lstm.layer_input_size(layer) if side == "ih" else lstm.output_size for layer, _, side in names]
+    price = torch.cat([saliency[name] / width for name, width in zip(names.values(), widths, strict=True)])
+    macs = torch.tensor(widths).repeat_interleave(len(GATES) * lstm.hidden_size)
+    order = price.argsort(stable=True)
+    keep = torch.ones(len(price), dtype=torch.bool)
+    keep[order[macs[order].cumsum(0) <= recipe.sparsity * int(macs.sum())]] = False
+    return dict(zip(names.values(), keep.chunk(len(names)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -131,14 +192,58 @@ class Scores:
         """{name in the file: (4H,) bool mask} by the recipe's granularity."""
         if recipe.granularity == "units":
             return make_unit_masks(lstm, self.units, recipe)
+        if recipe.allocation == "global":
+            return make_masks_by_cost(lstm, self.saliency, recipe)
         return make_masks(lstm, self.ranks, recipe)
 
 
-def score_lstm(lstm: LSTM, tensors: Mapping[str, Tensor], criterion: str, consumers: Iterable[str] = ()) -> Scores:
-    """Raises PrunerError if a weight or bias of the LSTM is not finite."""
+def score_lstm(
+    lstm: LSTM,
+    tensors: Mapping[str, Tensor],
+    criterion: str,
+    consumers: Iterable[str] = (),
+    statistics: Statistics | None = None,
+    seed: int = 0,
+) -> Scores:
+    """The scores of one LSTM by a criterion; those from data are taken from its `statistics`, random ones from `seed`.
+
+    Criteria that score whole units leave single rows with a norm. Raises PrunerError if a weight or bias of the LSTM is not
+    finite, or if statistics are needed and there are none.
+    """
     rows = score(lstm, tensors, criterion)
-    ranks = {name: row_ranks(saliency) for name, saliency in rows.items()}
-    return Scores(rows, ranks, score_units(lstm, rows, criterion, tensors, consumers))
+    if criterion in DATA_CRITERIA:
+        if statistics is None:
+            raise PrunerError(
+                f"expected calibration inputs for the criterion {criterion!r}, found none; give some, or choose a criterion "
+                f"among {', '.join(WEIGHT_CRITERIA)}"
+            )
+        units = _score_units_from_data(lstm, tensors, criterion, consumers, statistics)
+    elif criterion == "random":
+        places = [(layer, direction) for layer in range(lstm.num_layers) for direction in range(lstm.directions)]
+        drawn = random_score(len(places) * lstm.hidden_size, seed).chunk(len(places))
+        units = dict(zip(places, drawn, strict=True))
+    else:
+        units = score_units(lstm, rows, criterion, tensors, consumers)
+    if criterion in ROW_SCORES and statistics is not None:
+        rows = {
+            name: ROW_SCORES[criterion](statistics.layers[layer, direction], side)
+            for (layer, direction, side), name in lstm.weight_names().items()
+        }
+    elif criterion == "random":
+        drawn = random_score(sum(map(len, rows.values())), seed).chunk(len(rows))
+        rows = dict(zip(rows, drawn, strict=True))
+    return Scores(rows, {name: row_ranks(saliency) for name, saliency in rows.items()}, units)
+
+
+def _score_units_from_data(
+    lstm: LSTM, tensors: Mapping[str, Tensor], criterion: str, consumers: Iterable[str], statistics: Statistics
+) -> dict[tuple[int, int], Tensor]:
+    if criterion != "outgoing":
+        return {place: UNIT_SCORES[criterion](own) for place, own in statistics.layers.items()}
+    return {
+        place: own.activation * outgoing_norms(lstm, tensors, *place, consumers)
+        for place, own in statistics.layers.items()
+    }
 
 
 def check_layers(recipe: Recipe, lstms: list[LSTM]) -> None:

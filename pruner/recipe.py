@@ -8,11 +8,14 @@ from typing import Any
 
 from pruner.errors import PrunerError, shown
 from pruner.gates import ALL_BLOCKS
-from pruner.saliency import CRITERIA
+from pruner.saliency import COST_CRITERIA, CRITERIA, DATA_CRITERIA, ROW_CRITERIA
 
 GRANULARITIES = ("rows", "units")
 ALLOCATIONS = ("uniform", "global")
+COMPENSATIONS = ("none", "fold", "full")
+TASKS = ("softmax", "regression")  # what the consumers' outputs are: scores of categories, or numbers
 MAX_ROUND_TO = 4096
+MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,13 @@ class Recipe:
     drops the share `sparsity` (or its `layer_sparsity`) of every layer; `global` ranks the units of all layers of an LSTM
     together and leaves every layer at least one. The kept count is rounded up to a multiple of `round_to`. `consumers` names
     the tensors (linear.weight, say) that read the output of the last layer; their columns go with the units.
+
+    The criteria that estimate a loss (`taylor`, `fisher`, `obs`) rank by cost per multiply-accumulate when the allocation is
+    `global`, rows of all gates and layers, too, until as many are left as `sparsity` leaves everywhere alike.
+
+    `compensation` refits what stays: `fold` lets the kept units take over what can be told of the dropped ones (of dropped
+    rows, their mean), from calibration inputs; `full` fits gates and consumers to the dense model, too, which needs
+    the consumers and the `task` that they serve. `seed` is that of the criterion `random`.
     """
 
     sparsity: float = 0.5
@@ -38,6 +48,9 @@ class Recipe:
     layer_sparsity: Mapping[int, float] = field(default_factory=dict)
     gate_sparsity: Mapping[str, float] = field(default_factory=dict)
     consumers: tuple[str, ...] = ()
+    compensation: str = "none"
+    task: str | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         # Whoever made the recipe may go on changing their own dictionaries.
@@ -59,6 +72,11 @@ class Recipe:
         whole = isinstance(self.round_to, int) and not isinstance(self.round_to, bool)
         if not whole or not 1 <= self.round_to <= MAX_ROUND_TO:
             raise PrunerError(f"expected round_to from 1 to {MAX_ROUND_TO}, found {shown(self.round_to)}")
+        check_choice("compensation", self.compensation, COMPENSATIONS)
+        if self.task is not None:
+            check_choice("task", self.task, TASKS)
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed <= MAX_SEED:
+            raise PrunerError(f"expected a seed from 0 to {MAX_SEED}, found {shown(self.seed)}")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -69,19 +87,34 @@ class Recipe:
                 f"{', '.join(self.gate_sparsity)}; use layer_sparsity, or granularity 'rows'"
             )
         for_units = {
-            "criterion 'group'": self.criterion == "group",
-            "allocation 'global'": self.allocation == "global",
+            f"criterion {self.criterion!r}": self.criterion not in ROW_CRITERIA,
+            f"allocation 'global' and criterion {self.criterion!r}": self.allocation == "global"
+            and self.criterion not in COST_CRITERIA,
             f"round_to {self.round_to}": self.round_to > 1,
-            "consumers": bool(self.consumers),
+            "consumers, but neither a task nor compensation": bool(self.consumers) and not self.needs_data,
         }
         found = [what for what, is_set in for_units.items() if is_set]
         if self.granularity == "rows" and found:
             raise PrunerError(f"expected granularity 'units' with {found[0]}, found 'rows'; choose granularity 'units'")
-        if self.allocation == "global" and self.layer_sparsity:
+        if self.allocation == "global" and (self.layer_sparsity or self.gate_sparsity):
             raise PrunerError(
-                "expected no layer_sparsity with allocation 'global', which finds each layer's share itself; found one; use "
-                "allocation 'uniform'"
+                "expected no layer_sparsity and no gate_sparsity with allocation 'global', which finds each share itself; "
+                "found one; use allocation 'uniform'"
             )
+        if self.compensation == "full" and (self.task is None or not self.consumers):
+            raise PrunerError(
+                "expected a task (softmax or regression) and the consumers that serve it with compensation 'full', found "
+                f"{'no task' if self.task is None else 'no consumers'}; name both, or choose compensation 'fold'"
+            )
+        if self.task is not None and not self.consumers:
+            raise PrunerError(
+                f"expected the consumers that serve the task {self.task!r}, found none; name the tensors that read the output"
+            )
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether calibration inputs are needed: for the criterion, or to compensate."""
+        return self.criterion in DATA_CRITERIA or self.compensation != "none"
 
     def block_sparsity(self, layer: int, block: str) -> float:
         """The sparsity of one block, e.g. `(0, "hf")`."""
@@ -99,6 +132,9 @@ class Recipe:
             "layer_sparsity": {str(layer): sparsity for layer, sparsity in sorted(self.layer_sparsity.items())},
             "gate_sparsity": {gate: self.gate_sparsity[gate] for gate in ALL_BLOCKS if gate in self.gate_sparsity},
             "consumers": list(self.consumers),
+            "compensation": self.compensation,
+            "task": self.task,
+            "seed": self.seed,
         }
 
     def to_json(self) -> str:

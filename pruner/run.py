@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pruner import export
+from pruner.calibration import Calibration
 from pruner.checkpoint import Checkpoint
+from pruner.compensation import NO_COMPENSATION, Compensation, compensate
 from pruner.consumers import consumers_of
 from pruner.errors import PrunerError
 from pruner.forms import DEFAULT_FORM, FORMS, Form, compact_form, masked_form
@@ -27,6 +29,7 @@ from pruner.measure import (
     random_input,
 )
 from pruner.recipe import Recipe, check_choice
+from pruner.statistics import Statistics, gather
 
 LATENCY_BATCHES = (1, 32)
 
@@ -50,6 +53,7 @@ class Result:
     drift: dict[str, Drift]  # by LSTM name: the output, masked against dense, on random inputs
     quality: dict[str, float] | None  # where a quality was given
     latency: dict[int, dict[str, Latency]] | None  # by batch size, where it was asked for
+    compensation: Compensation = NO_COMPENSATION
 
     def save(self, folder: str | os.PathLike[str], form: str | None = None) -> Path:
         """Write the export folder in one form: masked or compact, by default masked for rows and compact for units.
@@ -59,7 +63,9 @@ class Result:
         name = form or DEFAULT_FORM[self.recipe.granularity]
         check_choice("form", name, FORMS)
         costs = self.costs["dense"], self.costs[name]
-        return export.save(folder, self.checkpoint, self.recipe, self.masks, self.forms[name], costs)
+        return export.save(
+            folder, self.checkpoint, self.recipe, self.masks, self.forms, name, costs, self.compensation.facts
+        )
 
 
 def available_devices() -> dict[str, str]:
@@ -71,10 +77,40 @@ def available_devices() -> dict[str, str]:
     return devices
 
 
-def choose_masks(checkpoint: Checkpoint, recipe: Recipe, progress: Progress = lambda *_: None) -> dict[str, Tensor]:
-    """The masks of a recipe, always from the checkpoint's own weights: {name in the file: (4H,) bool}.
+def gather_statistics(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    calibration: Calibration,
+    device: str = "cpu",
+    progress: Progress = lambda *_: None,
+) -> dict[str, Statistics]:
+    """What the recipe's LSTMs do on the calibration inputs that are not held back, by their names.
 
-    Raises PrunerError if the recipe does not fit the checkpoint or a weight is not finite.
+    Raises PrunerError for calibration data that has nothing for one of them or too little to hold some back.
+    """
+    lstms, consumers = checkpoint.select(recipe.lstms), consumers_of(checkpoint, recipe)
+    fit_on, _ = calibration.split()
+    found = {}
+    for index, lstm in enumerate(lstms):
+        if lstm.name not in fit_on.sequences:
+            raise PrunerError(f"expected calibration inputs for {lstm.title}, found none; give some, or leave it out")
+
+        def report(part: float, what: str, index: int = index) -> None:
+            progress((index + part) / len(lstms), what)
+
+        found[lstm.name] = gather(lstm, checkpoint.tensors, fit_on, consumers[lstm.name], recipe.task, device, report)
+    return found
+
+
+def choose_masks(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    progress: Progress = lambda *_: None,
+    statistics: Mapping[str, Statistics] | None = None,
+) -> dict[str, Tensor]:
+    """The masks of a recipe, from the checkpoint's own weights or from statistics: {name in the file: (4H,) bool}.
+
+    Raises PrunerError if the recipe does not fit the checkpoint, needs statistics that are not there, or a weight is not finite.
     """
     lstms = checkpoint.select(recipe.lstms)
     check_layers(recipe, lstms)
@@ -82,16 +118,23 @@ def choose_masks(checkpoint: Checkpoint, recipe: Recipe, progress: Progress = la
     masks = {}
     for index, lstm in enumerate(lstms):
         progress(index / len(lstms), f"Scoring {lstm.title}")
-        scores = score_lstm(lstm, checkpoint.tensors, recipe.criterion, consumers[lstm.name])
+        own = statistics[lstm.name] if statistics else None
+        scores = score_lstm(lstm, checkpoint.tensors, recipe.criterion, consumers[lstm.name], own, recipe.seed)
         masks.update(scores.masks(lstm, recipe))
     return masks
 
 
-def forms_of(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str, Tensor]) -> dict[str, Form]:
+def forms_of(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    compensation: Compensation = NO_COMPENSATION,
+) -> dict[str, Form]:
     """The masked and the compact form of a checkpoint under masks. Raises PrunerError for consumers that do not fit."""
     lstms = checkpoint.select(recipe.lstms)
-    small = compact_form(checkpoint, lstms, masks, recipe.granularity, consumers_of(checkpoint, recipe))
-    return {"masked": masked_form(checkpoint, lstms, masks), "compact": small}
+    consumers = consumers_of(checkpoint, recipe)
+    small = compact_form(checkpoint, lstms, masks, recipe.granularity, consumers, compensation)
+    return {"masked": masked_form(checkpoint, lstms, masks, compensation), "compact": small}
 
 
 def run(
@@ -101,21 +144,44 @@ def run(
     progress: Progress = lambda *_: None,
     quality: Quality | None = None,
     timed: bool = False,
+    calibration: Calibration | None = None,
 ) -> Result:
     """Prune a checkpoint in memory and measure what came of it.
 
+    `calibration` holds the inputs that scores from data and compensation need; statistics are gathered from it.
+
     `progress(fraction, what)` is called between steps; raise `Cancelled` in it to stop. `quality(tensors, lstms)` rates
     the whole model from its tensors and its runnable LSTMs, both keyed by name. `timed` measures
-    latency, too. Masks are chosen on the CPU and are the
-    same for every device; the models run on `device`. Raises PrunerError for a device that is not there.
+    latency, too. Masks are chosen on the CPU; the models run on `device`. Raises PrunerError for a device that is not there,
+    or a recipe that needs calibration inputs where there are none.
     """
     devices = available_devices()
     device = "cuda:0" if device == "cuda" else device
     if device not in devices:
         raise PrunerError(f"expected a device among {', '.join(devices)}; found {device!r}; run on cpu instead")
-    masks = choose_masks(checkpoint, recipe, lambda done, what: progress(0.3 * done, what))
+    statistics, compensation = None, NO_COMPENSATION
+    if recipe.needs_data:
+        if calibration is None:
+            raise PrunerError(
+                "expected calibration inputs for this recipe, whose criterion or compensation needs them, found none; give "
+                "some, or choose the criterion l1 without compensation"
+            )
+        statistics = gather_statistics(
+            checkpoint, recipe, calibration, device, lambda done, what: progress(0.15 * done, what)
+        )
+    masks = choose_masks(checkpoint, recipe, lambda done, what: progress(0.15 + 0.05 * done, what), statistics)
+    if statistics is not None and calibration is not None:
+        compensation = compensate(
+            checkpoint,
+            recipe,
+            masks,
+            statistics,
+            calibration,
+            device,
+            lambda done, what: progress(0.2 + 0.1 * done, what),
+        )
     progress(0.3, "Making the masked and the compact form")
-    forms = forms_of(checkpoint, recipe, masks)
+    forms = forms_of(checkpoint, recipe, masks, compensation)
     modules: dict[str, dict[str, nn.Module]] = {
         "dense": {lstm.name: build(lstm, checkpoint.tensors, device) for lstm in checkpoint.lstms}
     }
@@ -125,9 +191,9 @@ def run(
     for index, lstm in enumerate(lstms):
         progress(0.4 + 0.2 * index / len(lstms), f"Measuring the drift of {lstm.title}")
         inputs = random_input(lstm)
-        before, _, _ = outputs(build(lstm, checkpoint.tensors, device), inputs)
+        before, _, _ = outputs(modules["dense"][lstm.name], inputs)
         progress(0.4 + 0.2 * (index + 0.5) / len(lstms), f"Measuring the drift of {lstm.title}")
-        after, _, _ = outputs(build(lstm, forms["masked"].tensors(checkpoint), device), inputs)
+        after, _, _ = outputs(modules["masked"][lstm.name], inputs)
         drift[lstm.name] = difference([before], [after])
     rated = None
     if quality is not None:
@@ -149,6 +215,6 @@ def run(
     progress(0.95, "Measuring the size")
     costs = {"dense": cost_of_file(checkpoint)}
     costs |= {name: cost_of_form(checkpoint, form) for name, form in forms.items()}
-    result = Result(checkpoint, recipe, device, masks, forms, costs, drift, rated, times)
+    result = Result(checkpoint, recipe, device, masks, forms, costs, drift, rated, times, compensation)
     progress(1.0, "Done")
     return result

@@ -25,12 +25,17 @@ def _l2(rows: Tensor) -> Tensor:
 
 
 ROW_NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l1": _l1, "l2": _l2}
-CRITERIA = ("l1", "l2", "group")
+WEIGHT_CRITERIA = ("l1", "l2", "group")
+DATA_CRITERIA = ("activation", "outgoing", "taylor", "fisher", "obs")  # scored on calibration inputs, see data_scores
+COST_CRITERIA = ("taylor", "fisher", "obs")  # estimates of a loss, which compare between layers and gates
+CRITERIA = (*WEIGHT_CRITERIA, *DATA_CRITERIA, "random")
+ROW_CRITERIA = ("l1", "l2", "taylor", "fisher", "random")  # those that score single rows, too
 
 
 def row_norm(criterion: str) -> str:
-    """The norm of single rows under a criterion: `group`, which scores whole units, is a Euclidean norm."""
-    return "l2" if criterion == "group" else criterion
+    """The norm of single rows under a criterion: `group`, which scores whole units, is a Euclidean norm; what is not a norm
+    leaves the rows with L1."""
+    return "l2" if criterion in ("l2", "group") else "l1"
 
 
 def row_saliency(weight: Tensor, criterion: str = "l1") -> Tensor:
@@ -85,15 +90,27 @@ def score_units(
                 continue
             squares = both.square().sum((0, 1))
             if criterion == "group":
-                for columns in _outgoing(lstm, tensors, layer, direction, consumers):
-                    squares = squares + torch.linalg.vector_norm(columns, dim=0, dtype=torch.float64).square()
-            if not squares.isfinite().all():
-                raise PrunerError(
-                    f"expected finite weights, found NaN or infinite values in what reads {lstm.title}; repair or retrain "
-                    "the model before pruning it"
-                )
+                squares = squares + outgoing_norms(lstm, tensors, layer, direction, consumers).square()
             scores[layer, direction] = squares.sqrt()
     return scores
+
+
+def outgoing_norms(
+    lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction: int, consumers: Iterable[str] = ()
+) -> Tensor:
+    """(H,) Euclidean norm of all the weights that read each unit of one layer and direction, in float64.
+
+    Raises PrunerError if one of them is not finite.
+    """
+    squares = torch.zeros(lstm.hidden_size, dtype=torch.float64)
+    for columns in _outgoing(lstm, tensors, layer, direction, consumers):
+        squares = squares + torch.linalg.vector_norm(columns, dim=0, dtype=torch.float64).square()
+    if not squares.isfinite().all():
+        raise PrunerError(
+            f"expected finite weights, found NaN or infinite values in what reads {lstm.title}; repair or retrain the model "
+            "before pruning it"
+        )
+    return squares.sqrt()
 
 
 def _outgoing(

@@ -5,7 +5,7 @@ import math
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,14 +18,28 @@ from torch import Tensor, nn
 
 from pruner import formats, load_pruned
 from pruner.checkpoint import Checkpoint, open_checkpoint
+from pruner.compensation import Compensation
+from pruner.consumers import bias_beside, consumers_of
 from pruner.errors import PrunerError, shown
 from pruner.export import LOADER, MANIFEST, MASKS, TOLERANCE, certify, describe, file_facts, masked_lstms, model_file
-from pruner.forms import FORMS, Layout, layout, masked_twin, read_columns, stored_indices, stored_shapes
+from pruner.forms import (
+    FORMS,
+    Form,
+    Layout,
+    last_unit_masks,
+    layout,
+    masked_twin,
+    read_columns,
+    reconstructs,
+    stored_indices,
+    stored_shapes,
+)
 from pruner.gates import SIDES, split_gates
 from pruner.lstm import DTYPES, LSTM, build
 from pruner.measure import Cost, cost, cost_of_file
 from pruner.recipe import Recipe
 from pruner.run import choose_masks, forms_of
+from pruner.saliency import DATA_CRITERIA
 
 EXPORT_FILES = {MANIFEST, MASKS, LOADER, "pruned.pt", "pruned.safetensors"}
 MANIFEST_KEYS = {"source", "recipe", "form", "lstms", "totals", "certificate", "files", "versions"}
@@ -148,11 +162,12 @@ def _checks(folder: Path, source: Checkpoint | None) -> Iterator[str]:
     for key, after in asdict(cost_of_export(pruned, layouts)).items():
         before = asdict(cost_of_file(source))[key] if source else _before(totals.get(key))
         _same(folder, totals, key, {"before": before, "after": after})
-    if source is None:
-        reference = [masked_twin(layout, pruned.tensors) for layout in layouts]
-    else:
-        yield from _compare_with_source(folder, manifest, pruned, masks, layouts, source)
-        reference = masked_lstms(source, layouts, masks)
+    reference: Sequence[nn.Module] = [masked_twin(layout, pruned.tensors) for layout in layouts]
+    if source is not None:
+        forms = _expected_forms(source, manifest, masks, layouts)
+        yield from _compare_with_source(folder, manifest, pruned, masks, layouts, source, forms[manifest["form"]])
+        if "compensation" not in manifest:
+            reference = masked_lstms(source, forms["masked"])
     certificate = certify(reference, layouts, pruned.tensors)
     if not certificate["holds"] or not _same_certificate(certificate, manifest["certificate"]):
         raise _failed(folder, f"the certificate {shown(manifest['certificate'])}", str(certificate))
@@ -189,7 +204,16 @@ def read_layouts(
             raise _failed(folder, "consumers that the recipe names", shown(consumers))
         if recipe.granularity == "units":
             _check_whole_units(folder, lstm, masks)
-        found = layout(lstm, masks, manifest["form"], recipe.granularity, consumers)
+        stated = entry.get("tensors")
+        found = layout(
+            lstm,
+            masks,
+            manifest["form"],
+            recipe.granularity,
+            consumers,
+            isinstance(stated, dict) and reconstructs(stated),
+            compensated="compensation" in manifest,
+        )
         _check_stored(folder, found, pruned, masks, manifest["form"])
         layouts.append(found)
     stored = [name for found in layouts for name in found.tensors.values()]
@@ -298,25 +322,55 @@ def _compare_with_source(
     masks: Mapping[str, Tensor],
     layouts: list[Layout],
     source: Checkpoint,
+    form: Form,
 ) -> Iterator[str]:
     if any(found.lstm not in source.lstms for found in layouts):
         raise _failed(folder, "the LSTMs of the source", "others")
     recipe = Recipe.from_dict(manifest["recipe"])
-    form = forms_of(source, recipe, masks)[manifest["form"]]
     expected = form.tensors(source)
+    refitted = form.changed.keys() if "compensation" in manifest else set()
     if {name: source.location(name) for name in expected} != pruned.locations:
         raise _failed(folder, "the tensor names that pruning the source gives", "other names")
     for name, tensor in expected.items():
         found = pruned.tensors[name]
         if found.shape != tensor.shape or found.dtype != tensor.dtype:
             raise _failed(folder, f"{name} {tuple(tensor.shape)} {tensor.dtype}", f"{tuple(found.shape)} {found.dtype}")
-        if not _same_bits(found, tensor):
+        if name not in refitted and not _same_bits(found, tensor):
             raise _failed(folder, f"the source's own values in {name}", "others")
-    yield f"{len(expected)} tensors have the names, shapes, dtypes and values that pruning the source gives"
+    yield (
+        f"{len(expected)} tensors have the names, shapes and dtypes that pruning the source gives, and all but those that "
+        "compensation may change its values"
+        if refitted
+        else f"{len(expected)} tensors have the names, shapes, dtypes and values that pruning the source gives"
+    )
+    if recipe.criterion in DATA_CRITERIA:
+        yield f"the masks were chosen from calibration data ({recipe.criterion}), which an export does not carry"
+        return
     again = choose_masks(source, recipe)
     if again.keys() != masks.keys() or not all(torch.equal(again[name], masks[name]) for name in masks):
         raise _failed(folder, "the masks that the recipe gives on the source", "others")
     yield "the recipe gives the same masks again"
+
+
+def _expected_forms(
+    source: Checkpoint, manifest: Mapping[str, Any], masks: Mapping[str, Tensor], layouts: list[Layout]
+) -> dict[str, Form]:
+    """What the export must look like: what pruning the source gives, except for the values that compensation changed."""
+    recipe = Recipe.from_dict(manifest["recipe"])
+    if "compensation" not in manifest:
+        return forms_of(source, recipe, masks)
+    consumers = [name for names in consumers_of(source, recipe).values() for name in names]
+    names = [name for found in layouts for name in found.lstm.tensors.values()]
+    names += consumers + [bias for name in consumers if (bias := bias_beside(source.tensors, name))]
+    filled = {
+        found.lstm.name: [
+            (torch.zeros(int((~own).sum()), int(own.sum())), torch.zeros(int((~own).sum())))
+            for own in last_unit_masks(found.lstm, masks)
+        ]
+        for found in layouts
+        if reconstructs(found.tensors)
+    }
+    return forms_of(source, recipe, masks, Compensation({name: source.tensors[name] for name in names}, filled, {}))
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from pruner.calibration import Calibration, sampled
 from pruner.checkpoint import Checkpoint, open_checkpoint
 from pruner.errors import PrunerError
 from pruner.examples import embedded_reber, pydocs_chars
+from pruner.recipe import Recipe
+from pruner.statistics import Progress
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,19 @@ class Example:
     quality_name: str
     higher_is_better: bool
     quality: Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
+    calibration: Callable[[Checkpoint, Progress], Calibration]
+    head: str = "linear.weight"
+    task: str = "softmax"
 
     def open(self) -> Checkpoint:
         return open_checkpoint(self.file)
+
+    def complete(self, recipe: Recipe) -> Recipe:
+        """The recipe with what is known of an example, its head and its task, where scores from data or compensation ask
+        for them and it names no others."""
+        if not recipe.needs_data or recipe.consumers:
+            return recipe
+        return replace(recipe, consumers=(self.head,), task=self.task)
 
 
 def _bits_per_character(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]) -> float:
@@ -36,6 +49,22 @@ def _bits_per_character(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Mo
 
 def _strings_right(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]) -> float:
     return embedded_reber.strings_right(tensors, lstms["lstm"])
+
+
+def _sampled_text(checkpoint: Checkpoint, progress: Progress) -> Calibration:
+    """Text that the model writes: of its training text it knows much by heart, and a shrunk model fitted to that would spend
+    its units on it."""
+    text = sampled(checkpoint, checkpoint.lstms[0], "embedding.weight", "linear.weight", progress)
+    return replace(text, source="example", name="text sampled from the model")
+
+
+def _training_strings(checkpoint: Checkpoint, progress: Progress) -> Calibration:
+    """The training strings, those of one length together."""
+    by_length: dict[int, list[str]] = {}
+    for text, _ in embedded_reber.strings()[0]:
+        by_length.setdefault(len(text), []).append(text)
+    groups = [embedded_reber.encode(texts)[0] for _, texts in sorted(by_length.items())]
+    return Calibration("example", {"lstm": groups}, name="training strings")
 
 
 EXAMPLES = {
@@ -49,6 +78,7 @@ EXAMPLES = {
             "bits per character",
             False,
             _bits_per_character,
+            _sampled_text,
         ),
         Example(
             "embedded-reber",
@@ -58,6 +88,7 @@ EXAMPLES = {
             "strings wholly right",
             True,
             _strings_right,
+            _training_strings,
         ),
     )
 }

@@ -1,0 +1,85 @@
+"""What reads a shrunk LSTM fitted to what the dense model says, without changing the LSTM."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pruner.statistics import Head
+
+RIDGE = 1e-4
+PASSES, ITERATIONS = 6, 10
+
+
+def _with_constant(outputs: Tensor, head: Head) -> tuple[Tensor, Tensor]:
+    """Regressors and current weights of a head, the constant and the bias last if it has one."""
+    if head.bias is None:
+        return outputs, head.weight
+    return torch.cat([outputs, outputs.new_ones(len(outputs), 1)], 1), torch.cat([head.weight, head.bias[:, None]], 1)
+
+
+def _as_head(head: Head, weights: Tensor) -> Head:
+    if head.bias is None:
+        return replace(head, weight=weights.contiguous())
+    return replace(head, weight=weights[:, :-1].contiguous(), bias=weights[:, -1].contiguous())
+
+
+def least_squares_readout(head: Head, outputs: Tensor, wanted: Tensor) -> Head:
+    """The head refitted so that it gives `wanted` (N, V), the dense model's scores, from `outputs` (N, D*R) of the shrunk one,
+    with a ridge towards what it was."""
+    regressors, weights = _with_constant(outputs, head)
+    wide = regressors.double()
+    gram = wide.t() @ wide
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    change = torch.linalg.solve(gram + ridge, wide.t() @ (wanted - regressors @ weights.t()).double()).t()
+    return _as_head(head, weights + change.to(weights.dtype))
+
+
+def divergence(scores: Tensor, shares: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence, in nats, of softmax(scores) (N, V) from the given shares (N, V)."""
+    return (torch.special.xlogy(shares, shares) - shares * scores.log_softmax(-1)).sum(-1).mean()
+
+
+def divergence_readout(head: Head, outputs: Tensor, wanted: Tensor) -> Head:
+    """The head refitted so that its softmax diverges least from that of the dense model's scores `wanted` (N, V).
+
+    The objective is convex: Newton steps by conjugate gradients, each with a backtracking line search, without which they can
+    diverge; it never ends above where it began. A ridge holds the weights to what they were.
+    """
+    regressors, weights = _with_constant(outputs, head)
+    shares, start, count = wanted.softmax(-1), weights, len(outputs)
+    ridge = RIDGE * regressors.square().mean()
+
+    def objective(weights: Tensor) -> float:
+        return float(divergence(regressors @ weights.t(), shares) + ridge / 2 * (weights - start).square().sum())
+
+    value = objective(weights)
+    for _ in range(PASSES):
+        now = (regressors @ weights.t()).softmax(-1)
+        slope = (now - shares).t() @ regressors / count + ridge * (weights - start)
+        diagonal = (now * (1 - now)).t() @ regressors.square() / count + ridge
+
+        def curved(direction: Tensor, now: Tensor = now) -> Tensor:
+            change = regressors @ direction.t()
+            change = now * (change - (now * change).sum(1, keepdim=True))
+            return change.t() @ regressors / count + ridge * direction
+
+        change, remaining = torch.zeros_like(weights), -slope
+        direction = scaled = remaining / diagonal
+        size = (remaining * scaled).sum()
+        for _ in range(ITERATIONS):
+            bent = curved(direction)
+            length = size / (direction * bent).sum().clamp(min=torch.finfo(size.dtype).tiny)
+            change, remaining = change + length * direction, remaining - length * bent
+            scaled = remaining / diagonal
+            new = (remaining * scaled).sum()
+            direction, size = scaled + new / size.clamp(min=torch.finfo(size.dtype).tiny) * direction, new
+        length_of_step, descent = 1.0, float((slope * change).sum())
+        while (tried := objective(weights + length_of_step * change)) > value + 1e-4 * length_of_step * descent:
+            length_of_step /= 2
+            if length_of_step < 1e-3:
+                return _as_head(head, weights)
+        weights, gained, value = weights + length_of_step * change, value - tried, tried
+        if gained < 1e-6:
+            break
+    return _as_head(head, weights)
