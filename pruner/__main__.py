@@ -14,14 +14,15 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from pruner import examples
-from pruner.checkpoint import open_checkpoint
+from pruner.calibration import Calibration, gaussian, read_calibration, sampled
+from pruner.checkpoint import Checkpoint, open_checkpoint
 from pruner.errors import PrunerError
 from pruner.export import check_free, write_masks
 from pruner.forms import DEFAULT_FORM, FORMS
 from pruner.lstm import build
 from pruner.measure import cost_of_file, latency
-from pruner.recipe import ALLOCATIONS, GRANULARITIES, Recipe
-from pruner.run import choose_masks, run
+from pruner.recipe import ALLOCATIONS, COMPENSATIONS, GRANULARITIES, TASKS, Recipe
+from pruner.run import choose_masks, gather_statistics, run
 from pruner.saliency import CRITERIA, ROW_NORMS, as_table, score
 from pruner.verify import read_export, verify
 
@@ -110,8 +111,24 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--layer-sparsity", action="append", metavar="0=0.5", help="for one layer (repeatable)")
     options.add_argument("--gate-sparsity", action="append", metavar="hf=0.3", help="rows: for one gate (repeatable)")
     options.add_argument(
-        "--consumer", action="append", metavar="TENSOR", help="units: a tensor that reads the output (repeatable)"
+        "--consumer", action="append", metavar="TENSOR", help="a tensor that reads the output (repeatable)"
     )
+    options.add_argument(
+        "--compensation",
+        choices=COMPENSATIONS,
+        help="what stays takes over from what goes (fold), and is refitted with its head (full)",
+    )
+    options.add_argument("--task", choices=TASKS, help="what the consumers' outputs are; examples know their own")
+    options.add_argument("--seed", type=int, help="of the criterion random")
+    data = parser.add_argument_group("calibration", "inputs for scores from data and for compensation")
+    data.add_argument(
+        "--calibration",
+        metavar="FILE|example|sampled|gaussian",
+        help="a .npy, .npz, .csv, .safetensors or .pt file of inputs (N, T, I) or token ids (N, T); the example's own; text "
+        "sampled from the model (needs --embedding and --consumer); random numbers",
+    )
+    data.add_argument("--embedding", metavar="TENSOR", help="the tensor that turns token ids into inputs")
+    data.add_argument("--time-major", action="store_true", help="the file's arrays are (T, N, ..)")
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -122,6 +139,9 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         "allocation": options.allocation,
         "round_to": options.round_to,
         "consumers": options.consumer,
+        "compensation": options.compensation,
+        "task": options.task,
+        "seed": options.seed,
         "lstms": options.lstm,
         "layer_sparsity": _pairs("--layer-sparsity", options.layer_sparsity),
         "gate_sparsity": _pairs("--gate-sparsity", options.gate_sparsity),
@@ -137,6 +157,62 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         return Recipe.from_json(Path(options.recipe).read_bytes())
     except (OSError, ValueError) as error:
         raise PrunerError(f"expected a recipe file, found {error}; check the path") from error
+
+
+def _calibration(options: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Calibration | None:
+    """The inputs that a recipe needs, None if it needs none: those named, else the example's, else sampled ones where the
+    model can generate, else random ones."""
+    if not recipe.needs_data:
+        if options.calibration:
+            raise PrunerError(
+                "expected --calibration with a criterion or a compensation that needs inputs, found neither; add "
+                "--compensation fold, say, or leave it out"
+            )
+        return None
+    lstms, example = checkpoint.select(recipe.lstms), examples.example_of(checkpoint)
+    wanted = options.calibration
+    if wanted is None:
+        can_generate = options.embedding and len(recipe.consumers) == len(lstms) == 1
+        wanted = "example" if example else "sampled" if can_generate else "gaussian"
+    if wanted == "gaussian":
+        return gaussian(checkpoint, lstms, options.embedding)
+    if wanted == "sampled":
+        if not options.embedding or len(recipe.consumers) != 1 or len(lstms) != 1:
+            raise PrunerError(
+                "expected one LSTM, one --consumer and an --embedding to sample inputs from the model, found "
+                f"{len(lstms)}, {len(recipe.consumers)} and {1 if options.embedding else 0}; name them, or give a file"
+            )
+        return sampled(checkpoint, lstms[0], options.embedding, recipe.consumers[0], _show_progress)
+    if wanted == "example":
+        if example is None:
+            raise PrunerError(
+                f"expected one of the examples ({', '.join(examples.EXAMPLES)}) for --calibration example, found "
+                f"{checkpoint.name}; give a file of inputs, or gaussian"
+            )
+        return example.calibration(checkpoint, _show_progress)
+    path = Path(wanted)
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise PrunerError(f"expected a file of calibration inputs, found {error}; check the path") from error
+    return read_calibration(data, path.name, checkpoint, lstms, options.embedding, options.time_major)
+
+
+def _told(calibration: Calibration) -> str:
+    """What a recipe's data was, in words."""
+    kind = {
+        "file": f"inputs from {calibration.name}",
+        "example": f"the example's own inputs ({calibration.name})",
+        "sampled": "inputs sampled from the model itself",
+        "gaussian": "random inputs, not real ones"
+        + (" (with the embedding's statistics)" if calibration.embedding else ""),
+    }[calibration.source]
+    return f"calibrated on {kind}, {sum(calibration.steps().values()):,} time steps"
+
+
+def _completed(checkpoint: Checkpoint, recipe: Recipe) -> Recipe:
+    example = examples.example_of(checkpoint)
+    return example.complete(recipe) if example else recipe
 
 
 def _pairs(option: str, given: list[str] | None) -> dict[str, float] | None:
@@ -186,8 +262,13 @@ def _saliency(options: argparse.Namespace) -> None:
 
 
 def _masks(options: argparse.Namespace) -> None:
-    recipe = _recipe(options)
-    masks = choose_masks(open_checkpoint(options.checkpoint), recipe)
+    checkpoint = open_checkpoint(options.checkpoint)
+    recipe = _completed(checkpoint, _recipe(options))
+    calibration = _calibration(options, checkpoint, recipe)
+    statistics = None
+    if calibration is not None:
+        statistics = gather_statistics(checkpoint, recipe, calibration, progress=_show_progress)
+    masks = choose_masks(checkpoint, recipe, statistics=statistics)
     _write(options.output, lambda path: write_masks(masks, path), options.checkpoint)
 
 
@@ -196,11 +277,21 @@ def _prune(options: argparse.Namespace) -> None:
     check_free(Path(options.output))
     checkpoint = open_checkpoint(options.checkpoint)
     example = examples.example_of(checkpoint)
-    result = run(checkpoint, recipe, options.device, _show_progress, example.quality if example else None)
+    recipe = _completed(checkpoint, recipe)
+    calibration = _calibration(options, checkpoint, recipe)
+    quality = example.quality if example else None
+    result = run(checkpoint, recipe, options.device, _show_progress, quality, calibration=calibration)
     form = options.form or DEFAULT_FORM[recipe.granularity]
     folder = result.save(options.output, form)
+    if calibration is not None:
+        print(_told(calibration))
+    for done in result.compensation.facts.get("lstms", []):
+        for step in done["steps"]:
+            verdict = "kept" if step["kept"] else "left out"
+            print(f"{done['name'] or '(root)'}: {step['name']}: {step['before']:.4f} -> {step['after']:.4f}, {verdict}")
+    where = "held-back inputs" if calibration is not None else "random inputs"
     for name, drift in result.drift.items():
-        print(f"{name or '(root)'}: output drift {drift.relative:.3f} on random inputs")
+        print(f"{name or '(root)'}: output drift {drift.relative:.3f} on {where}")
     if example and result.quality:
         print(f"{example.quality_name}: {result.quality['dense']:.4f} before, {result.quality[form]:.4f} after")
     before, after = result.costs["dense"], result.costs[form]

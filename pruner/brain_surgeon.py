@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 RIDGE = 1e-3  # of the mean variance, so that the covariance can be inverted
+LEAST = 1e-100  # what the mean variance counts as where no unit ever moves
 BLOCK = 64
 
 
@@ -17,7 +18,7 @@ def removal_order(covariance: Tensor, importance: Tensor) -> tuple[Tensor, Tenso
     curvature of Dong, Chen & Pan 2017, "Learning to prune deep neural networks via layer-wise optimal brain surgeon".
     """
     size = len(covariance)
-    variance = covariance.diagonal().double().mean().clamp(min=torch.finfo(torch.float64).tiny)
+    variance = covariance.diagonal().double().mean().clamp(min=LEAST)
     inverse = torch.linalg.inv(covariance.double() + RIDGE * variance * torch.eye(size, dtype=torch.float64))
     importance = importance.double().clone()
     alive = torch.ones(size, dtype=torch.float64)

@@ -56,6 +56,30 @@ class Compensation:
 NO_COMPENSATION = Compensation({}, {}, {})
 
 
+def check_data(checkpoint: Checkpoint, recipe: Recipe, calibration: Calibration | None) -> None:
+    """Raise PrunerError unless there is what the recipe's criterion and compensation need: calibration inputs, and for `full`
+    a task, consumers for every LSTM, and inputs that are not random: gates fitted to those get worse on real ones."""
+    if recipe.needs_data and calibration is None:
+        raise PrunerError(
+            "expected calibration inputs for this recipe, whose criterion or compensation needs them, found none; give some, "
+            "or choose the criterion l1 without compensation"
+        )
+    if recipe.compensation != "full" or calibration is None:
+        return
+    if calibration.source == "gaussian":
+        raise PrunerError(
+            "expected real or sampled inputs for compensation 'full', found random ones, which would make the model worse on "
+            "real ones; give inputs, or choose compensation 'fold'"
+        )
+    without = [name for name, readers in consumers_of(checkpoint, recipe).items() if not readers]
+    if recipe.task is None or without:
+        found = "no task" if recipe.task is None else f"no consumer of {without[0] or '(root)'}"
+        raise PrunerError(
+            "expected a task (softmax or regression) and the consumers that serve it with compensation 'full', found "
+            f"{found}; name both, or choose compensation 'fold'"
+        )
+
+
 def compensate(
     checkpoint: Checkpoint,
     recipe: Recipe,
@@ -68,16 +92,11 @@ def compensate(
     """Refit every pruned LSTM of a checkpoint as the recipe's `compensation` says.
 
     `masks` are the recipe's, `statistics` those of the dense LSTMs on the part of `calibration` to fit on, by LSTM name.
-    Raises PrunerError where a layer is left without units, or random inputs are given for compensation 'full': fitted to
-    them, gates get worse on real ones.
+    Raises PrunerError where a layer is left without units, and as `check_data` does.
     """
     if recipe.compensation == "none":
         return NO_COMPENSATION
-    if recipe.compensation == "full" and calibration.source == "gaussian":
-        raise PrunerError(
-            "expected real or sampled inputs for compensation 'full', found random ones, which would make the model worse on "
-            "real ones; give inputs, or choose compensation 'fold'"
-        )
+    check_data(checkpoint, recipe, calibration)
     consumers, lstms = consumers_of(checkpoint, recipe), checkpoint.select(recipe.lstms)
     changed, reconstructions, done = dict[str, Tensor](), dict[str, Reconstruction](), []
     for index, lstm in enumerate(lstms):

@@ -11,14 +11,15 @@ from pruner.statistics import Head, Moments, Statistics
 from pruner.trace import Layers, Weights
 
 RIDGE = 1e-3  # of the mean variance of the kept units
+LEAST = 1e-100  # what that counts as where none of them ever moves
 
 
 @dataclass(frozen=True)
 class Shrunk:
     """What is left: `layers` of kept units only (of full size where rows were dropped), and the heads that read them.
 
-    `reconstruction` holds, for each direction of the last layer, weight (R, K) and bias (R,) that give the removed units from
-    the kept ones, where nobody said who reads them.
+    `reconstruction` holds, for each direction of the last layer, weight (R, K) and bias (R,) that give the removed units
+    from the kept ones, where nobody said who reads them.
     """
 
     layers: Layers
@@ -35,14 +36,14 @@ def takeover(moments: Moments, kept: Tensor, removed: Tensor, constant: bool = T
     """
     matrix = moments.covariance if constant else moments.through_origin()
     among, across = matrix[kept][:, kept], matrix[removed][:, kept]
-    ridge = RIDGE * among.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
+    ridge = RIDGE * among.diagonal().mean().clamp(min=LEAST)
     weights = torch.linalg.solve(among + ridge * torch.eye(len(kept), dtype=among.dtype), across.t()).t()
     offset = moments.mean[removed] - weights @ moments.mean[kept]
     return weights, offset if constant else torch.zeros_like(offset)
 
 
 def fold(reader: Tensor, bias: Tensor | None, moments: Moments, kept: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A reader (M, N, ..) of N units that reads only the kept ones and what they tell of the others: (M, K, ..) and its bias.
+    """A reader (M, N, ..) of N units that reads only the kept ones and what they tell of the others: (M, K, ..), its bias.
 
     Without a bias there is no place for a constant, and the fit goes through the origin.
     """

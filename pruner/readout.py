@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pruner.statistics import Head
 
-RIDGE = 1e-4
+RIDGE = 1e-4  # of the mean square of what a head reads
+LEAST = 1e-30  # what that counts as where all of it is zero
 PASSES, ITERATIONS = 6, 10
 
 
@@ -25,12 +26,12 @@ def _as_head(head: Head, weights: Tensor) -> Head:
 
 
 def least_squares_readout(head: Head, outputs: Tensor, wanted: Tensor) -> Head:
-    """The head refitted so that it gives `wanted` (N, V), the dense model's scores, from `outputs` (N, D*R) of the shrunk one,
-    with a ridge towards what it was."""
+    """The head refitted so that it gives `wanted` (N, V), the dense model's scores, from `outputs` (N, D*R) of the shrunk
+    one, with a ridge towards what it was."""
     regressors, weights = _with_constant(outputs, head)
     wide = regressors.double()
     gram = wide.t() @ wide
-    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    ridge = RIDGE * gram.diagonal().mean().clamp(min=LEAST) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     change = torch.linalg.solve(gram + ridge, wide.t() @ (wanted - regressors @ weights.t()).double()).t()
     return _as_head(head, weights + change.to(weights.dtype))
 
@@ -43,12 +44,12 @@ def divergence(scores: Tensor, shares: Tensor) -> Tensor:
 def divergence_readout(head: Head, outputs: Tensor, wanted: Tensor) -> Head:
     """The head refitted so that its softmax diverges least from that of the dense model's scores `wanted` (N, V).
 
-    The objective is convex: Newton steps by conjugate gradients, each with a backtracking line search, without which they can
-    diverge; it never ends above where it began. A ridge holds the weights to what they were.
+    The objective is convex: Newton steps by conjugate gradients, each with a backtracking line search, without which they
+    can diverge; it never ends above where it began. A ridge holds the weights to what they were.
     """
     regressors, weights = _with_constant(outputs, head)
     shares, start, count = wanted.softmax(-1), weights, len(outputs)
-    ridge = RIDGE * regressors.square().mean()
+    ridge = RIDGE * regressors.square().mean().clamp(min=LEAST)
 
     def objective(weights: Tensor) -> float:
         return float(divergence(regressors @ weights.t(), shares) + ridge / 2 * (weights - start).square().sum())
@@ -75,7 +76,8 @@ def divergence_readout(head: Head, outputs: Tensor, wanted: Tensor) -> Head:
             new = (remaining * scaled).sum()
             direction, size = scaled + new / size.clamp(min=torch.finfo(size.dtype).tiny) * direction, new
         length_of_step, descent = 1.0, float((slope * change).sum())
-        while (tried := objective(weights + length_of_step * change)) > value + 1e-4 * length_of_step * descent:
+        # Not `>`: what is not a number is no descent either.
+        while not (tried := objective(weights + length_of_step * change)) <= value + 1e-4 * length_of_step * descent:
             length_of_step /= 2
             if length_of_step < 1e-3:
                 return _as_head(head, weights)

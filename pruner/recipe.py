@@ -101,11 +101,6 @@ class Recipe:
                 "expected no layer_sparsity and no gate_sparsity with allocation 'global', which finds each share itself; "
                 "found one; use allocation 'uniform'"
             )
-        if self.compensation == "full" and (self.task is None or not self.consumers):
-            raise PrunerError(
-                "expected a task (softmax or regression) and the consumers that serve it with compensation 'full', found "
-                f"{'no task' if self.task is None else 'no consumers'}; name both, or choose compensation 'fold'"
-            )
         if self.task is not None and not self.consumers:
             raise PrunerError(
                 f"expected the consumers that serve the task {self.task!r}, found none; name the tensors that read the output"

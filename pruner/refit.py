@@ -152,16 +152,17 @@ def weighted_least_squares(
     """The change (M, W) of M rows of weights that best gives residuals (N, M) from regressors (N, W), each row with its own
     weights of the steps `counts` (N, M) and a ridge towards no change; None: every weight may change, else `allowed` (M, W).
 
-    A few steps of conjugate gradients, preconditioned by the diagonal, over all rows at once: stopping early regularizes, too.
+    A few steps of conjugate gradients, preconditioned by the diagonal, over all rows at once: stopping early regularizes,
+    too.
     """
+    tiny = torch.finfo(regressors.dtype).tiny  # where there is nothing to fit, 0 / tiny leaves no change
     ridge = RIDGE * (counts.t() @ regressors.square().mean(1))[:, None]
-    diagonal = counts.t() @ regressors.square() + ridge
+    diagonal = (counts.t() @ regressors.square() + ridge).clamp(min=tiny)
     free = torch.ones_like(diagonal) if allowed is None else allowed.to(diagonal.dtype)
     remaining = (counts * residuals).t() @ regressors * free
     change = torch.zeros_like(remaining)
     direction = scaled = remaining / diagonal
     size = (remaining * scaled).sum(1, keepdim=True)
-    tiny = torch.finfo(size.dtype).tiny
     for iteration in range(ITERATIONS):
         progress(iteration / ITERATIONS)
         curved = ((counts * (regressors @ direction.t())).t() @ regressors + ridge * direction) * free

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from pruner import export
 from pruner.calibration import Calibration
 from pruner.checkpoint import Checkpoint
-from pruner.compensation import NO_COMPENSATION, Compensation, compensate
+from pruner.compensation import NO_COMPENSATION, Compensation, check_data, compensate
 from pruner.consumers import consumers_of
 from pruner.errors import PrunerError
 from pruner.forms import DEFAULT_FORM, FORMS, Form, compact_form, masked_form
-from pruner.lstm import build
+from pruner.lstm import LSTM, build
 from pruner.masks import check_layers, score_lstm
 from pruner.measure import (
     Cost,
@@ -50,7 +50,7 @@ class Result:
     masks: dict[str, Tensor]  # (4H,) bool by the names in the file, True = kept
     forms: dict[str, Form]  # masked and compact
     costs: dict[str, Cost]
-    drift: dict[str, Drift]  # by LSTM name: the output, masked against dense, on random inputs
+    drift: dict[str, Drift]  # by LSTM name: the output, masked against dense, on held-back or random inputs
     quality: dict[str, float] | None  # where a quality was given
     latency: dict[int, dict[str, Latency]] | None  # by batch size, where it was asked for
     compensation: Compensation = NO_COMPENSATION
@@ -110,7 +110,7 @@ def choose_masks(
 ) -> dict[str, Tensor]:
     """The masks of a recipe, from the checkpoint's own weights or from statistics: {name in the file: (4H,) bool}.
 
-    Raises PrunerError if the recipe does not fit the checkpoint, needs statistics that are not there, or a weight is not finite.
+    Raises PrunerError if the recipe does not fit the checkpoint or needs missing statistics, or a weight is not finite.
     """
     lstms = checkpoint.select(recipe.lstms)
     check_layers(recipe, lstms)
@@ -137,6 +137,11 @@ def forms_of(
     return {"masked": masked_form(checkpoint, lstms, masks, compensation), "compact": small}
 
 
+def held_back_input(lstm: LSTM, checkpoint: Checkpoint, calibration: Calibration) -> Tensor:
+    """A batch (B, T, I) of the calibration inputs that are held back."""
+    return next(calibration.split()[1].inputs(lstm, checkpoint.tensors))
+
+
 def run(
     checkpoint: Checkpoint,
     recipe: Recipe,
@@ -160,12 +165,8 @@ def run(
     if device not in devices:
         raise PrunerError(f"expected a device among {', '.join(devices)}; found {device!r}; run on cpu instead")
     statistics, compensation = None, NO_COMPENSATION
-    if recipe.needs_data:
-        if calibration is None:
-            raise PrunerError(
-                "expected calibration inputs for this recipe, whose criterion or compensation needs them, found none; give "
-                "some, or choose the criterion l1 without compensation"
-            )
+    check_data(checkpoint, recipe, calibration)
+    if recipe.needs_data and calibration is not None:
         statistics = gather_statistics(
             checkpoint, recipe, calibration, device, lambda done, what: progress(0.15 * done, what)
         )
@@ -190,7 +191,7 @@ def run(
     lstms = checkpoint.select(recipe.lstms)
     for index, lstm in enumerate(lstms):
         progress(0.4 + 0.2 * index / len(lstms), f"Measuring the drift of {lstm.title}")
-        inputs = random_input(lstm)
+        inputs = random_input(lstm) if calibration is None else held_back_input(lstm, checkpoint, calibration)
         before, _, _ = outputs(modules["dense"][lstm.name], inputs)
         progress(0.4 + 0.2 * (index + 0.5) / len(lstms), f"Measuring the drift of {lstm.title}")
         after, _, _ = outputs(modules["masked"][lstm.name], inputs)
