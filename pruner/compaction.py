@@ -16,8 +16,8 @@ def compact_units(
     """The `CompactLSTM` of a masked `nn.LSTM`, equal to it from a zero state in `output`, `h_n` and `c_n`.
 
     `keep` holds a (H,) bool mask for each layer and direction. The rows and biases of dropped units must be zero in `lstm`
-    already. `reconstruction` holds weight (R, K) and bias (R,) for each direction of the last layer, if its removed units are to
-    be reconstructed.
+    already. `reconstruction` holds weight (R, K) and bias (R,) for each direction of the last layer, if its removed
+    units are to be reconstructed.
     """
     kept = [kept_units(mask, lstm.proj_size) for mask in keep]
     small = CompactLSTM(

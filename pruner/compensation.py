@@ -1,7 +1,7 @@
 """Refit what is left of an LSTM from calibration inputs, without training.
 
-A chain of steps, each a room of its own: `fold`, `refit`, `readout`. Each is kept only where it helps on calibration data that
-was held back, and `Step` says so.
+A chain of steps, each a room of its own: `fold`, `refit`, `readout`. Each is kept only where it helps on calibration
+data that was held back, and `Step` says so.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,9 +44,9 @@ Reconstruction = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Compensation:
-    """What compensation changes in a checkpoint: new values of full size by the names in the file, for each LSTM with unknown
-    readers the weight (R, K) and bias (R,) that reconstruct the removed units of each direction of its last layer, and
-    what was done, for the manifest."""
+    """What compensation changes in a checkpoint: new values of full size by the names in the file, for each LSTM with
+    unknown readers the weight (R, K) and bias (R,) that reconstruct the removed units of each direction of its last
+    layer, and what was done, for the manifest."""
 
     tensors: dict[str, Tensor]
     reconstructions: dict[str, Reconstruction]
@@ -57,18 +57,21 @@ NO_COMPENSATION = Compensation({}, {}, {})
 
 
 def check_data(checkpoint: Checkpoint, recipe: Recipe, calibration: Calibration | None) -> None:
-    """Raise PrunerError unless there is what the recipe's criterion and compensation need: calibration inputs, and for `full`
-    a task, consumers for every LSTM, and inputs that are not random: gates fitted to those get worse on real ones."""
+    """Raise PrunerError unless there is what the recipe's criterion and compensation need: calibration inputs, and
+    for `full` a task, consumers for every LSTM, and inputs that are not random: gates fitted to those get worse on
+    real ones."""
     if recipe.needs_data and calibration is None:
         raise PrunerError(
-            "expected calibration inputs for this recipe, whose criterion or compensation needs them, found none; give some, "
+            "expected calibration inputs for this recipe, whose criterion or compensation needs them, found "
+            "none; give some, "
             "or choose the criterion l1 without compensation"
         )
     if recipe.compensation != "full" or calibration is None:
         return
     if calibration.source == "gaussian":
         raise PrunerError(
-            "expected real or sampled inputs for compensation 'full', found random ones, which would make the model worse on "
+            "expected real or sampled inputs for compensation 'full', found random ones, which would make the "
+            "model worse on "
             "real ones; give inputs, or choose compensation 'fold'"
         )
     without = [name for name, readers in consumers_of(checkpoint, recipe).items() if not readers]
@@ -146,8 +149,9 @@ def compensate_lstm(
 ) -> tuple[dict[str, Tensor], Reconstruction | None, list[Step]]:
     """Refit one pruned LSTM and its consumers: (new tensors of full size, reconstruction of the removed units, steps).
 
-    `masks` are the recipe's; `statistics` are those of the dense LSTM on the part of `calibration` to fit on. What masks drop is
-    zero in the new tensors, and so are the columns that read dropped units. `progress` as in `statistics.gather`.
+    `masks` are the recipe's; `statistics` are those of the dense LSTM on the part of `calibration` to fit on. What
+    masks drop is zero in the new tensors, and so are the columns that read dropped units. `progress` as in
+    `statistics.gather`.
     """
     fit_on, held_back = calibration.split()
     dense, heads = layers_of(lstm, tensors, device), heads_of(tensors, consumers, device)
@@ -157,7 +161,8 @@ def compensate_lstm(
         kept = [[split_gates(ih)[0].nonzero().flatten().to(device) for ih, _ in sides] for sides in pairs]
         if any(len(units) == 0 for sides in kept for units in sides):
             raise PrunerError(
-                f"expected units left in every layer of {lstm.title} to take over from those removed, found a layer without; "
+                f"expected units left in every layer of {lstm.title} to take over from those removed, found a "
+                f"layer without; "
                 "lower its sparsity, or choose compensation 'none'"
             )
         now = sliced(dense, heads, kept, lstm, statistics, by_fold=False)
@@ -254,8 +259,8 @@ class _Judge:
         self._wanted = [_scores(head, outputs) for head in heads] or [outputs]
 
     def loss(self, shrunk: Shrunk) -> float:
-        """With the task softmax, the mean divergence in nats; else the squared error of what the heads give, or without heads
-        of the output itself, over the square of what it should be. Infinite where it is not a number."""
+        """With the task softmax, the mean divergence in nats; else the squared error of what the heads give, or
+        without heads of the output itself, over the square of what it should be. Infinite where it is not a number."""
         outputs = torch.cat(
             [settled(run_layers(shrunk.layers, inputs)[1], 0, self._burn_in) for inputs in self._inputs]
         )

@@ -26,8 +26,9 @@ class Layout:
     """How one pruned LSTM lies in a file.
 
     `stored_as` is `LSTM` (PyTorch's own tensors, smaller where units were removed), `CompactLSTM` (layers of different
-    sizes, or removed units reconstructed), `ReconstructingLSTM` (the same masked) or `RowCompactLSTM`; `tensors` maps the names in that module's state dict to the names in the file. `consumers`
-    are the tensors that lost the columns of the last layer's removed units.
+    sizes, or removed units reconstructed), `ReconstructingLSTM` (the same masked) or `RowCompactLSTM`; `tensors` maps
+    the names in that module's state dict to the names in the file. `consumers` are the tensors that lost the columns
+    of the last layer's removed units.
     """
 
     lstm: LSTM  # of the source, at full size
@@ -143,8 +144,8 @@ def compact_form(
 ) -> Form:
     """The source's tensors, compensated or not, without what the masks dropped.
 
-    Raises PrunerError if there are consumers to fold, nothing was compensated, and the layers are left with different numbers
-    of units.
+    Raises PrunerError if there are consumers to fold, nothing was compensated, and the layers are left with different
+    numbers of units.
     """
     tensors = {**checkpoint.tensors, **compensation.tensors}
     changed: dict[str, Tensor | None] = {**compensation.tensors}

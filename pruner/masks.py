@@ -132,7 +132,8 @@ def _dropped_globally(
 
 def _dropped_by_cost(lstm: LSTM, units: Mapping[tuple[int, int], Tensor], recipe: Recipe) -> dict[tuple[int, int], int]:
     """How many units fall in each layer and direction when the next to go is always the one of least cost per
-    multiply-accumulate that its removal saves now, until no more are left than when every layer loses the share `sparsity`."""
+    multiply-accumulate that its removal saves now, until no more are left than when every layer loses the share
+    `sparsity`."""
     lost = {place: scores.sort().values for place, scores in units.items()}
     # The brain surgeon's score is what has been lost so far; the other costs stand for themselves.
     costs = {
@@ -156,7 +157,7 @@ def _dropped_by_cost(lstm: LSTM, units: Mapping[tuple[int, int], Tensor], recipe
 def _macs(lstm: LSTM, kept: Mapping[tuple[int, int], int]) -> int:
     """Multiply-accumulates of one time step with so many units left in each layer and direction."""
     total = 0
-    for (layer, direction), count in kept.items():
+    for (layer, _direction), count in kept.items():
         below = lstm.input_size
         if layer:
             below = lstm.directions * lstm.proj_size or sum(kept[layer - 1, side] for side in range(lstm.directions))

@@ -103,7 +103,8 @@ class Recipe:
             )
         if self.task is not None and not self.consumers:
             raise PrunerError(
-                f"expected the consumers that serve the task {self.task!r}, found none; name the tensors that read the output"
+                f"expected the consumers that serve the task {self.task!r}, found none; name the tensors that "
+                f"read the output"
             )
 
     @property

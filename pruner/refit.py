@@ -1,4 +1,4 @@
-"""The gates of a shrunk LSTM fitted to those of the dense one, in closed form, layer by layer."""
+"""The gates of a shrunk LSTM fitted to those of the dense one by reweighted least squares, layer by layer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,11 +11,13 @@ from pruner.calibration import Calibration
 from pruner.gates import GATES, split_gates
 from pruner.lstm import LSTM
 from pruner.statistics import Head, settled, windows
-from pruner.trace import Layers, Trace, Weights, pre_activations, run_layers, turned, unit_derivatives
+from pruner.trace import Layers, Trace, Weights, gate_derivatives, pre_activations, run_layers, turned, unit_derivatives
 
 RIDGE = 1e-2  # of the weighted mean square of the regressors, towards the weights before
-PASSES, ITERATIONS = 2, 6
-MAX_ELEMENTS = 2**27  # of gates, in all layers; refits look at no more steps than fit into this
+PASSES, ITERATIONS = 3, 6
+FLOOR = 0.3  # of plain least squares, in units of a row's mean weight
+LEAST_SLOPE = 1e-6  # of a gate, below which it counts as saturated
+MAX_ELEMENTS = 2**28  # of gates, in all layers; refits look at no more steps than fit into this
 
 
 class Sample:
@@ -61,10 +63,13 @@ def refit_layers(
     bias: bool,
     progress: Callable[[float], None],
 ) -> Layers:
-    """Fit each kept row to the dense model's pre-activation, from the states that the shrunk model really produces.
+    """Fit each kept row to the dense model's gate, from the states that the shrunk model really produces.
 
-    Layers from below, twice; the target is taken on the dense model's own states. Each step of each row counts by the
-    squared derivative of its unit by that pre-activation, with its own mean as a floor.
+    Layers from below, three times; the target is taken on the dense model's own states. A gate is a generalized
+    linear model of its inputs, so each pass is one round of iteratively reweighted least squares (Nelder & Wedderburn
+    1972): a step of a row counts by how far its gate still moves the unit, squared, and asks for what is missing from
+    the gate's value. A saturated gate asks for nothing more, whatever its pre-activation; a floor of plain least
+    squares holds the rest.
     """
     count = sum(map(len, layers)) * PASSES
     done = 0
@@ -114,21 +119,27 @@ def _refit_side(
     progress: Callable[[float], None],
 ) -> Weights:
     """`refit_layers` for one layer and direction; `reading` (T, B, I) are the inputs that it gets in the shrunk model."""
-    regressors, residuals, counts = [], [], []
+    regressors, residuals, effects, bends = [], [], [], []
     for inputs, wanted in zip(reading, traces, strict=True):
         here = run_layers([[weights]], turned(inputs, side))[0][0][0]
         terms = [here.inputs, here.outputs[:-1]] + ([torch.ones_like(here.inputs[..., :1])] if bias else [])
         regressors.append(settled(torch.cat(terms, -1), side, burn_in))
         missing = pre_activations(dense, wanted)[..., rows] - pre_activations(weights, here)
         residuals.append(settled(missing, side, burn_in))
-        counts.append(settled(unit_derivatives(wanted)[..., rows].square(), side, burn_in))
-    how_much = torch.cat(counts)
-    mean = how_much.mean(0)
-    how_much = how_much / mean.clamp(min=torch.finfo(mean.dtype).tiny) + 1
+        # How far a unit moves with each of its gates at the dense model's state; by the chain rule from its pre-activations.
+        slope = gate_derivatives(wanted)[..., rows].clamp(min=LEAST_SLOPE)
+        effect = (unit_derivatives(wanted)[..., rows] / slope).square()
+        now = gate_derivatives(here)
+        effects.append(settled(effect * now * (wanted.gates[..., rows] - here.gates), side, burn_in))
+        bends.append(settled(effect * now.square(), side, burn_in))
+    missing, pull, counts = torch.cat(residuals), torch.cat(effects), torch.cat(bends)
+    mean = counts.mean(0).clamp(min=torch.finfo(counts.dtype).tiny)
+    counts = counts / mean + FLOOR
+    missing = (pull / mean + FLOOR * missing) / counts
     change = weighted_least_squares(
         torch.cat(regressors),
-        torch.cat(residuals),
-        how_much,
+        missing,
+        counts,
         allowed if allowed is None or bias else allowed[:, :-1],
         progress,
     )

@@ -1,7 +1,7 @@
 """What one layer and direction of an LSTM does at every step, and the gradients that come back through it.
 
-`nn.LSTM` keeps its gates to itself; statistics and refits need them. Everything here is time-major, in the order in which the
-layer reads: that of a reverse direction is turned around by the caller, as `run_layers` does.
+`nn.LSTM` keeps its gates to itself; statistics and refits need them. Everything here is time-major, in the order in
+which the layer reads: that of a reverse direction is turned around by the caller, as `run_layers` does.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,8 @@ def layers_of(lstm: LSTM, tensors: Mapping[str, Tensor], device: str = "cpu") ->
 
 @dataclass(frozen=True)
 class Trace:
-    """All steps of one layer and direction, time-major. Index 0 of `cells` and `outputs` is the zero state before the first."""
+    """All steps of one layer and direction, time-major. Index 0 of `cells` and `outputs` is the zero state before the
+    first."""
 
     inputs: Tensor  # (T, B, I)
     gates: Tensor  # (T, B, 4H), activated, in the order of `GATES`
@@ -108,6 +109,12 @@ def turned(steps: Tensor, direction: int) -> Tensor:
 def pre_activations(weights: Weights, traced: Trace) -> Tensor:
     """(T, B, 4H): what the gates of a trace were before their sigmoid or tanh."""
     return F.linear(traced.inputs, weights.ih, weights.bias) + traced.outputs[:-1] @ weights.hh.t()
+
+
+def gate_derivatives(traced: Trace) -> Tensor:
+    """(T, B, 4H): the derivative of each gate by its own pre-activation, of sigmoid or tanh."""
+    i, f, g, o = traced.split()
+    return torch.cat([i * (1 - i), f * (1 - f), 1 - g * g, o * (1 - o)], -1)
 
 
 def unit_derivatives(traced: Trace) -> Tensor:

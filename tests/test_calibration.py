@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pruner import arrays
-from pruner.calibration import SOURCES, Calibration, gaussian, read_calibration, sampled
+from pruner.calibration import SOURCES, STEPS, STREAMS, Calibration, gaussian, read_calibration, sampled
 from pruner.checkpoint import Checkpoint, open_checkpoint
 from pruner.errors import Cancelled, PrunerError
 from pruner.lstm import LSTM, build
@@ -675,7 +675,7 @@ def test_sampling_draws_streams_of_ids(settings: dict[str, Any]) -> None:
     found = sampled(model, model.lstms[0], "embed.weight", "head.weight")
     ids = only(found)
     assert (found.source, found.embedding, found.burn_in) == ("sampled", "embed.weight", 20)
-    assert ids.shape == (64, 320) and ids.dtype == torch.int64 and set(ids.unique().tolist()) == set(range(11))
+    assert ids.shape == (STREAMS, STEPS) and ids.dtype == torch.int64 and set(ids.unique().tolist()) == set(range(11))
     assert found.sha256 == sampled(model, model.lstms[0], "embed.weight", "head.weight").sha256
     assert found.steps() == {"lstm": 64 * 300}
     assert len(ids[:, 0].unique()) > 5
@@ -787,5 +787,5 @@ def test_nothing_changes_the_checkpoint() -> None:
 def test_an_lstm_cell_is_sampled_and_read_like_an_lstm() -> None:
     model = checkpoint_of(embed=nn.Embedding(11, 3), cell=nn.LSTMCell(3, 4), head=nn.Linear(4, 11))
     lstm: LSTM = model.lstms[0]
-    assert only(sampled(model, lstm, "embed.weight", "head.weight")).shape == (64, 320)
+    assert only(sampled(model, lstm, "embed.weight", "head.weight")).shape == (STREAMS, STEPS)
     assert list(read(npy(INPUTS), checkpoint=model).sequences) == ["cell"]

@@ -27,7 +27,9 @@ def no_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def observed(steps: int = 200, units: int = 7, seed: int = 0) -> tuple[Tensor, Moments]:
     """Correlated units (N, H) with means of their own, and their exact moments."""
-    values = random_steps(steps, units, seed=seed) @ random_steps(units, units, seed=seed + 1) + random_steps(units, seed=9)
+    values = random_steps(steps, units, seed=seed) @ random_steps(units, units, seed=seed + 1) + random_steps(
+        units, seed=9
+    )
     return values, Moments(values.mean(0), torch.atleast_2d(torch.cov(values.t(), correction=0)))
 
 
@@ -121,7 +123,9 @@ def with_twins(**settings: int | bool) -> tuple[LSTM, dict[str, Tensor], Layers]
     (lstm,), _ = find_lstms(tensors)
     for standard, name in lstm.tensors.items():
         if "_hr" not in standard:
-            tensors[name] = tensors[name].unflatten(0, (4, 8))[:, :4].repeat(1, 2, *[1] * (tensors[name].dim() - 1)).flatten(0, 1)
+            tensors[name] = (
+                tensors[name].unflatten(0, (4, 8))[:, :4].repeat(1, 2, *[1] * (tensors[name].dim() - 1)).flatten(0, 1)
+            )
     tensors["head.weight"] = random_steps(5, lstm.directions * lstm.output_size, dtype=torch.float32)
     tensors["head.bias"] = random_steps(5, dtype=torch.float32)
     return lstm, tensors, layers_of(lstm, tensors)
@@ -148,7 +152,10 @@ def test_an_lstm_without_its_twins_computes_the_same(
     found = gather(lstm, tensors, Calibration("file", {"rnn": [inputs]}))
     # Of each pair one unit stays, another one in each layer and direction.
     kept = [
-        [torch.tensor([0, 1, 6, 7]) if (layer + side) % 2 else torch.tensor([1, 3, 4, 6]) for side in range(lstm.directions)]
+        [
+            torch.tensor([0, 1, 6, 7]) if (layer + side) % 2 else torch.tensor([1, 3, 4, 6])
+            for side in range(lstm.directions)
+        ]
         for layer in range(lstm.num_layers)
     ]
     heads = heads_of(tensors, ["head.weight"])

@@ -105,7 +105,10 @@ def test_the_divergence_comes_to_its_minimum(bias: bool) -> None:
     """That of a general optimizer, from the same start."""
     head, outputs, wanted = head_of(6, 4, bias), random_steps(300, 6), random_steps(300, 4, seed=2)
     found = divergence_readout(head, outputs, wanted)
-    weight, own = head.weight.clone().requires_grad_(), None if head.bias is None else head.bias.clone().requires_grad_()
+    weight, own = (
+        head.weight.clone().requires_grad_(),
+        None if head.bias is None else head.bias.clone().requires_grad_(),
+    )
     parameters = [weight] if own is None else [weight, own]
     optimizer = torch.optim.LBFGS(parameters, max_iter=500, line_search_fn="strong_wolfe", tolerance_change=1e-14)
     ridge = RIDGE * (outputs.square().sum() + (len(outputs) if bias else 0)) / (len(outputs) * (6 + bias))

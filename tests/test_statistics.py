@@ -283,9 +283,7 @@ def test_a_convolution_reads_with_every_place_of_its_kernel() -> None:
 @pytest.mark.parametrize("task", [None, "softmax"])
 def test_more_steps_take_no_more_room(task: str | None) -> None:
     lstm, tensors = model(num_layers=2, bidirectional=True)
-    short, long = (
-        gather(lstm, tensors, data((count, 12)), ["head.weight"] if task else [], task) for count in (3, 30)
-    )
+    short, long = (gather(lstm, tensors, data((count, 12)), ["head.weight"] if task else [], task) for count in (3, 30))
     assert long.steps == 10 * short.steps
     shapes = {place: tensor.shape for place, tensor in tensors_of(short).items()}
     assert {place: tensor.shape for place, tensor in tensors_of(long).items()} == shapes
@@ -314,7 +312,7 @@ def test_progress_is_told_and_can_stop(task: str | None) -> None:
         return gather(lstm, tensors, data((3, 12), (2, 9)), ["head.weight"], task, progress=progress)
 
     ask()
-    assert told == sorted(told) and 0 <= told[0] and told[-1] <= 1 and len(told) >= 4
+    assert told == sorted(told) and told[0] >= 0 and told[-1] <= 1 and len(told) >= 4
     for stop_at in range(len(told)):
         told.clear()
         with pytest.raises(Stop):
@@ -326,7 +324,12 @@ def test_progress_is_told_and_can_stop(task: str | None) -> None:
     [
         (data((3, 12)), [], "softmax", r"linear layers that read rnn for the task 'softmax', found none"),
         (data((3, 12)), [], "regression", r"linear layers that read rnn for the task 'regression', found none"),
-        (data((3, 12), burn_in=12), [], None, "expected sequences longer than the burn-in of 12 steps, found none for rnn"),
+        (
+            data((3, 12), burn_in=12),
+            [],
+            None,
+            "expected sequences longer than the burn-in of 12 steps, found none for rnn",
+        ),
         (Calibration("file", {"rnn": []}), [], None, "longer than the burn-in of 0 steps, found none for rnn"),
     ],
     ids=["softmax without head", "regression without head", "all burn-in", "nothing"],

@@ -1,0 +1,226 @@
+"""Many recipes rated side by side, in parallel: by the quality of what they leave, or by how far its output drifts."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import joblib
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from pruner.calibration import Calibration
+from pruner.checkpoint import Checkpoint
+from pruner.compensation import check_data, compensate
+from pruner.forms import Form
+from pruner.lstm import build
+from pruner.measure import difference, outputs, random_input
+from pruner.recipe import Recipe
+from pruner.run import choose_masks, forms_of, gather_statistics, held_back_input
+from pruner.statistics import Progress, Statistics
+
+Quality = Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
+
+SEEDS = 3  # of the random band, which every other score should beat
+PATIENCE = 0.2  # seconds between two looks at whether to stop
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A recipe with what it leaves: `value` is the quality, or where there is none the relative drift of the output, the
+    largest of all pruned LSTMs; parameters and multiply-accumulates a step are those of the compact LSTMs and their
+    consumers."""
+
+    recipe: Recipe
+    value: float
+    parameters: int
+    macs_per_step: int
+
+
+def sweep_recipes(
+    recipe: Recipe,
+    sparsities: Sequence[float],
+    criteria: Sequence[str],
+    compensations: Sequence[str],
+    seeds: int = SEEDS,
+) -> list[Recipe]:
+    """The grid from a base recipe: every sparsity by criterion and compensation, and `random` with so many seeds.
+
+    A layer's or a gate's own sparsity is left out, since the grid sets them all. An allocation that a criterion does
+    not know becomes uniform.
+    """
+    base = replace(recipe, layer_sparsity={}, gate_sparsity={}, allocation="uniform", seed=0, criterion="l1")
+    drawn = [("random", seed) for seed in range(seeds)]
+    found = []
+    for compensation in compensations:
+        for criterion, seed in [*((name, 0) for name in criteria if name != "random"), *drawn]:
+            for sparsity in sparsities:
+                found.append(
+                    replace(base, sparsity=sparsity, criterion=criterion, compensation=compensation, seed=seed)
+                )
+    return found
+
+
+def rate(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    calibration: Calibration | None = None,
+    statistics: Mapping[str, Statistics] | None = None,
+    quality: Quality | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+) -> Rated:
+    """Rate one recipe on the CPU with one thread, so that the number is the same whoever computes it.
+
+    `masks` go before those that the recipe would choose. Drift is measured on the held-back part of `calibration`, or
+    on random inputs where there is none. Raises PrunerError as `choose_masks` and `compensate` do.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        check_data(checkpoint, recipe, calibration)
+        chosen = dict(masks or choose_masks(checkpoint, recipe, statistics=statistics))
+        if statistics is None or calibration is None:
+            forms = forms_of(checkpoint, recipe, chosen)
+        else:
+            forms = forms_of(
+                checkpoint, recipe, chosen, compensate(checkpoint, recipe, chosen, statistics, calibration)
+            )
+        compact = forms["compact"].modules(checkpoint)
+        if quality is not None:
+            value = quality(forms["masked"].tensors(checkpoint), compact)
+        else:
+            value = max(_drift(checkpoint, recipe, calibration, compact))
+        return Rated(recipe, value, *_size(checkpoint, forms["compact"]))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _drift(
+    checkpoint: Checkpoint, recipe: Recipe, calibration: Calibration | None, modules: Mapping[str, nn.Module]
+) -> list[float]:
+    found = []
+    for lstm in checkpoint.select(recipe.lstms):
+        inputs = random_input(lstm) if calibration is None else held_back_input(lstm, checkpoint, calibration)
+        before, _, _ = outputs(build(lstm, checkpoint.tensors), inputs)
+        after, _, _ = outputs(modules[lstm.name], inputs)
+        found.append(difference([before], [after]).relative)
+    return found
+
+
+def _size(checkpoint: Checkpoint, form: Form) -> tuple[int, int]:
+    """(parameters of the file, multiply-accumulates of its LSTMs for one time step)."""
+    tensors = form.tensors(checkpoint)
+    stored = {lstm.name: lstm.tensors for lstm in checkpoint.lstms}
+    stored |= {layout.lstm.name: layout.tensors for layout in form.layouts}
+    weights = [tensors[name] for names in stored.values() for name in names.values()]
+    parameters = sum(tensor.numel() for tensor in tensors.values() if tensor.dtype.is_floating_point)
+    return parameters, sum(tensor.numel() for tensor in weights if tensor.dim() == 2)
+
+
+def dense_value(checkpoint: Checkpoint, quality: Quality | None) -> float:
+    """The quality of the dense model; its drift from itself, 0, where there is none."""
+    if quality is None:
+        return 0.0
+    return quality(checkpoint.tensors, {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms})
+
+
+def rate_all(
+    checkpoint: Checkpoint,
+    recipes: Sequence[Recipe],
+    calibration: Calibration | None = None,
+    statistics: Mapping[str, Statistics] | None = None,
+    quality: Quality | None = None,
+    progress: Progress = lambda *_: None,
+    masks: Sequence[Mapping[str, Tensor] | None] | None = None,
+) -> list[Rated]:
+    """Rate recipes in parallel, through joblib: as many at once as there are CPUs, or wherever its backend runs them.
+
+    Within `joblib.parallel_config("dask")` and the like a cluster does the work, with the same numbers. Statistics
+    are gathered once if they are needed and not given; they depend on LSTMs, consumers and task, in which all recipes
+    must agree. `progress(fraction, what)` is called several times a second; raise in it to stop, whatever still runs.
+    Raises PrunerError as `rate` does.
+    """
+    if statistics is None and calibration is not None and any(recipe.needs_data for recipe in recipes):
+        wanted = next(recipe for recipe in recipes if recipe.needs_data)
+        statistics = gather_statistics(
+            checkpoint, wanted, calibration, progress=lambda done, what: progress(0.2 * done, what)
+        )
+    light = replace(checkpoint, container={})  # workers need its tensors, not the file's own objects
+    calls = [
+        joblib.delayed(_rate_indexed)(index, light, recipe, calibration, statistics, quality, mask)
+        for index, (recipe, mask) in enumerate(zip(recipes, masks or [None] * len(recipes), strict=True))
+    ]
+    found: dict[int, Rated] = {}
+    for index, rated in _as_they_come(
+        calls, lambda: progress(0.2 + 0.8 * len(found) / len(calls), _told(found, calls))
+    ):
+        found[index] = rated
+    progress(1.0, "Done")
+    return [found[index] for index in range(len(calls))]
+
+
+def _told(found: Mapping[int, Rated], calls: Sequence[Any]) -> str:
+    return f"{len(found)} of {len(calls)} recipes rated"
+
+
+def _rate_indexed(index: int, *arguments: Any) -> tuple[int, Rated]:
+    return index, rate(*arguments)
+
+
+def _as_they_come(calls: Sequence[Any], look: Callable[[], None]) -> Iterable[tuple[int, Rated]]:
+    """The results of delayed calls in whatever order they end; `look` is called while waiting and may raise to stop."""
+    arrived: queue.Queue[Any] = queue.Queue()
+    stopped = threading.Event()
+    # Workers come from whatever backend is active: all CPUs of this machine, or all that a cluster has.
+    parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
+    results = parallel(calls)
+
+    def collect() -> None:
+        try:
+            for result in results:
+                if stopped.is_set():
+                    break
+                arrived.put(result)
+            arrived.put(None)
+        except BaseException as error:  # handed over to the thread that waits
+            arrived.put(error)
+        finally:
+            results.close()
+
+    collector = threading.Thread(target=collect, daemon=True)
+    collector.start()
+    try:
+        while True:
+            look()
+            try:
+                result = arrived.get(timeout=PATIENCE)
+            except queue.Empty:
+                continue
+            if result is None:
+                return
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+    finally:
+        stopped.set()
+        collector.join(timeout=0.7)  # most end by then; what takes longer ends unheard
+
+
+def as_table(rated: Iterable[Rated]) -> pd.DataFrame:
+    """One line a recipe."""
+    return pd.DataFrame(
+        [
+            {
+                "sparsity": each.recipe.sparsity,
+                "criterion": each.recipe.criterion,
+                "compensation": each.recipe.compensation,
+                "seed": each.recipe.seed,
+                "value": each.value,
+                "parameters": each.parameters,
+                "macs_per_step": each.macs_per_step,
+            }
+            for each in rated
+        ]
+    )
