@@ -24,6 +24,11 @@ from pruner.measure import cost_of_file, latency
 from pruner.recipe import ALLOCATIONS, COMPENSATIONS, GRANULARITIES, TASKS, Recipe
 from pruner.run import choose_masks, gather_statistics, run
 from pruner.saliency import CRITERIA, ROW_NORMS, as_table, score
+from pruner.sensitivity import Sensitivity, measure_sensitivity
+from pruner.sensitivity import as_table as table_of_sensitivity
+from pruner.suggest import TARGETS, suggest
+from pruner.sweep import as_table as table_of_rated
+from pruner.sweep import rate_all, sweep_recipes
 from pruner.verify import read_export, verify
 
 
@@ -89,6 +94,33 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("checkpoint", metavar="CHECKPOINT|DIR")
     measure.add_argument("--json", action="store_true")
     measure.set_defaults(command=_measure)
+
+    sweep = commands.add_parser("sweep", help="rate recipes side by side: sparsity by criterion by compensation")
+    sweep.add_argument("checkpoint")
+    _add_recipe_options(sweep)
+    sweep.add_argument("--sparsities", default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", metavar="0.25,0.5")
+    sweep.add_argument("--criteria", metavar="l1,obs", help="default: that of the recipe; random is always there")
+    sweep.add_argument("--compensations", metavar="none,fold", help="default: that of the recipe")
+    sweep.add_argument("--output", metavar="FILE.csv|FILE.json", help="default: a table on the screen")
+    sweep.set_defaults(command=_sweep)
+
+    sensitivity = commands.add_parser("sensitivity", help="prune each layer, or each gate block, alone")
+    sensitivity.add_argument("checkpoint")
+    _add_recipe_options(sensitivity)
+    sensitivity.add_argument("--sparsities", default="0.25,0.5,0.75", metavar="0.25,0.5")
+    sensitivity.add_argument("--output", metavar="FILE.csv|FILE.json", help="default: a table on the screen")
+    sensitivity.set_defaults(command=_sensitivity)
+
+    suggest = commands.add_parser("suggest", help="layer sparsities that reach a target with the least loss")
+    suggest.add_argument("checkpoint")
+    _add_recipe_options(suggest)
+    suggest.add_argument("--sparsities", default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", metavar="0.25,0.5")
+    suggest.add_argument("--target", choices=TARGETS, required=True)
+    suggest.add_argument(
+        "--amount", type=float, required=True, help="the share to keep at most, or the loss to bear at most"
+    )
+    suggest.add_argument("--output", metavar="recipe.json", help="default: the recipe on the screen")
+    suggest.set_defaults(command=_suggest)
 
     ready = commands.add_parser("examples", help="list the trained examples, or copy one to a file")
     ready.add_argument("name", nargs="?", help=", ".join(examples.EXAMPLES))
@@ -349,6 +381,83 @@ def _measure(options: argparse.Namespace) -> None:
         print(f"{figures['quality']['value']:.4f} {example.quality_name}")
         if note := examples.data_note(example):
             print(note)
+
+
+def _rating(options: argparse.Namespace) -> tuple[Checkpoint, Recipe, examples.Example | None]:
+    checkpoint = open_checkpoint(options.checkpoint)
+    return checkpoint, _completed(checkpoint, _recipe(options)), examples.example_of(checkpoint)
+
+
+def _sparsities(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise PrunerError(f"expected sparsities as 0.25,0.5, found {text!r}") from error
+
+
+def _check_table(output: str | None) -> None:
+    if output is not None and not output.endswith((".csv", ".json")):
+        raise PrunerError(f"expected --output as a .csv or .json file, found {output!r}; change its suffix")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    _check_table(options.output)
+    checkpoint, recipe, example = _rating(options)
+    criteria = options.criteria.split(",") if options.criteria else [recipe.criterion]
+    compensations = options.compensations.split(",") if options.compensations else [recipe.compensation]
+    recipes = sweep_recipes(recipe, _sparsities(options.sparsities), criteria, compensations)
+    recipes = [_completed(checkpoint, each) for each in recipes]
+    calibration = _calibration(options, checkpoint, next((each for each in recipes if each.needs_data), recipe))
+    quality = example.quality if example else None
+    rated = rate_all(checkpoint, recipes, calibration, quality=quality, progress=_show_progress)
+    _put_table(options, table_of_rated(rated), example)
+
+
+def _sensitivity(options: argparse.Namespace) -> None:
+    _check_table(options.output)
+    table = table_of_sensitivity(_measured_sensitivity(*_rating(options), options))
+    _put_table(options, table, examples.example_of(open_checkpoint(options.checkpoint)))
+
+
+def _measured_sensitivity(
+    checkpoint: Checkpoint, recipe: Recipe, example: examples.Example | None, options: argparse.Namespace
+) -> Sensitivity:
+    return measure_sensitivity(
+        checkpoint,
+        recipe,
+        _sparsities(options.sparsities),
+        _calibration(options, checkpoint, recipe),
+        quality=example.quality if example else None,
+        higher_is_better=example.higher_is_better if example else False,
+        progress=_show_progress,
+    )
+
+
+def _suggest(options: argparse.Namespace) -> None:
+    checkpoint, recipe, example = _rating(options)
+    measured = _measured_sensitivity(checkpoint, recipe, example, options)
+    found = suggest(checkpoint, recipe, measured, options.target, options.amount)
+    what = "parameters" if options.target == "parameters" else "multiply-accumulates"
+    of = example.quality_name if example else "output drift"
+    print(
+        f"leaves {found.share:.1%} of the LSTMs' {what}; predicted loss {found.predicted_loss:.4f} ({of})",
+        file=sys.stderr,
+    )
+    if options.output is None:
+        print(found.recipe.to_json(), end="")
+        return
+    _write(options.output, lambda path: path.write_text(found.recipe.to_json(), encoding="utf-8"), options.checkpoint)
+
+
+def _put_table(options: argparse.Namespace, table: pd.DataFrame, example: examples.Example | None) -> None:
+    """A table as CSV or JSON by the file's suffix, or on the screen with what its values are."""
+    if options.output is None:
+        print(f"value: {example.quality_name if example else 'output drift, relative'}")
+        print(table.to_string(index=False))
+    elif options.output.endswith(".json"):
+        _write(options.output, lambda path: table.to_json(path, orient="records", indent=2), options.checkpoint)
+    else:
+        _write(options.output, lambda path: table.to_csv(path, index=False), options.checkpoint)
 
 
 def _examples(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -154,7 +155,7 @@ def rate_all(
     ]
     found: dict[int, Rated] = {}
     for index, rated in _as_they_come(
-        calls, lambda: progress(0.2 + 0.8 * len(found) / len(calls), _told(found, calls))
+        calls, lambda: progress(min(1.0, 0.2 + 0.8 * len(found) / len(calls)), _told(found, calls))
     ):
         found[index] = rated
     progress(1.0, "Done")
@@ -175,9 +176,9 @@ def _as_they_come(calls: Sequence[Any], look: Callable[[], None]) -> Iterable[tu
     stopped = threading.Event()
     # Workers come from whatever backend is active: all CPUs of this machine, or all that a cluster has.
     parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
-    results = parallel(calls)
 
     def collect() -> None:
+        results = parallel(calls)  # joblib wants its generator made, read and closed by one thread
         try:
             for result in results:
                 if stopped.is_set():
@@ -187,7 +188,9 @@ def _as_they_come(calls: Sequence[Any], look: Callable[[], None]) -> Iterable[tu
         except BaseException as error:  # handed over to the thread that waits
             arrived.put(error)
         finally:
-            results.close()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that work was cancelled, which was asked for
+                results.close()
 
     collector = threading.Thread(target=collect, daemon=True)
     collector.start()
