@@ -21,7 +21,7 @@ SOURCES = ("example", "file", "sampled", "gaussian")
 ROOT = "root"  # what an array for the LSTM at the root, whose name is empty, may be called
 SEED = 0
 SEQUENCES, LENGTH = 64, 128  # of random inputs
-STREAMS, STEPS = 256, 512  # of inputs sampled from a model
+STREAMS, STEPS = 160, 512  # of inputs sampled from a model
 TEMPERATURE = 1.2  # warmer than the model itself, which would repeat what it knows by heart of its training data
 BURN_IN = 20  # steps after which little of a zero state is left
 LEAST_STEPS = 10  # on either side of a split
@@ -155,7 +155,7 @@ def sampled(
     head: str,
     progress: Callable[[float, str], None] = lambda *_: None,
 ) -> Calibration:
-    """Token ids (256, 512) drawn from a generative model, each from what it makes of those before, the same every time.
+    """Token ids (160, 512) drawn from a generative model, each from what it makes of those before, the same every time.
 
     Ids -> `embedding` (V, I) -> LSTM -> `head` (V, R), and the bias (V,) beside it if there is one -> softmax at
     `TEMPERATURE` -> next id, in float32, from a random token and a zero state. `progress(fraction, what)` is called

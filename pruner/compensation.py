@@ -4,6 +4,7 @@ A chain of steps, each a room of its own: `fold`, `refit`, `readout`. Each is ke
 data that was held back, and `Step` says so.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -24,6 +25,8 @@ from pruner.recipe import Recipe
 from pruner.refit import Sample, refit_layers
 from pruner.statistics import Head, Progress, Statistics, heads_of, settled, windows
 from pruner.trace import Layers, layers_of, run_layers
+
+HELD_BACK_STEPS = 8192  # enough to tell whether a step of the chain helps
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,12 @@ class _Judge:
     ) -> None:
         self._kept = None if kept is None or lstm.proj_size else kept[-1]
         self._hidden_size, self._task, self._burn_in = lstm.hidden_size, task, held_back.burn_in
-        self._inputs = [batch() for batch in windows(held_back, lstm, tensors, device)]
+        self._inputs: list[Tensor] = []
+        for batch in windows(held_back, lstm, tensors, device):
+            inputs = batch()
+            self._inputs.append(inputs[:, : math.ceil(HELD_BACK_STEPS / len(inputs))])
+            if sum(each.shape[0] * each.shape[1] for each in self._inputs) >= HELD_BACK_STEPS:
+                break
         outputs = torch.cat([settled(run_layers(dense, inputs)[1], 0, self._burn_in) for inputs in self._inputs])
         self._wanted = [_scores(head, outputs) for head in heads] or [outputs]
 

@@ -118,7 +118,6 @@ class _Units(nn.Module):
     """One layer and direction without its removed hidden units: a smaller nn.LSTM that knows where its units stood."""
 
     kept: Tensor
-    reconstruction: _Reconstruction | None
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ RIDGE = 1e-2  # of the weighted mean square of the regressors, towards the weigh
 PASSES, ITERATIONS = 3, 6
 FLOOR = 0.3  # of plain least squares, in units of a row's mean weight
 LEAST_SLOPE = 1e-6  # of a gate, below which it counts as saturated
-MAX_ELEMENTS = 2**28  # of gates, in all layers; refits look at no more steps than fit into this
+MAX_ELEMENTS = 2**27  # of gates, in all layers; refits look at no more steps than fit into this
 
 
 class Sample:

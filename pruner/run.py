@@ -166,11 +166,14 @@ def run(
         raise PrunerError(f"expected a device among {', '.join(devices)}; found {device!r}; run on cpu instead")
     statistics, compensation = None, NO_COMPENSATION
     check_data(checkpoint, recipe, calibration)
+    start = 0.15 if recipe.needs_data else 0.0  # of the choice of masks
     if recipe.needs_data and calibration is not None:
         statistics = gather_statistics(
-            checkpoint, recipe, calibration, device, lambda done, what: progress(0.15 * done, what)
+            checkpoint, recipe, calibration, device, lambda done, what: progress(start * done, what)
         )
-    masks = choose_masks(checkpoint, recipe, lambda done, what: progress(0.15 + 0.05 * done, what), statistics)
+    masks = choose_masks(
+        checkpoint, recipe, lambda done, what: progress(start + (0.2 - start) * done, what), statistics
+    )
     if statistics is not None and calibration is not None:
         compensation = compensate(
             checkpoint,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pruner import arrays
-from pruner.calibration import SOURCES, STEPS, STREAMS, Calibration, gaussian, read_calibration, sampled
+from pruner.calibration import SOURCES, STEPS, STREAMS, TEMPERATURE, Calibration, gaussian, read_calibration, sampled
 from pruner.checkpoint import Checkpoint, open_checkpoint
 from pruner.errors import Cancelled, PrunerError
 from pruner.lstm import LSTM, build
@@ -677,7 +677,7 @@ def test_sampling_draws_streams_of_ids(settings: dict[str, Any]) -> None:
     assert (found.source, found.embedding, found.burn_in) == ("sampled", "embed.weight", 20)
     assert ids.shape == (STREAMS, STEPS) and ids.dtype == torch.int64 and set(ids.unique().tolist()) == set(range(11))
     assert found.sha256 == sampled(model, model.lstms[0], "embed.weight", "head.weight").sha256
-    assert found.steps() == {"lstm": 64 * 300}
+    assert found.steps() == {"lstm": STREAMS * (STEPS - 20)}
     assert len(ids[:, 0].unique()) > 5
 
 
@@ -721,8 +721,8 @@ def test_sampling_has_the_distribution_of_the_model_with_its_memory() -> None:
     def surprise(remembers: bool) -> float:
         inputs = model.tensors["embed.weight"][ids[:, :-1]]
         output, _ = build(lstm, model.tensors)(inputs if remembers else inputs.flatten(0, 1)[:, None])
-        logits = output.reshape(64, 319, 4) @ model.tensors["head.weight"].T + model.tensors["head.bias"]
-        likelihood = logits.log_softmax(-1)
+        logits = output.reshape(STREAMS, STEPS - 1, 4) @ model.tensors["head.weight"].T + model.tensors["head.bias"]
+        likelihood = (logits / TEMPERATURE).log_softmax(-1)
         expected = (likelihood.exp() * likelihood).sum(-1)
         return (likelihood.gather(2, ids[:, 1:, None])[..., 0] - expected).mean().item()
 
@@ -765,8 +765,8 @@ def test_sampling_tells_its_progress_and_can_be_stopped() -> None:
     told: list[tuple[float, str]] = []
     sampled(MODEL, MODEL.lstms[0], "embed.weight", "head.weight", lambda *step: told.append(step))
     fractions = [fraction for fraction, _ in told]
-    assert len(told) == 20 and fractions == sorted(fractions) and 0 < fractions[0] < fractions[-1] < 1
-    assert told[0][1] == "Sampling inputs of lstm, step 1 of 320"
+    assert len(told) == STEPS // 16 and fractions == sorted(fractions) and 0 < fractions[0] < fractions[-1] < 1
+    assert told[0][1] == "Sampling inputs of lstm, step 1 of 512"
 
     def stop(fraction: float, _: str) -> None:
         if fraction > 0.5:

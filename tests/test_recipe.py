@@ -61,6 +61,9 @@ def test_the_dictionary_of_a_recipe() -> None:
         "layer_sparsity": {"2": 1, "10": 0.5},
         "gate_sparsity": {"ii": 1, "hf": 0},
         "consumers": [],
+        "compensation": "none",
+        "task": None,
+        "seed": 0,
     }
 
 
@@ -76,6 +79,9 @@ def test_the_dictionary_of_a_recipe_for_units() -> None:
         "layer_sparsity": {},
         "gate_sparsity": {},
         "consumers": ["head.weight", "out.weight"],
+        "compensation": "none",
+        "task": None,
+        "seed": 0,
     }
 
 
@@ -122,12 +128,19 @@ INVALID = {
     '{"granularity": "units", "consumers": [1]}': r"consumers as a list of names, found \[1\]",
     '{"granularity": "units", "consumers": null}': "consumers as a list of names, found None",
     '{"criterion": "group"}': "expected granularity 'units' with criterion 'group', found 'rows'",
-    '{"allocation": "global"}': "expected granularity 'units' with allocation 'global', found 'rows'",
+    '{"allocation": "global"}': "expected granularity 'units' with allocation 'global' and criterion 'l1', found 'rows'",
     '{"round_to": 2}': "expected granularity 'units' with round_to 2, found 'rows'",
-    '{"consumers": ["head.weight"]}': "expected granularity 'units' with consumers, found 'rows'",
+    '{"criterion": "obs"}': "expected granularity 'units' with criterion 'obs', found 'rows'",
+    '{"criterion": "fisher", "allocation": "global", "gate_sparsity": {"hf": 0}}': "no gate_sparsity with allocation",
+    '{"compensation": "some"}': "expected a compensation among none, fold, full; found 'some'",
+    '{"compensation": "fold", "consumers": ["a"], "task": "ranking"}': "expected a task among softmax, regression",
+    '{"compensation": "fold", "task": "softmax"}': "expected the consumers that serve the task 'softmax', found none",
+    '{"criterion": "random", "seed": -1}': "expected a seed from 0 to 4294967295, found -1",
+    '{"criterion": "random", "seed": true}': "expected a seed from 0 to 4294967295, found True",
+    '{"consumers": ["head.weight"]}': "granularity 'units' with consumers, but neither a task nor compensation, found 'rows'",
     '{"granularity": "units", "gate_sparsity": {"hf": 0.5}}': "no gate_sparsity with granularity 'units'.* for hf",
     '{"granularity": "units", "allocation": "global", "layer_sparsity": {"0": 0.5}}': (
-        "no layer_sparsity with allocation 'global'"
+        "no layer_sparsity and no gate_sparsity with allocation 'global'"
     ),
     '{"lstms": "encoder"}': "list of names or null, found 'encoder'",
     '{"lstms": [1]}': r"list of names or null, found \[1\]",

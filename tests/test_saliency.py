@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruner import PrunerError
 from pruner.lstm import LSTM, find_lstms
-from pruner.saliency import CRITERIA, ROW_NORMS, as_table, row_saliency, score, score_units
+from pruner.saliency import ROW_NORMS, WEIGHT_CRITERIA, as_table, row_saliency, score, score_units
 from tests.conftest import named, random_lstm
 
 ORDERS = {"l1": 1, "l2": 2}
@@ -34,7 +34,7 @@ def test_norms_by_hand(criterion: str, expected: list[float]) -> None:
 
 def test_every_criterion_is_tested() -> None:
     assert ORDERS.keys() == ROW_NORMS.keys()
-    assert {*ROW_NORMS, "group"} == set(CRITERIA)
+    assert {*ROW_NORMS, "group"} == set(WEIGHT_CRITERIA)
     assert row_saliency(ROWS, "group").tolist() == row_saliency(ROWS, "l2").tolist()
 
 
@@ -147,7 +147,7 @@ def test_units_by_hand(criterion: str, consumers: list[str], expected: list[floa
     assert scores[0, 0].tolist() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", WEIGHT_CRITERIA)
 @pytest.mark.parametrize(
     "settings",
     [{}, {"num_layers": 3}, {"num_layers": 2, "bidirectional": True}, {"num_layers": 2, "proj_size": 2}],
