@@ -137,7 +137,7 @@ INVALID = {
     '{"compensation": "fold", "task": "softmax"}': "expected the consumers that serve the task 'softmax', found none",
     '{"criterion": "random", "seed": -1}': "expected a seed from 0 to 4294967295, found -1",
     '{"criterion": "random", "seed": true}': "expected a seed from 0 to 4294967295, found True",
-    '{"consumers": ["head.weight"]}': "granularity 'units' with consumers, but neither a task nor compensation, found 'rows'",
+    '{"consumers": ["head.weight"]}': "'units' with consumers, but neither a task nor compensation, found 'rows'",
     '{"granularity": "units", "gate_sparsity": {"hf": 0.5}}': "no gate_sparsity with granularity 'units'.* for hf",
     '{"granularity": "units", "allocation": "global", "layer_sparsity": {"0": 0.5}}': (
         "no layer_sparsity and no gate_sparsity with allocation 'global'"
