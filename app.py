@@ -25,6 +25,12 @@ page = st.navigation(
                 help="How much weight each row of each gate carries, as heatmaps and as sorted curves.",
             ),
             st.Page(
+                "pages/studio/calibrate.py",
+                title="Calibrate",
+                icon=":material/model_training:",
+                help="Give inputs, so that scores and compensation know what the model does with them.",
+            ),
+            st.Page(
                 "pages/studio/masks.py",
                 title="Masks",
                 icon=":material/tune:",
@@ -35,6 +41,18 @@ page = st.navigation(
                 title="Run",
                 icon=":material/play_arrow:",
                 help="Prune on the CPU or on CUDA and compare size, output and quality before and after.",
+            ),
+            st.Page(
+                "pages/studio/sweep.py",
+                title="Sweep",
+                icon=":material/stacked_line_chart:",
+                help="Rate many recipes side by side, and take the best.",
+            ),
+            st.Page(
+                "pages/studio/sensitivity.py",
+                title="Sensitivity",
+                icon=":material/network_node:",
+                help="What each layer and each gate bears alone, and which sparsities follow from it.",
             ),
             st.Page(
                 "pages/studio/export.py",

@@ -65,17 +65,15 @@ def check_data(checkpoint: Checkpoint, recipe: Recipe, calibration: Calibration 
     real ones."""
     if recipe.needs_data and calibration is None:
         raise PrunerError(
-            "expected calibration inputs for this recipe, whose criterion or compensation needs them, found "
-            "none; give some, "
-            "or choose the criterion l1 without compensation"
+            "expected calibration inputs for this recipe, whose criterion or compensation needs them, found none; give "
+            "some, or choose the criterion l1 without compensation"
         )
     if recipe.compensation != "full" or calibration is None:
         return
     if calibration.source == "gaussian":
         raise PrunerError(
-            "expected real or sampled inputs for compensation 'full', found random ones, which would make the "
-            "model worse on "
-            "real ones; give inputs, or choose compensation 'fold'"
+            "expected real or sampled inputs for compensation 'full', found random ones, which would make the model "
+            "worse on real ones; give inputs, or choose compensation 'fold'"
         )
     without = [name for name, readers in consumers_of(checkpoint, recipe).items() if not readers]
     if recipe.task is None or without:
@@ -164,9 +162,8 @@ def compensate_lstm(
         kept = [[split_gates(ih)[0].nonzero().flatten().to(device) for ih, _ in sides] for sides in pairs]
         if any(len(units) == 0 for sides in kept for units in sides):
             raise PrunerError(
-                f"expected units left in every layer of {lstm.title} to take over from those removed, found a "
-                f"layer without; "
-                "lower its sparsity, or choose compensation 'none'"
+                f"expected units left in every layer of {lstm.title} to take over from those removed, found a layer "
+                "without; lower its sparsity, or choose compensation 'none'"
             )
         now = sliced(dense, heads, kept, lstm, statistics, by_fold=False)
         first = sliced(dense, heads, kept, lstm, statistics, by_fold=True)
@@ -185,7 +182,7 @@ def compensate_lstm(
     if recipe.compensation == "full":
         sample = Sample(lstm, tensors, fit_on, dense, heads, device)
         allowed = (
-            None if kept else [[_allowed(ih, hh, lstm, side) for ih, hh in sides] for side, sides in enumerate(pairs)]
+            None if kept else [[_allowed(*pair, lstm, layer) for pair in sides] for layer, sides in enumerate(pairs)]
         )
         layers = refit_layers(
             now.layers,
@@ -277,7 +274,7 @@ class _Judge:
         if self._task == "softmax":
             total = sum(float(divergence(scores, wanted.softmax(-1))) for scores, wanted in pairs)
         else:
-            total = sum(float((scores - wanted).square().sum() / wanted.square().sum()) for scores, wanted in pairs)
+            total = sum(_relative_error(scores, wanted) for scores, wanted in pairs)
         return total if total == total else float("inf")
 
     def _widened(self, outputs: Tensor, reconstruction: Reconstruction | None) -> Tensor:
@@ -295,6 +292,11 @@ class _Judge:
                 wide[:, rest] = own @ weight.t() + bias
             parts.append(wide)
         return torch.cat(parts, -1)
+
+
+def _relative_error(found: Tensor, wanted: Tensor) -> float:
+    tiny = torch.finfo(wanted.dtype).tiny  # a model that says nothing has nothing to lose
+    return float((found - wanted).square().sum() / wanted.square().sum().clamp(min=tiny))
 
 
 def _scores(head: Head, outputs: Tensor) -> Tensor:

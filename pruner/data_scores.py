@@ -71,8 +71,7 @@ def random_score(count: int, seed: int) -> Tensor:
 def _with_task(found: Found | None) -> Found:
     if found is None:
         raise PrunerError(
-            "expected a task and the tensors that read the output for the criterion 'taylor', which needs a "
-            "loss; found none; "
-            "name both, or choose the criterion 'fisher' or 'obs'"
+            "expected a task and the tensors that read the output for the criterion 'taylor', which needs a loss; found "
+            "none; name both, or choose the criterion 'fisher' or 'obs'"
         )
     return found

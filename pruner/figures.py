@@ -5,13 +5,16 @@ a mask drops is drawn in one colour that no sequential scale of the dashboard co
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
 
 from pruner.gates import BLOCKS, GATE_TITLES, GATES, split_gates
+from pruner.sensitivity import UNITS, Sensitivity
 
 DROPPED = "#e69f00"
 GATE_COLORS = {
@@ -20,6 +23,20 @@ GATE_COLORS = {
     "g": "#009e73",
     "o": "#cc79a7",
 }  # Okabe & Ito, safe for colour-blind eyes
+CRITERION_COLORS = {
+    "l1": "#0072b2",
+    "l2": "#56b4e9",
+    "group": "#cc79a7",
+    "activation": "#999933",
+    "outgoing": "#aa4499",
+    "taylor": "#e69f00",
+    "fisher": "#d55e00",
+    "obs": "#009e73",
+    "random": "#999999",
+}
+COMPENSATION_DASHES = {"none": "dash", "fold": "dashdot", "full": "solid"}
+COMPENSATION_SYMBOLS = {"none": "circle-open", "fold": "diamond", "full": "square"}
+LINE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 AGREEMENT = {"dropped by all": DROPPED, "mixed": "#999999", "kept by all": "#0072b2"}
 CLIP_QUANTILE = 0.995  # a few outliers would flatten the scale for all other rows
 MAX_CELLS = 250_000
@@ -190,5 +207,153 @@ def sorted_curves(saliency: Tensor, side: str, dropped: tuple[int, ...] | None =
         xaxis={"title": "rows of the gate, lowest saliency first (%)", "range": [0, 100]},
         yaxis={"title": "saliency", "rangemode": "tozero"},
         legend={"orientation": "h", "y": 1.18},
+    )
+    return figure
+
+
+def activation_curves(activations: Mapping[str, Tensor]) -> go.Figure:
+    """The units of each layer sorted by their mean absolute activation (H,), lowest first; one line a key."""
+    figure = go.Figure()
+    for index, (name, activation) in enumerate(activations.items()):
+        values = np.sort(activation.cpu().numpy().astype(np.float32))
+        shown = np.unique(np.linspace(0, len(values) - 1, min(len(values), CURVE_POINTS)).astype(int))
+        figure.add_scatter(
+            x=(100 * (shown + 0.5) / len(values)).astype(np.float32),
+            y=values[shown],
+            name=name,
+            mode="lines",
+            line={"color": LINE_COLORS[index % len(LINE_COLORS)], "width": 2},
+            hovertemplate=f"{name}<br>%{{x:.1f}} % of units<br>mean |h| %{{y:.3g}}<extra></extra>",
+        )
+    figure.update_layout(
+        height=300,
+        margin={"l": 0, "r": 0, "t": 10, "b": 0},
+        xaxis={"title": "units, least active first (%)", "range": [0, 100]},
+        yaxis={"title": "mean absolute activation", "rangemode": "tozero"},
+        legend={"orientation": "h", "y": 1.18},
+        showlegend=True,
+    )
+    return figure
+
+
+def block_shares(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
+    """A heatmap of the share of each gate block's rows that falls: {layer: {block: 0 to 1}}."""
+    layers = list(shares)
+    blocks = list(next(iter(shares.values())))
+    titles = dict(zip([*BLOCKS["ih"], *BLOCKS["hh"]], [GATE_TITLES[gate] for gate in GATES] * 2, strict=True))
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=np.array([[100 * shares[layer][block] for block in blocks] for layer in layers], dtype=np.float32),
+        x=[f"{block}<br>{titles[block]}" for block in blocks],
+        y=layers,
+        coloraxis="coloraxis",
+        texttemplate="%{z:.0f} %",
+        xgap=2,
+        ygap=2,
+        hovertemplate="%{y}<br>%{x}<br>%{z:.1f} % of its rows fall<extra></extra>",
+    )
+    figure.update_xaxes(fixedrange=True, side="top")
+    figure.update_yaxes(autorange="reversed", fixedrange=True)
+    figure.update_layout(
+        height=70 + 44 * len(layers),
+        margin={"l": 0, "r": 0, "t": 40, "b": 0},
+        coloraxis={"cmin": 0, "cmax": 100, "showscale": False},
+    )
+    return figure
+
+
+def sweep_curves(
+    table: pd.DataFrame,
+    dense: float,
+    value_title: str = "value",
+    current: tuple[float, float] | None = None,
+    titles: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """What is left over sparsity, one line a criterion and compensation.
+
+    `table` is that of `sweep.as_table`; the seeds of `random` are drawn as a band from the least to the most, with a line at
+    their mean. `dense` is a dotted line, `current` the (sparsity, value) to mark. `titles` names criteria and compensations.
+    """
+
+    def named(criterion: str, compensation: str) -> str:
+        return f"{(titles or {}).get(criterion, criterion)}, {(titles or {}).get(compensation, compensation).lower()}"
+
+    figure = go.Figure()
+    drawn = table[table["criterion"] == "random"]
+    for compensation, group in drawn.groupby("compensation", sort=False):
+        band = group.groupby("sparsity")["value"].agg(["min", "max", "mean"])
+        sparsities = 100 * band.index.to_numpy()
+        figure.add_scatter(
+            x=np.concatenate([sparsities, sparsities[::-1]]),
+            y=np.concatenate([band["max"], band["min"][::-1]]),
+            fill="toself",
+            mode="lines",
+            line={"width": 0},
+            fillcolor="rgba(153, 153, 153, 0.25)",
+            hoverinfo="skip",
+            showlegend=False,
+            name=f"{named('random', compensation)}, band",
+        )
+        figure.add_scatter(**_line(band.index, band["mean"], "random", compensation, named("random", compensation)))
+    others = table[table["criterion"] != "random"]
+    for (criterion, compensation), group in others.groupby(["criterion", "compensation"], sort=False):
+        group = group.sort_values("sparsity")
+        name = named(criterion, compensation)
+        figure.add_scatter(**_line(group["sparsity"], group["value"], criterion, compensation, name))
+    figure.add_hline(dense, line={"dash": "dot", "color": "#999999"}, annotation={"text": "dense", "xanchor": "right"})
+    if current is not None:
+        figure.add_scatter(
+            x=[100 * current[0]],
+            y=[current[1]],
+            mode="markers",
+            name="your recipe",
+            marker={"symbol": "star", "size": 16, "color": DROPPED, "line": {"color": "#555555", "width": 1}},
+            hovertemplate="your recipe<br>%{x:.0f} %<br>%{y:.4g}<extra></extra>",
+        )
+    figure.update_layout(
+        height=420,
+        margin={"l": 0, "r": 0, "t": 10, "b": 0},
+        xaxis={"title": "sparsity (%)", "range": [0, 100]},
+        yaxis={"title": value_title},
+        legend={"orientation": "h", "y": -0.22, "yanchor": "top"},
+        showlegend=True,
+    )
+    return figure
+
+
+def _line(
+    sparsities: pd.Series | pd.Index, values: pd.Series, criterion: str, compensation: str, name: str
+) -> dict[str, object]:
+    return {
+        "x": 100 * sparsities.to_numpy(),
+        "y": values.to_numpy(),
+        "mode": "lines+markers",
+        "name": name,
+        "line": {"color": CRITERION_COLORS[criterion], "dash": COMPENSATION_DASHES[compensation], "width": 2},
+        "marker": {"symbol": COMPENSATION_SYMBOLS[compensation], "size": 8},
+        "hovertemplate": f"{name}<br>%{{x:.0f}} %<br>%{{y:.4g}}<extra></extra>",
+    }
+
+
+def sensitivity_heatmap(sensitivity: Sensitivity, value_title: str = "loss") -> go.Figure:
+    """What the whole model loses when one part alone is pruned: a row a layer or gate block, a column a sparsity."""
+    parts = list(sensitivity.values)
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=np.array([sensitivity.losses(part) for part in parts], dtype=np.float32),
+        x=[f"{sparsity:.0%}" for sparsity in sensitivity.sparsities],
+        y=[f"layer {layer}" if part == UNITS else f"layer {layer}, {part}" for layer, part in parts],
+        coloraxis="coloraxis",
+        texttemplate="%{z:.3~g}",
+        xgap=2,
+        ygap=2,
+        hovertemplate=f"%{{y}} at %{{x}}<br>{value_title} %{{z:.4g}}<extra></extra>",
+    )
+    figure.update_xaxes(fixedrange=True, side="top", type="category", title="sparsity of that part alone")
+    figure.update_yaxes(autorange="reversed", fixedrange=True)
+    figure.update_layout(
+        height=90 + 30 * len(parts),
+        margin={"l": 0, "r": 0, "t": 60, "b": 0},
+        coloraxis={"cmin": 0, "colorbar": {"title": {"text": value_title, "side": "right"}, "thickness": 10}},
     )
     return figure

@@ -67,14 +67,14 @@ def _run_to_the_end(app: AppTest) -> AppTest:
 
 
 def test_there_is_a_page_for_every_step_of_the_journey() -> None:
-    assert set(PAGES) == {"open", "saliency", "masks", "run", "export"}
+    assert set(PAGES) == {"open", "saliency", "calibrate", "masks", "run", "sweep", "sensitivity", "export"}
 
 
 def test_a_new_server_hands_every_link_over_to_the_app() -> None:
     assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == set(PAGES) - {"open"}
 
 
-@pytest.mark.parametrize("page", ["saliency", "masks", "run", "export"])
+@pytest.mark.parametrize("page", ["saliency", "calibrate", "masks", "run", "sweep", "sensitivity", "export"])
 def test_without_a_model_a_page_says_what_to_do(app: AppTest, page: str) -> None:
     app = _go(app.run(), page)
     assert "Open an example" in app.info[0].value

@@ -289,3 +289,16 @@ def test_masks_of_units_without_biases_are_those_of_weights() -> None:
     (lstm,), _ = find_lstms(tensors)
     masks = score_lstm(lstm, tensors, "l1").masks(lstm, Recipe(0.5, "units"))
     assert masks.keys() == {"weight_ih_l0", "weight_hh_l0"}
+
+
+@pytest.mark.parametrize("granularity", ["rows", "units"])
+def test_random_masks_keep_what_the_recipe_says(granularity: str) -> None:
+    """Random scores take the place of saliency alone: counts, layers and gates stay those of the recipe."""
+    tensors = named(random_lstm(hidden_size=10, num_layers=2, bidirectional=True))
+    (lstm,), _ = find_lstms(tensors)
+    recipe = Recipe(0.3, granularity, "random", layer_sparsity={1: 0.8}, seed=4)
+    masks = score_lstm(lstm, tensors, "random", seed=4).masks(lstm, recipe)
+    for name, mask in masks.items():
+        assert [int((~kept).sum()) for kept in mask.chunk(4)] == [8 if "_l1" in name else 3] * 4
+    if granularity == "units":
+        assert dropped_in(masks, 10) == {"0": 3, "0_reverse": 3, "1": 8, "1_reverse": 8}

@@ -10,24 +10,41 @@ from hypothesis import strategies as st
 
 from pruner import PrunerError, Recipe
 from pruner.gates import ALL_BLOCKS
-from pruner.recipe import ALLOCATIONS, MAX_ROUND_TO
-from pruner.saliency import CRITERIA, ROW_NORMS
+from pruner.recipe import ALLOCATIONS, COMPENSATIONS, MAX_ROUND_TO, MAX_SEED, TASKS
+from pruner.saliency import COST_CRITERIA, CRITERIA, DATA_CRITERIA, ROW_CRITERIA
 
 shares = st.floats(0, 1) | st.integers(0, 1)
 lstms = st.none() | st.lists(st.text(), min_size=1, unique=True).map(tuple)
 layers = st.dictionaries(st.integers(0, 9999), shares)
+seeds = st.integers(0, MAX_SEED)
 rows = st.builds(
     Recipe,
     sparsity=shares,
     granularity=st.just("rows"),
-    criterion=st.sampled_from(sorted(ROW_NORMS)),
+    criterion=st.sampled_from(ROW_CRITERIA),
     lstms=lstms,
     layer_sparsity=layers,
     gate_sparsity=st.dictionaries(st.sampled_from(ALL_BLOCKS), shares),
+    compensation=st.sampled_from(COMPENSATIONS),
+    seed=seeds,
+)
+rows_by_cost = st.builds(
+    Recipe,
+    sparsity=shares,
+    criterion=st.sampled_from([name for name in COST_CRITERIA if name in ROW_CRITERIA]),
+    allocation=st.just("global"),
+    consumers=st.lists(st.text(), min_size=1).map(tuple),
+    compensation=st.sampled_from(COMPENSATIONS),
+    task=st.sampled_from([None, *TASKS]),
 )
 units = st.builds(
-    lambda allocation, layers, **settings: Recipe(
-        granularity="units", allocation=allocation, layer_sparsity=layers if allocation == "uniform" else {}, **settings
+    lambda allocation, layers, consumers, task, **settings: Recipe(
+        granularity="units",
+        allocation=allocation,
+        layer_sparsity=layers if allocation == "uniform" else {},
+        consumers=consumers,
+        task=task if consumers else None,
+        **settings,
     ),
     allocation=st.sampled_from(ALLOCATIONS),
     layers=layers,
@@ -36,8 +53,11 @@ units = st.builds(
     round_to=st.integers(1, MAX_ROUND_TO),
     lstms=lstms,
     consumers=st.lists(st.text()).map(tuple),
+    compensation=st.sampled_from(COMPENSATIONS),
+    task=st.sampled_from([None, *TASKS]),
+    seed=seeds,
 )
-recipes = rows | units
+recipes = rows | rows_by_cost | units
 
 
 @given(recipes)
@@ -91,6 +111,12 @@ def test_defaults() -> None:
     assert (recipe.sparsity, recipe.granularity, recipe.criterion, recipe.lstms) == (0.5, "rows", "l1", None)
     assert recipe.layer_sparsity == recipe.gate_sparsity == {}
     assert (recipe.allocation, recipe.round_to, recipe.consumers) == ("uniform", 1, ())
+    assert (recipe.compensation, recipe.task, recipe.seed) == ("none", None, 0)
+
+
+@given(recipes)
+def test_data_are_needed_for_scores_and_for_compensation(recipe: Recipe) -> None:
+    assert recipe.needs_data == (recipe.criterion in DATA_CRITERIA or recipe.compensation in ("fold", "full"))
 
 
 BETWEEN = "between 0 and 1, found "
@@ -127,10 +153,8 @@ INVALID = {
     '{"granularity": "units", "consumers": "head.weight"}': "consumers as a list of names, found 'head.weight'",
     '{"granularity": "units", "consumers": [1]}': r"consumers as a list of names, found \[1\]",
     '{"granularity": "units", "consumers": null}': "consumers as a list of names, found None",
-    '{"criterion": "group"}': "expected granularity 'units' with criterion 'group', found 'rows'",
     '{"allocation": "global"}': "expected granularity 'units' with allocation 'global' and criterion 'l1', found 'rows'",
     '{"round_to": 2}': "expected granularity 'units' with round_to 2, found 'rows'",
-    '{"criterion": "obs"}': "expected granularity 'units' with criterion 'obs', found 'rows'",
     '{"criterion": "fisher", "allocation": "global", "gate_sparsity": {"hf": 0}}': "no gate_sparsity with allocation",
     '{"compensation": "some"}': "expected a compensation among none, fold, full; found 'some'",
     '{"compensation": "fold", "consumers": ["a"], "task": "ranking"}': "expected a task among softmax, regression",
@@ -142,6 +166,29 @@ INVALID = {
     '{"granularity": "units", "allocation": "global", "layer_sparsity": {"0": 0.5}}': (
         "no layer_sparsity and no gate_sparsity with allocation 'global'"
     ),
+    **{
+        f'{{"criterion": "{criterion}"}}': f"expected granularity 'units' with criterion '{criterion}', found 'rows'"
+        for criterion in CRITERIA
+        if criterion not in ROW_CRITERIA
+    },
+    **{
+        f'{{"criterion": "{criterion}", "allocation": "global"}}': f"'global' and criterion '{criterion}', found 'rows'"
+        for criterion in ROW_CRITERIA
+        if criterion not in COST_CRITERIA
+    },
+    '{"criterion": "taylor", "allocation": "global", "layer_sparsity": {"0": 1}}': "expected no layer_sparsity",
+    '{"granularity": "units", "criterion": "obs", "allocation": "global", "layer_sparsity": {"0": 1}}': (
+        "expected no layer_sparsity"
+    ),
+    '{"compensation": "fold", "round_to": 2}': "expected granularity 'units' with round_to 2, found 'rows'",
+    '{"compensation": null}': "expected a compensation among none, fold, full; found None",
+    '{"compensation": true}': "expected a compensation among none, fold, full; found True",
+    '{"granularity": "units", "consumers": ["a"], "task": 1}': "expected a task among softmax, regression; found 1",
+    '{"granularity": "units", "consumers": [], "task": "regression"}': "that serve the task 'regression', found none",
+    f'{{"seed": {MAX_SEED + 1}}}': f"expected a seed from 0 to {MAX_SEED}, found {MAX_SEED + 1}",
+    '{"seed": 1.0}': "expected a seed from 0 to 4294967295, found 1.0",
+    '{"seed": "1"}': "expected a seed from 0 to 4294967295, found '1'",
+    '{"seed": null}': "expected a seed from 0 to 4294967295, found None",
     '{"lstms": "encoder"}': "list of names or null, found 'encoder'",
     '{"lstms": [1]}': r"list of names or null, found \[1\]",
     '{"layer_sparsity": [0.5]}': r"layer_sparsity as an object of numbers, found \[0.5\]",
@@ -195,6 +242,13 @@ def test_files_that_are_not_text_are_refused(data: bytes) -> None:
         {"granularity": "units", "round_to": True},
         {"round_to": 8},
         {"consumers": ("head.weight",)},
+        {"criterion": "obs"},
+        {"criterion": "random", "allocation": "global"},
+        {"criterion": "fisher", "allocation": "global", "layer_sparsity": {0: 0.5}},
+        {"compensation": "refit"},
+        {"compensation": "full", "task": "softmax"},
+        {"seed": -1},
+        {"seed": True},
         {"layer_sparsity": {-1: 0.5}},
         {"layer_sparsity": {0: float("nan")}},
         {"gate_sparsity": {"xx": 0.5}},

@@ -10,7 +10,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruner import PrunerError
 from pruner.lstm import LSTM, find_lstms
-from pruner.saliency import ROW_NORMS, WEIGHT_CRITERIA, as_table, row_saliency, score, score_units
+from pruner.saliency import (
+    CRITERIA,
+    DATA_CRITERIA,
+    ROW_NORMS,
+    WEIGHT_CRITERIA,
+    as_table,
+    outgoing_norms,
+    row_saliency,
+    score,
+    score_units,
+)
 from tests.conftest import named, random_lstm
 
 ORDERS = {"l1": 1, "l2": 2}
@@ -33,8 +43,10 @@ def test_norms_by_hand(criterion: str, expected: list[float]) -> None:
 
 
 def test_every_criterion_is_tested() -> None:
+    """Here, in test_data_scores, or as the random one."""
     assert ORDERS.keys() == ROW_NORMS.keys()
     assert {*ROW_NORMS, "group"} == set(WEIGHT_CRITERIA)
+    assert {*WEIGHT_CRITERIA, *DATA_CRITERIA, "random"} == set(CRITERIA)
     assert row_saliency(ROWS, "group").tolist() == row_saliency(ROWS, "l2").tolist()
 
 
@@ -174,6 +186,26 @@ def test_units_are_scored_by_all_that_goes_with_them(settings: dict[str, int], c
                 weights += [tensors[name][:, side * 4 + unit] for name in readers]
             expected = torch.cat(weights).double().norm(1 if criterion == "l1" else 2)
             assert float(found[unit]) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("consumers", "expected"),
+    [([], [0, 4]), (["head.weight"], [3, 4]), (["head.weight", "conv.weight"], [(9 + 4) ** 0.5, (16 + 4) ** 0.5])],
+    ids=str,
+)
+def test_outgoing_weights_by_hand(consumers: list[str], expected: list[float]) -> None:
+    lstm, tensors = tiny([0.0, 4.0])
+    if "conv.weight" in consumers:
+        tensors["conv.weight"] = torch.tensor([[[0.0, 2.0], [2.0, 0.0]]])
+    assert outgoing_norms(lstm, tensors, 0, 0, consumers).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_readers_that_are_not_finite_are_named(value: float) -> None:
+    lstm, tensors = tiny([0.0, 4.0])
+    tensors["head.weight"][0, 1] = value
+    with pytest.raises(PrunerError, match="NaN or infinite values in what reads rnn"):
+        outgoing_norms(lstm, tensors, 0, 0, ["head.weight"])
 
 
 def test_table_has_a_line_for_every_row() -> None:

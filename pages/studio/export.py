@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from pruner import PrunerError
-from pruner.dashboard import state, widgets
+from pruner.dashboard import data, state, widgets
 from pruner.dashboard.exports import exported
 from pruner.export import LOADER, MANIFEST, MASKS, pack
 from pruner.forms import DEFAULT_FORM
@@ -55,6 +55,12 @@ st.success(
     f"{certificate['max_abs_output']:.2g}), and {own['max_abs_difference']:.2g} in the model's {own['dtype']}.",
     icon=":material/verified:",
 )
+if fitted := manifest.get("compensation"):
+    inputs = fitted["calibration"]
+    st.markdown(
+        f"Compensated with {data.told(inputs['source'], inputs['name'])}: {sum(inputs['steps'].values()):,} time steps, "
+        f"`{inputs['sha256'][:12]}`. The manifest names them and every step."
+    )
 with st.container(horizontal=True):
     st.download_button(
         "Download everything as one zip",

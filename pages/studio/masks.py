@@ -6,16 +6,19 @@ import torch
 
 from pruner import PrunerError, Recipe, figures
 from pruner.consumers import consumers_of
-from pruner.dashboard import state, widgets
+from pruner.dashboard import data, state, widgets
 from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain
 from pruner.gates import ALL_BLOCKS, BLOCKS, GATE_TITLES, GATES, SIDES, split_gates
 from pruner.masks import summarize, unit_agreement
 from pruner.recipe import MAX_ROUND_TO
-from pruner.saliency import row_norm
+from pruner.saliency import COST_CRITERIA, DATA_CRITERIA, ROW_CRITERIA
 
 GRANULARITY_TITLES = {"rows": "Rows", "units": "Units"}
-ALLOCATION_TITLES = {"uniform": "Every layer alike", "global": "All layers ranked together"}
+ALLOCATION_TITLES = {
+    "units": {"uniform": "Every layer alike", "global": "All layers ranked together"},
+    "rows": {"uniform": "Every gate alike", "global": "All gates and layers ranked together by cost"},
+}
 MEANING = {
     "rows": "Rows: each of the eight gate blocks drops its own weakest rows; every hidden unit stays, some gates constant.",
     "units": "Units: whole hidden units fall, all eight rows of each, so the model can really become smaller and faster.",
@@ -71,29 +74,34 @@ st.slider(
     key="sparsity",
     persist_state="session",
 )
-if by_units:
-    widgets.choose_criterion()
+widgets.choose_criterion()
+widgets.choose_compensation()
+alike = state.recipe().allocation == "uniform"
 with st.expander("By layer, rounding, readers" if by_units else "By layer, by gate, by LSTM", icon=":material/tune:"):
-    if by_units:
+    widgets.choose_seed()
+    if by_units or st.session_state.criterion in COST_CRITERIA:
         with st.container(horizontal=True, vertical_alignment="bottom"):
+            titles = ALLOCATION_TITLES[st.session_state.granularity]
             st.segmented_control(
                 "Allocation",
-                list(ALLOCATION_TITLES),
-                format_func=ALLOCATION_TITLES.__getitem__,
+                list(titles),
+                format_func=titles.__getitem__,
                 key="allocation",
                 required=True,
                 persist_state="session",
+                wrap=True,
             )
-            st.number_input(
-                "Round the kept count up to a multiple of",
-                min_value=1,
-                max_value=MAX_ROUND_TO,
-                key="round_to",
-                persist_state="session",
-                help="Kernels take steps: 257 units cost as much as 272, so a multiple of 16 is free. 1: off.",
-                width=300,
-            )
-    if st.session_state.allocation == "uniform" or not by_units:
+            if by_units:
+                st.number_input(
+                    "Round the kept count up to a multiple of",
+                    min_value=1,
+                    max_value=MAX_ROUND_TO,
+                    key="round_to",
+                    persist_state="session",
+                    help="Kernels take steps: 257 units cost as much as 272, so a multiple of 16 is free. 1: off.",
+                    width=300,
+                )
+    if alike:
         st.caption(
             "A layer's own sparsity goes before the overall one. Empty fields follow."
             if by_units
@@ -102,7 +110,7 @@ with st.expander("By layer, rounding, readers" if by_units else "By layer, by ga
         with st.container(horizontal=True):
             for layer in range(state.layers()):
                 own_sparsity(f"Layer {layer}", f"layer_{layer}", "overall")
-    if not by_units:
+    if alike and not by_units:
         for side in SIDES:
             with st.container(horizontal=True):
                 for gate, block in zip(GATES, BLOCKS[side], strict=True):
@@ -118,25 +126,21 @@ with st.expander("By layer, rounding, readers" if by_units else "By layer, by ga
             persist_state="session",
         )
     st.button("Reset to the overall sparsity", icon=":material/restart_alt:", on_click=state.reset_overrides)
-    if by_units and (offered := state.possible_consumers()):
-        st.session_state.consumers = [name for name in st.session_state.consumers if name in offered]
-        st.multiselect(
-            "Tensors that read the output of the last layer",
-            offered,
-            key="consumers",
-            persist_state="session",
-            placeholder="None: the output keeps its width",
-            help="Their columns go with the removed units, so that the whole model loads into your own class at the new "
-            "hidden size. These tensors have the right width, which proves nothing: name only what you know to read the "
-            "output, and all that does.",
-        )
+    if by_units:
+        widgets.choose_readers()
 
 view = widgets.choose_view(checkpoint)
 recipe = state.recipe()
+widgets.has_data(recipe)
+if recipe.criterion in DATA_CRITERIA and data.current() is None:
+    st.stop()
+gathered = data.current()
 try:
     consumers = consumers_of(checkpoint, recipe)
     scored = {
-        lstm.name: scores(checkpoint, lstm, recipe.criterion, tuple(consumers.get(lstm.name, ())))
+        lstm.name: scores(
+            checkpoint, lstm, recipe.criterion, tuple(consumers.get(lstm.name, ())), recipe.seed, gathered
+        )
         for lstm in checkpoint.lstms
     }
 except PrunerError as error:
@@ -146,7 +150,8 @@ masks: dict[str, torch.Tensor] = {}
 for lstm in pruned:
     masks |= scored[lstm.name].masks(lstm, recipe)
 saliency, mask = scored[view.lstm.name].saliency[view.tensor], masks.get(view.tensor)
-norm = widgets.CRITERION_TITLES[row_norm(recipe.criterion)]
+words = widgets.CRITERION_WORDS[recipe.criterion]
+norm = widgets.measure_of_rows(recipe.criterion)
 
 summary = summarize(pruned, masks, {name: values for each in scored.values() for name, values in each.saliency.items()})
 with st.grid(4, min_column_width=150):
@@ -164,7 +169,10 @@ with st.grid(4, min_column_width=150):
 if mask is None:
     st.info(f"{plain(view.lstm.title)} is left as it is: it is not among the LSTMs to prune.")
 else:
-    st.caption(f"Each cell is a row of **{plain(view.tensor)}**, coloured by its {norm}. :orange[■] Orange rows fall.")
+    by_whole = "" if recipe.criterion in ROW_CRITERIA else f" Units are ranked by their {words}."
+    st.caption(
+        f"Each cell is a row of **{plain(view.tensor)}**, coloured by its {norm}. :orange[■] Orange rows fall.{by_whole}"
+    )
 st.plotly_chart(
     figures.gate_grids(saliency, view.side, mask, norm),
     key="grids",

@@ -5,7 +5,7 @@ import streamlit as st
 import torch
 
 from pruner import examples, run
-from pruner.dashboard import state
+from pruner.dashboard import data, state, widgets
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
 from pruner.measure import SEQUENCE_LENGTH
@@ -22,59 +22,51 @@ def start() -> None:
     """Start a run; everything it needs is bound here, because its thread cannot ask the session."""
     quality = example.quality if example else None
     device = session.device
+    gathered = data.current()
+    calibration = gathered.calibration if gathered else None
 
     def work(progress: Progress) -> Result:
-        return run(checkpoint, recipe, device, progress, quality, timed=True)
+        return run(checkpoint, recipe, device, progress, quality, timed=True, calibration=calibration)
 
     session.job = Job(work)
+    session.inputs = calibration and data.told(calibration.source, calibration.name)
 
 
 pruned = ", ".join(plain(lstm.title) for lstm in checkpoint.select(recipe.lstms))
 own = [f"layer {layer} at {share:.0%}" for layer, share in recipe.layer_sparsity.items()]
 own += [f"{block} at {share:.0%}" for block, share in recipe.gate_sparsity.items()]
 what = "of each gate's rows" if recipe.granularity == "rows" else "of the hidden units"
-how = {"l1": "L1 norm", "l2": "L2 norm", "group": "group norm"}[recipe.criterion]
-together = ", all layers ranked together" if recipe.allocation == "global" else ""
+how = widgets.CRITERION_WORDS[recipe.criterion] + (f" (seed {recipe.seed})" if recipe.criterion == "random" else "")
+everything = "gates and layers" if recipe.granularity == "rows" else "layers"
+together = f", all {everything} ranked together" if recipe.allocation == "global" else ""
 rounded = f", the kept count rounded up to a multiple of {recipe.round_to}" if recipe.round_to > 1 else ""
+compensated = {
+    "none": "",
+    "fold": " What stays takes over what can be told of it.",
+    "full": " What stays takes over what can be told of it, then gates and head are refitted.",
+}[recipe.compensation]
 st.markdown(
     f"Drop **{recipe.sparsity:.0%}** {what} in **{pruned}** by {how}{together}{rounded}"
     + (f", but {', '.join(own)}." if own else ".")
+    + compensated
 )
+ready = widgets.has_data(recipe)
 devices = available_devices()
-running = session.job is not None and session.job.status.state == "running"
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.segmented_control(
         "Device", list(devices), format_func=devices.__getitem__, key="device", default="cpu", required=True
     )
-    st.button("Run", type="primary", icon=":material/play_arrow:", on_click=start, disabled=running)
-    if running:
-        st.button("Cancel", icon=":material/stop:", on_click=session.job.cancel)
+    widgets.start_button("Run", session.job, start, ready)
 if len(devices) == 1:
     st.caption("No CUDA device was found on this machine, so the model runs on the CPU.")
-
-
-@st.fragment(run_every=0.3)
-def watch() -> None:
-    """Follow the job while it runs, then show the whole page anew."""
-    status = session.job.status
-    if status.state != "running":
-        st.rerun()
-    st.progress(status.fraction, status.what)
-
-
-if running:
-    watch()
-    st.stop()
-if session.job is not None and session.job.status.state == "failed":
-    st.error(plain(session.job.status.error), title="The run failed", icon=":material/error:")
-if session.job is not None and session.job.status.state == "cancelled":
-    st.info("The run was cancelled. Nothing was changed.", icon=":material/stop_circle:")
+widgets.follow(session.job, "run")
 result = state.result()
 if result is None:
     st.stop()
 
 if result.recipe != recipe:
     st.warning("The settings have changed since this run. Run again to see what they do.", icon=":material/history:")
+on_what = session.inputs or "random inputs"
 dense, small = result.costs["dense"], result.costs["compact"]
 with st.grid(4, min_column_width=150):
     st.metric(
@@ -97,8 +89,8 @@ with st.grid(4, min_column_width=150):
     st.metric(
         "Output drift",
         f"{max(drift.relative for drift in result.drift.values()):.1%}",
-        help="Root mean square of the change in an LSTM's output on random inputs, relative to the output itself. The "
-        "largest of all LSTMs.",
+        help="Root mean square of the change in an LSTM's output, relative to the output itself, on "
+        f"{'inputs held back from ' if session.inputs else ''}{on_what}. The largest of all LSTMs.",
         border=True,
         height="stretch",
     )
@@ -147,8 +139,33 @@ st.dataframe(
     ),
     hide_index=True,
     column_config={"output drift": st.column_config.NumberColumn(format="percent")},
-    alt="How far the output of each LSTM moved on random inputs",
+    alt=f"How far the output of each LSTM moved on {on_what}",
 )
+st.caption(
+    f"Output drift on {on_what}{', those that nothing was fitted to' if session.inputs else ''}. Relative to the output."
+)
+if done := result.compensation.facts.get("lstms"):
+    st.subheader("Compensation, step by step")
+    st.dataframe(
+        pd.DataFrame(
+            [
+                (entry["name"] or "(root)", step["name"], step["before"], step["after"], step["kept"])
+                for entry in done
+                for step in entry["steps"]
+            ],
+            columns=["LSTM", "step", "loss before", "loss after", "kept"],
+        ),
+        hide_index=True,
+        column_config={
+            "loss before": st.column_config.NumberColumn(format="%.4f"),
+            "loss after": st.column_config.NumberColumn(format="%.4f"),
+        },
+        alt="Each step of the compensation with its loss on held-back inputs before and after, and whether it was kept",
+    )
+    loss = "divergence from the whole model, in nats" if result.recipe.task == "softmax" else "relative squared error"
+    st.caption(f"Loss on inputs that were held back: {loss}. A step that does not lower it is left out.")
 if example and (note := examples.data_note(example)):
     st.caption(note)
-st.page_link("pages/studio/export.py", label="Export it", icon=":material/arrow_forward:")
+with st.container(horizontal=True):
+    st.page_link("pages/studio/sweep.py", label="Compare it with other recipes", icon=":material/stacked_line_chart:")
+    st.page_link("pages/studio/export.py", label="Export it", icon=":material/arrow_forward:")

@@ -4,21 +4,23 @@ import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError, figures
+from pruner.consumers import consumers_of
 from pruner.dashboard import state, widgets
 from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain
 from pruner.gates import BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, split_gates
-from pruner.masks import block_sparsities, dropped_rows
-from pruner.saliency import as_table, row_norm
+from pruner.saliency import as_table
 
 st.title("Saliency")
 checkpoint = state.required_checkpoint()
 view = widgets.choose_view(checkpoint)
 widgets.choose_criterion()
-criterion = st.session_state.criterion
-norm = widgets.CRITERION_TITLES[row_norm(criterion)]
+recipe = state.recipe()
+norm = widgets.measure_of_rows(recipe.criterion)
+gathered = widgets.gathered_for(recipe)
 try:
-    scored = scores(checkpoint, view.lstm, criterion)
+    consumers = consumers_of(checkpoint, recipe).get(view.lstm.name, [])
+    scored = scores(checkpoint, view.lstm, recipe.criterion, tuple(consumers), recipe.seed, gathered)
 except PrunerError as error:
     widgets.stop_with(error, "This model cannot be scored")
 saliency = scored.saliency[view.tensor]
@@ -26,21 +28,18 @@ saliency = scored.saliency[view.tensor]
 what_is_read = "the layer's input" if view.side == "ih" else "the hidden state of the step before"
 st.markdown(
     f"**{plain(view.tensor)}** holds the four gates of {view.lstm.hidden_size} hidden units, {SIDE_TITLES[view.side]}. Each "
-    f"cell is one row of the gate: the {norm} of the weights with which that gate of that unit reads {what_is_read}."
+    f"cell is one row of the gate, the weights with which that gate of that unit reads {what_is_read}, by its {norm}."
 )
 st.plotly_chart(
     figures.gate_grids(saliency, view.side, unit_of_measure=norm),
     key="grids",
     alt=f"Heatmaps of the {norm} of every row of {view.tensor}, one for each gate, on one colour scale",
 )
-recipe = state.recipe()
 by_rows = recipe.granularity == "rows"
 st.subheader("Sorted, with the cut" if by_rows else "Sorted")
-dropped = (
-    tuple(dropped_rows(view.lstm.hidden_size, sparsity) for sparsity in block_sparsities(recipe, view.layer, view.side))
-    if by_rows
-    else None
-)
+dropped = None
+if by_rows:
+    dropped = tuple((~split_gates(scored.masks(view.lstm, recipe)[view.tensor])).sum(1).tolist())
 st.plotly_chart(
     figures.sorted_curves(saliency, view.side, dropped),
     key="curves",

@@ -3,34 +3,37 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from pruner import Cancelled, PrunerError
-from pruner.run import Progress, Result
+from pruner.run import Progress
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class Status:
+class Status(Generic[Made]):
     """How far a job is; `state` is running, done, failed or cancelled."""
 
     state: str
     fraction: float = 0.0
     what: str = "Starting"
     error: str = ""
-    result: Result | None = None
+    result: Made | None = None
 
 
-class Job:
+class Job(Generic[Made]):
     """Runs `work(progress)` in a thread that makes no Streamlit call; `status` may be read from any other."""
 
-    def __init__(self, work: Callable[[Progress], Result]) -> None:
+    def __init__(self, work: Callable[[Progress], Made]) -> None:
         self._work = work
         self._lock = threading.Lock()
-        self._status = Status("running")
+        self._status: Status[Made] = Status("running")
         self._cancelled = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
     @property
-    def status(self) -> Status:
+    def status(self) -> Status[Made]:
         with self._lock:
             return self._status
 
@@ -42,9 +45,13 @@ class Job:
         if self._cancelled.is_set():
             raise Cancelled
         with self._lock:
-            self._status = replace(self._status, fraction=fraction, what=what)
+            self._status = replace(self._status, fraction=min(max(fraction, 0.0), 1.0), what=what)
 
     def _run(self) -> None:
+        # What nobody foresaw goes on to the log of the server; the page must not wait for it for ever.
+        finished: Status[Made] = Status(
+            "failed", error="expected this to work, found a fault; the server's log tells it"
+        )
         try:
             finished = Status("done", 1.0, "Done", result=self._work(self._progress))
         except Cancelled:
@@ -53,5 +60,6 @@ class Job:
             finished = Status("failed", error=str(error))
         except (RuntimeError, MemoryError) as error:  # out of memory, on the CPU or on a CUDA device
             finished = Status("failed", error=f"expected room to run the model, found: {error}; try a smaller model")
-        with self._lock:
-            self._status = finished
+        finally:
+            with self._lock:
+                self._status = finished

@@ -3,17 +3,43 @@
 import streamlit as st
 
 from pruner.checkpoint import Checkpoint
+from pruner.dashboard.data import Gathered
 from pruner.lstm import LSTM
 from pruner.masks import Scores, score_lstm
+from pruner.saliency import DATA_CRITERIA, row_norm
+from pruner.statistics import Statistics
 
 
-def scores(checkpoint: Checkpoint, lstm: LSTM, criterion: str, consumers: tuple[str, ...] = ()) -> Scores:
-    """Raises PrunerError if a weight is not finite."""
-    return _scores(checkpoint.sha256, lstm.name, criterion, consumers, checkpoint, lstm)
+def scores(
+    checkpoint: Checkpoint,
+    lstm: LSTM,
+    criterion: str,
+    consumers: tuple[str, ...] = (),
+    seed: int = 0,
+    gathered: Gathered | None = None,
+) -> Scores:
+    """The scores of one LSTM. One that nothing was gathered of, since it is not to be pruned, is scored by a norm.
+
+    Raises PrunerError if a weight is not finite, or nothing was gathered for a criterion that needs it.
+    """
+    from_data = criterion in DATA_CRITERIA
+    statistics = gathered.statistics.get(lstm.name) if from_data and gathered else None
+    if from_data and gathered and statistics is None:
+        criterion, from_data = row_norm(criterion), False
+    key = gathered.key if gathered and from_data else ""
+    return _scores(checkpoint.sha256, lstm.name, criterion, consumers, seed, key, checkpoint, lstm, statistics)
 
 
 @st.cache_resource(scope="session", max_entries=16, show_spinner="Scoring every row")
 def _scores(
-    sha256: str, name: str, criterion: str, consumers: tuple[str, ...], _checkpoint: Checkpoint, _lstm: LSTM
+    sha256: str,
+    name: str,
+    criterion: str,
+    consumers: tuple[str, ...],
+    seed: int,
+    key: str,
+    _checkpoint: Checkpoint,
+    _lstm: LSTM,
+    _statistics: Statistics | None,
 ) -> Scores:
-    return score_lstm(_lstm, _checkpoint.tensors, criterion, consumers)
+    return score_lstm(_lstm, _checkpoint.tensors, criterion, consumers, _statistics, seed)

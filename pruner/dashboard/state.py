@@ -15,10 +15,11 @@ from pruner.dashboard.text import plain
 from pruner.gates import ALL_BLOCKS
 from pruner.masks import check_layers
 from pruner.run import Result
-from pruner.saliency import row_norm
+from pruner.saliency import COST_CRITERIA, ROW_CRITERIA, row_norm
 
 SUGGESTED_ROUND_TO = 16  # multiplication kernels take steps of this many units
 DIRECTIONS = ("forward", "reverse")
+JOBS = ("job", "gathering", "sweep", "sensitivity")  # each page of long work has its own; "job" is that of the run
 FIRST_VIEW = {"lstm": None, "layer": 0, "direction": "forward", "side": "ih"}
 
 
@@ -28,9 +29,8 @@ def start() -> bool:
         return False
     st.session_state.checkpoint = None
     st.session_state.example = None
-    st.session_state.job = None
-    st.session_state.upload = 0
-    st.session_state.update(FIRST_VIEW)
+    st.session_state.upload = st.session_state.input_upload = 0
+    _let_go()
     apply_recipe(Recipe())
     return True
 
@@ -65,13 +65,22 @@ def open_file(source: str | bytes, name: str | None = None) -> None:
 
 
 def _opened(new: Checkpoint) -> None:
-    if st.session_state.job is not None:
-        st.session_state.job.cancel()
-    st.session_state.job = st.session_state.export = None
+    _let_go()
     st.session_state.checkpoint, st.session_state.lstms = new, []
-    st.session_state.update(FIRST_VIEW)
     st.session_state.lstm = new.lstms[0].name if new.lstms else None
     apply_recipe(Recipe())
+
+
+def _let_go() -> None:
+    """Stop all work on the model that was open, and forget what was made of it and said about it."""
+    session = st.session_state
+    for job in JOBS:
+        if session.get(job) is not None:
+            session[job].cancel()
+        session[job] = None
+    session.export = session.gathered = session.inputs = session.embedding = None
+    session.consumers, session.task, session.readers_named = [], None, False
+    session.update(FIRST_VIEW)
 
 
 @st.cache_resource
@@ -92,19 +101,55 @@ def recipe() -> Recipe:
     state = st.session_state
     by_layer = {layer: state[f"layer_{layer}"] for layer in range(layers()) if state.get(f"layer_{layer}") is not None}
     by_gate = {block: state[f"gate_{block}"] for block in ALL_BLOCKS if state.get(f"gate_{block}") is not None}
-    common = Recipe(state.sparsity, criterion=row_norm(state.criterion), lstms=tuple(state.lstms) or None)
-    if state.granularity == "rows":
-        return replace(common, layer_sparsity=by_layer, gate_sparsity=by_gate)
-    offered = possible_consumers()
-    return replace(
-        common,
-        granularity="units",
-        criterion=state.criterion,
-        allocation=state.allocation,
-        round_to=state.round_to,
-        layer_sparsity=by_layer if state.allocation == "uniform" else {},
-        consumers=tuple(name for name in state.consumers if name in offered),
+    of_units = state.granularity == "units"
+    criterion = criterion_for(state.granularity, state.criterion)
+    together = state.allocation == "global" and (of_units or criterion in COST_CRITERIA)
+    common = Recipe(
+        state.sparsity,
+        granularity=state.granularity,
+        criterion=criterion,
+        allocation="global" if together else "uniform",
+        lstms=tuple(state.lstms) or None,
+        layer_sparsity={} if together else by_layer,
+        gate_sparsity={} if together or of_units else by_gate,
+        compensation=state.compensation,
+        seed=state.seed if criterion == "random" else 0,
     )
+    return with_readers(replace(common, round_to=state.round_to) if of_units else common)
+
+
+def with_readers(recipe: Recipe) -> Recipe:
+    """The recipe with the readers that the controls name, and their task, as far as it has a use for them."""
+    consumers = _chosen_consumers()
+    if recipe.needs_data:
+        return replace(recipe, consumers=consumers, task=st.session_state.task if consumers else None)
+    return replace(recipe, task=None, consumers=consumers if recipe.granularity == "units" else ())
+
+
+def readers() -> Recipe:
+    """What is gathered from inputs depends on this much of the recipe: the LSTMs, what reads them, and the task."""
+    return with_readers(Recipe(criterion="fisher", lstms=tuple(st.session_state.lstms) or None))
+
+
+def criterion_for(granularity: str, criterion: str) -> str:
+    """The criterion itself, or a norm in place of one that scores whole units only."""
+    return criterion if granularity == "units" or criterion in ROW_CRITERIA else row_norm(criterion)
+
+
+def name_readers() -> None:
+    """Once a model: name what is known of an example, its head and its task, unless something else is named."""
+    opened, session = checkpoint(), st.session_state
+    if opened is None or session.readers_named:
+        return
+    session.readers_named = True
+    example = examples.example_of(opened)
+    if example and not session.consumers:
+        session.consumers, session.task = [example.head], example.task
+
+
+def _chosen_consumers() -> tuple[str, ...]:
+    offered = possible_consumers()
+    return tuple(name for name in st.session_state.consumers if name in offered)
 
 
 def possible_consumers() -> list[str]:
@@ -120,11 +165,17 @@ def apply_recipe(new: Recipe) -> None:
     opened, state = checkpoint(), st.session_state
     if opened and opened.lstms:
         check_layers(new, opened.select(new.lstms))
-    reset_overrides()
-    if opened and opened.lstms and new.consumers:
+        example = examples.example_of(opened)
+        new = example.complete(new) if example else new
         consumers_of(opened, new)
+    reset_overrides()
+    if new.needs_data or new.granularity == "units":  # rows by their weights alone have no readers to speak of
+        state.consumers = list(new.consumers)
+    if new.needs_data:
+        state.task = new.task
+    state.compensation, state.seed = new.compensation, new.seed
     state.sparsity, state.criterion, state.lstms = new.sparsity, new.criterion, list(new.lstms or ())
-    state.granularity, state.allocation, state.consumers = new.granularity, new.allocation, list(new.consumers)
+    state.granularity, state.allocation = new.granularity, new.allocation
     state.round_to = new.round_to if new.granularity == "units" else SUGGESTED_ROUND_TO
     for layer in range(layers()):
         state[f"layer_{layer}"] = new.layer_sparsity.get(layer)

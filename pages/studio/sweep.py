@@ -1,0 +1,143 @@
+"""Rate many recipes side by side, and take the best."""
+
+import streamlit as st
+
+from pruner import examples, figures
+from pruner.dashboard import data, explore, state, widgets
+from pruner.dashboard.explore import Sweep
+from pruner.dashboard.jobs import Job
+from pruner.run import Progress
+from pruner.sweep import SEEDS, as_table
+
+st.title("Sweep")
+checkpoint = state.required_checkpoint()
+recipe, session = state.recipe(), st.session_state
+judged = explore.judged_by(examples.example_of(checkpoint))
+st.markdown(
+    "How much a model bears depends on what falls and on who takes over. A criterion that does not beat the lot, the grey "
+    "band, knows nothing of this model."
+)
+if "sweep_count" not in session:
+    session.sweep_count = 5
+    session.sweep_criteria, session.sweep_compensations = [], []
+offered = [name for name in widgets.criteria() if name != "random"]
+session.sweep_criteria = [name for name in session.sweep_criteria if name in offered]
+if not session.sweep_criteria:
+    session.sweep_criteria = [recipe.criterion if recipe.criterion in offered else offered[0]]
+session.sweep_compensations = session.sweep_compensations or [recipe.compensation]
+st.pills(
+    "Criteria",
+    offered,
+    format_func=widgets.CRITERION_TITLES.__getitem__,
+    selection_mode="multi",
+    key="sweep_criteria",
+    persist_state="session",
+)
+st.pills(
+    "Compensations",
+    list(widgets.COMPENSATION_TITLES),
+    format_func=widgets.COMPENSATION_TITLES.__getitem__,
+    selection_mode="multi",
+    key="sweep_compensations",
+    persist_state="session",
+)
+st.slider("Sparsities", min_value=2, max_value=12, key="sweep_count", persist_state="session", width=400)
+recipes = explore.grid(
+    recipe,
+    state.readers(),
+    explore.spread(session.sweep_count),
+    session.sweep_criteria,
+    session.sweep_compensations,
+)
+slow = (
+    " Full compensation takes a minute a recipe for some hundred units."
+    if "full" in session.sweep_compensations
+    else ""
+)
+st.caption(
+    f"{len(recipes)} recipes, {SEEDS} of each sparsity and compensation by lot, rated by {judged.name} on all cores of this "
+    f"machine.{slow}"
+)
+needy = sorted(recipes, key=lambda each: (each.compensation == "full", each.needs_data))[-1]
+ready = widgets.has_data(needy)
+
+
+def start() -> None:
+    """Start a sweep; everything it needs is bound here, because its thread cannot ask the session."""
+    gathered = data.current()
+
+    def work(progress: Progress) -> Sweep:
+        return explore.sweep(checkpoint, recipes, gathered, judged, progress)
+
+    session.sweep = Job(work)
+
+
+def take(index: int) -> None:
+    """Set the controls to one of the recipes."""
+    state.apply_recipe(session.sweep.status.result.rated[index].recipe)
+
+
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    widgets.start_button("Sweep", session.sweep, start, ready)
+widgets.follow(session.sweep, "sweep")
+found: Sweep | None = session.sweep.status.result if session.sweep else None
+if found is None:
+    st.stop()
+table = as_table(found.rated)
+mine = next((each for each in found.rated if each.recipe == recipe), None)
+title = found.judged.name
+st.plotly_chart(
+    figures.sweep_curves(
+        table,
+        found.dense,
+        title,
+        (mine.recipe.sparsity, mine.value) if mine else None,
+        {**widgets.CRITERION_TITLES, **{name: name for name in widgets.COMPENSATION_TITLES}},
+    ),
+    key="curves",
+    alt=f"{title.capitalize()} over sparsity, one line for each criterion and compensation, random choices as a band",
+)
+better = "Higher" if found.judged.higher_is_better else "Lower"
+st.caption(
+    f"{better} is better. Sizes are those of the compact form. Select a line of the table to take its recipe over."
+)
+shown = table.assign(
+    criterion=table["criterion"].map(widgets.CRITERION_TITLES),
+    compensation=table["compensation"].map(widgets.COMPENSATION_TITLES),
+).rename(columns={"macs_per_step": "multiply-accumulates a step", "value": title})
+event = st.dataframe(
+    shown,
+    hide_index=True,
+    key="recipes",
+    on_select="rerun",
+    selection_mode="single-row",
+    height=320,
+    column_config={
+        "sparsity": st.column_config.NumberColumn(format="percent"),
+        title: st.column_config.NumberColumn(format="%.4f"),
+        "parameters": st.column_config.NumberColumn(format="localized"),
+        "multiply-accumulates a step": st.column_config.NumberColumn(format="localized"),
+    },
+    alt=f"Every recipe with its {title}, its parameters and its multiply-accumulates",
+)
+chosen = [index for index in event.selection.rows if index < len(found.rated)]
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.button(
+        "Take this recipe",
+        icon=":material/check:",
+        type="primary",
+        disabled=not chosen,
+        on_click=take,
+        args=(chosen[0] if chosen else 0,),
+    )
+    st.download_button(
+        "Download as CSV",
+        data=lambda: table.to_csv(index=False),
+        file_name="sweep.csv",
+        mime="text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    st.page_link("pages/studio/masks.py", label="See what falls", icon=":material/arrow_forward:")
+if chosen and found.rated[chosen[0]].recipe == recipe:
+    st.success("This is your recipe now: the star in the figure.", icon=":material/star:")
