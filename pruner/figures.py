@@ -352,8 +352,8 @@ def sensitivity_heatmap(sensitivity: Sensitivity, value_title: str = "loss") -> 
     figure.update_xaxes(fixedrange=True, side="top", type="category", title="sparsity of that part alone")
     figure.update_yaxes(autorange="reversed", fixedrange=True)
     figure.update_layout(
-        height=90 + 30 * len(parts),
+        height=100 + 30 * len(parts),
         margin={"l": 0, "r": 0, "t": 60, "b": 0},
-        coloraxis={"cmin": 0, "colorbar": {"title": {"text": value_title, "side": "right"}, "thickness": 10}},
+        coloraxis={"cmin": 0, "showscale": False},
     )
     return figure

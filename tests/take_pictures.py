@@ -12,6 +12,8 @@ from tests.test_journeys import installed_chromium, serving
 PICTURES = Path(__file__).resolve().parents[1] / ".github" / "pictures"
 LINK = "example=pydocs-chars&sparsity=0.5&gates=hg:0.25"
 UNITS = "example=pydocs-chars&sparsity=0.5&granularity=units&round_to=16&consumers=linear.weight"
+DATA = f"{UNITS}&criterion=obs&compensation=fold"
+WORK = 600_000  # milliseconds that a sweep may take
 
 
 def take() -> None:
@@ -36,6 +38,20 @@ def take() -> None:
         page.get_by_role("link", name="Export", exact=True).click()
         expect(page.get_by_text("computes exactly what was previewed")).to_be_visible()
         _save(page, "export")
+        page.goto(f"{url}/calibrate?{DATA}")
+        page.get_by_role("button", name="Gather", exact=True).click()
+        expect(page.get_by_role("heading", name="Uneven by nature")).to_be_visible(timeout=WORK)
+        expect(page.locator(".js-plotly-plot")).to_have_count(2)
+        _save(page, "calibrate")
+        for title, button in (("Sweep", "Sweep"), ("Sensitivity", "Measure")):
+            page.get_by_test_id("stSidebarNav").get_by_role("link", name=title, exact=True).click()
+            expect(page.get_by_role("heading", name=title, exact=True, level=1)).to_be_visible()
+            if title == "Sweep":
+                for name in ("L1 norm", "Fisher"):
+                    page.get_by_role("button", name=name, exact=True).click()
+            page.get_by_role("button", name=button, exact=True).click()
+            expect(page.locator(".js-plotly-plot")).to_have_count(1, timeout=WORK)
+            _save(page, title.lower())
         browser.close()
 
 

@@ -4,9 +4,27 @@ import numpy as np
 import pytest
 import torch
 
-from pruner.figures import MAX_CELLS, gate_grids, grid_shape, sorted_curves
-from pruner.gates import BLOCKS, SIDES
+from pruner import Recipe
+from pruner.figures import (
+    COMPENSATION_DASHES,
+    COMPENSATION_SYMBOLS,
+    CRITERION_COLORS,
+    DROPPED,
+    MAX_CELLS,
+    activation_curves,
+    block_shares,
+    gate_grids,
+    grid_shape,
+    sensitivity_heatmap,
+    sorted_curves,
+    sweep_curves,
+)
+from pruner.gates import ALL_BLOCKS, BLOCKS, SIDES
 from pruner.masks import keep_mask, row_ranks
+from pruner.recipe import COMPENSATIONS
+from pruner.saliency import CRITERIA
+from pruner.sensitivity import UNITS, Sensitivity
+from pruner.sweep import Rated, as_table
 
 
 def saliency_of(hidden_size: int) -> torch.Tensor:
@@ -96,3 +114,75 @@ def test_long_curves_are_thinned_but_keep_their_ends() -> None:
     assert len(line.y) <= 500
     assert line.y[0] == saliency[:4096].min().float()
     assert line.y[-1] == saliency[:4096].max().float()
+
+
+def test_units_are_sorted_by_their_activation() -> None:
+    activations = {"layer 0": torch.tensor([0.3, 0.1, 0.2]), "layer 1": torch.rand(2000)}
+    lines = activation_curves(activations).data
+    assert [line.name for line in lines] == list(activations)
+    assert np.allclose(lines[0].y, [0.1, 0.2, 0.3])
+    assert np.allclose(lines[0].x, [100 / 6, 50, 500 / 6])
+    assert len(lines[1].y) <= 500 and lines[1].y[-1] == activations["layer 1"].max()
+
+
+def test_shares_of_blocks_stand_in_their_cells() -> None:
+    shares = {
+        f"layer {layer}": {block: (layer + index) / 10 for index, block in enumerate(ALL_BLOCKS)} for layer in (0, 1)
+    }
+    (trace,) = block_shares(shares).data
+    assert [label.split("<br>") for label in trace.x[:2]] == [["ii", "input"], ["if", "forget"]]
+    assert list(trace.y) == ["layer 0", "layer 1"]
+    assert np.allclose(trace.z, [[100 * share for share in own.values()] for own in shares.values()])
+
+
+def rated(criterion: str, compensation: str, values: dict[float, float], seed: int = 0) -> list[Rated]:
+    return [
+        Rated(Recipe(sparsity, "units", criterion, compensation=compensation, seed=seed), value, 10, 5)
+        for sparsity, value in values.items()
+    ]
+
+
+def test_a_sweep_has_a_line_for_each_criterion_and_compensation_and_a_band_for_the_lot() -> None:
+    found = [
+        *rated("l1", "none", {0.9: 5.0, 0.1: 1.0}),
+        *rated("obs", "none", {0.1: 0.9, 0.9: 2.0}),
+        *rated("obs", "full", {0.1: 0.8, 0.9: 1.5}),
+        *(one for seed, value in enumerate((3.0, 6.0, 9.0)) for one in rated("random", "none", {0.5: value}, seed)),
+    ]
+    figure = sweep_curves(as_table(found), 0.7, "drift", (0.3, 4.0), {"obs": "Brain surgeon"})
+    traces = {trace.name: trace for trace in figure.data}
+    assert list(traces) == [
+        "random, none, band",
+        "random, none",
+        "l1, none",
+        "Brain surgeon, none",
+        "Brain surgeon, full",
+        "your recipe",
+    ]
+    assert sorted(traces["random, none, band"].y) == [3.0, 9.0]
+    assert list(traces["random, none"].y) == [6.0]
+    assert (list(traces["l1, none"].x), list(traces["l1, none"].y)) == ([10.0, 90.0], [1.0, 5.0])
+    assert (list(traces["your recipe"].x), list(traces["your recipe"].y)) == ([30.0], [4.0])
+    assert traces["Brain surgeon, none"].line.color == traces["Brain surgeon, full"].line.color
+    assert traces["Brain surgeon, none"].line.dash != traces["Brain surgeon, full"].line.dash
+    assert figure.layout.shapes[0].y0 == figure.layout.shapes[0].y1 == 0.7
+    assert figure.layout.yaxis.title.text == "drift"
+
+
+def test_every_criterion_and_compensation_has_a_look_of_its_own() -> None:
+    assert set(CRITERION_COLORS) == set(CRITERIA) and len(set(CRITERION_COLORS.values())) == len(CRITERIA)
+    for looks in (COMPENSATION_DASHES, COMPENSATION_SYMBOLS):
+        assert set(looks) == set(COMPENSATIONS) and len(set(looks.values())) == len(COMPENSATIONS)
+    assert DROPPED not in {color for name, color in CRITERION_COLORS.items() if name != "taylor"}
+
+
+@pytest.mark.parametrize(("higher", "losses"), [(False, [[0.0, 1.5], [0.5, 3.0]]), (True, [[0.5, 0.0], [0.0, 0.0]])])
+@pytest.mark.parametrize("parts", [[(0, UNITS), (1, UNITS)], [(0, "ii"), (0, "hf")]])
+def test_sensitivity_shows_losses_part_by_part(
+    parts: list[tuple[int, str]], higher: bool, losses: list[list[float]]
+) -> None:
+    values = dict(zip(parts, [(0.5, 2.5), (1.5, 4.0)], strict=True))
+    (trace,) = sensitivity_heatmap(Sensitivity((0.3, 0.9), 1.0, higher, values)).data
+    assert np.allclose(trace.z, losses)
+    assert list(trace.x) == ["30%", "90%"]
+    assert list(trace.y) == (["layer 0", "layer 1"] if parts[0][1] == UNITS else ["layer 0, ii", "layer 0, hf"])

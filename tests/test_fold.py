@@ -118,14 +118,14 @@ def test_units_that_never_move_are_taken_over_as_constants() -> None:
 
 
 def with_twins(**settings: int | bool) -> tuple[LSTM, dict[str, Tensor], Layers]:
-    """An LSTM whose units 4 to 7 do exactly what units 0 to 3 do, in every layer and direction, and what reads it."""
+    """An LSTM whose units 4 to 7 do exactly what others do, 0 to 3 in its first layer, 3 to 0 in its second, and what reads
+    it."""
     tensors = named(random_lstm(hidden_size=8, **settings), "rnn.")
     (lstm,), _ = find_lstms(tensors)
     for standard, name in lstm.tensors.items():
         if "_hr" not in standard:
-            tensors[name] = (
-                tensors[name].unflatten(0, (4, 8))[:, :4].repeat(1, 2, *[1] * (tensors[name].dim() - 1)).flatten(0, 1)
-            )
+            twins = [0, 1, 2, 3, 3, 2, 1, 0] if "_l1" in standard else [0, 1, 2, 3, 0, 1, 2, 3]
+            tensors[name] = tensors[name].unflatten(0, (4, 8))[:, twins].flatten(0, 1)
     tensors["head.weight"] = random_steps(5, lstm.directions * lstm.output_size, dtype=torch.float32)
     tensors["head.bias"] = random_steps(5, dtype=torch.float32)
     return lstm, tensors, layers_of(lstm, tensors)
@@ -151,13 +151,8 @@ def test_an_lstm_without_its_twins_computes_the_same(
     inputs = random_steps(20, 30, 3, dtype=torch.float32)
     found = gather(lstm, tensors, Calibration("file", {"rnn": [inputs]}))
     # Of each pair one unit stays, another one in each layer and direction.
-    kept = [
-        [
-            torch.tensor([0, 1, 6, 7]) if (layer + side) % 2 else torch.tensor([1, 3, 4, 6])
-            for side in range(lstm.directions)
-        ]
-        for layer in range(lstm.num_layers)
-    ]
+    chosen = [[[1, 3, 4, 6], [0, 1, 6, 7]], [[0, 2, 4, 6], [1, 3, 5, 7]]]
+    kept = [[torch.tensor(units) for units in sides[: lstm.directions]] for sides in chosen[: lstm.num_layers]]
     heads = heads_of(tensors, ["head.weight"])
     small = sliced(dense, heads, kept, lstm, found, by_fold=True)
     steps = inputs.transpose(0, 1)

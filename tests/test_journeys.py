@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,8 +21,9 @@ from safetensors.torch import load
 from pruner.__main__ import main
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES = ["", "saliency", "masks", "run", "export"]
+PAGES = ["", "saliency", "calibrate", "masks", "run", "sweep", "sensitivity", "export"]
 TIMEOUT = 30_000  # milliseconds: a first page load on a busy machine
+WORK = 180_000  # milliseconds: jobs of a page on a busy machine
 THEMES = ["light", "dark"]
 
 
@@ -151,6 +153,40 @@ def test_from_a_dropped_checkpoint_to_a_zip_that_verifies(
     assert main(["verify", str(_to_the_zip(page, tmp_path)), "--source", str(source)]) == 0
 
 
+def test_from_the_example_by_its_inputs_to_the_best_recipe(server: str, page: Page) -> None:
+    navigation = page.get_by_test_id("stSidebarNav")
+
+    def go(name: str) -> None:
+        navigation.get_by_role("link", name=name, exact=True).click()
+        _title(page, name)
+
+    page.goto(f"{server}/?example=embedded-reber&granularity=units&round_to=1")
+    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    go("Calibrate")
+    page.get_by_role("button", name="Gather", exact=True).click()
+    expect(page.get_by_role("heading", name="Uneven by nature")).to_be_visible(timeout=WORK)
+    go("Masks")
+    page.get_by_role("radio", name="Brain surgeon").click()
+    page.get_by_role("radio", name="Fold").click()
+    expect(page.get_by_text("Units are ranked by their brain surgeon score")).to_be_visible()
+    go("Run")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_role("heading", name="Compensation, step by step")).to_be_visible(timeout=WORK)
+    go("Sweep")
+    page.get_by_role("button", name="Sweep", exact=True).click()
+    expect(page.locator(".js-plotly-plot")).to_have_count(1, timeout=WORK)
+    take = page.get_by_role("button", name="Take this recipe")
+    expect(take).to_be_disabled()
+    table = page.get_by_test_id("stDataFrame").last
+    table.locator("canvas").first.click(position={"x": 15, "y": 50})  # the first line, of 10 %
+    take.click()
+    expect(page.get_by_text("This is your recipe now")).to_be_visible()
+    expect(page).to_have_url(re.compile("sparsity=0.1&criterion=obs.*compensation=fold&task=softmax"))
+    go("Masks")
+    expect(page.get_by_role("slider").first).to_have_value("0.1")
+    expect(page.get_by_test_id("stMetricValue").last).to_have_text("3")
+
+
 def test_a_hostile_upload_is_refused_and_the_server_goes_on(server: str, page: Page, tmp_path: Path) -> None:
     hostile = tmp_path / "model.pt"
     hostile.write_bytes(b"\x80\x04cposix\nsystem\n(S'touch stolen'\ntR.")
@@ -177,7 +213,7 @@ def test_a_deep_link_opens_inside_the_app_on_a_fresh_server(page: Page, path: st
     with serving() as url:
         page.goto(f"{url}/{path}?example=embedded-reber&sparsity=0.25")
         navigation = page.get_by_test_id("stSidebarNav")
-        for name in ("Open", "Saliency", "Masks", "Run", "Export"):
+        for name in ("Open", "Saliency", "Calibrate", "Masks", "Run", "Sweep", "Sensitivity", "Export"):
             expect(navigation.get_by_role("link", name=name, exact=True)).to_be_visible()
         expect(page.get_by_text("embedded_reber.safetensors").first).to_be_visible()
         expect(page.get_by_text("Page not found")).to_have_count(0)

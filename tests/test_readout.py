@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pruner import readout
 from pruner.readout import RIDGE, divergence, divergence_readout, least_squares_readout
 from pruner.statistics import Head
 from tests.test_trace import random_steps
@@ -75,7 +76,7 @@ def objective(head: Head, start: Head, outputs: Tensor, wanted: Tensor) -> float
     if head.bias is not None and start.bias is not None:
         away = away + (head.bias - start.bias).square().sum()
         squares.append(torch.ones(len(outputs), 1, dtype=outputs.dtype))
-    ridge = RIDGE * torch.cat(squares, 1).mean()
+    ridge = readout.RIDGE * torch.cat(squares, 1).mean()
     return float((dense.exp() * (dense - own)).sum(-1).mean() + ridge / 2 * away)
 
 
@@ -100,9 +101,12 @@ def test_a_divergence_never_ends_above_where_it_began(
     assert after <= before + 1e-9 * abs(before) + 1e-12
 
 
+@pytest.mark.parametrize("strong", [False, True], ids=["own ridge", "strong ridge"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_divergence_comes_to_its_minimum(bias: bool) -> None:
+def test_the_divergence_comes_to_its_minimum(bias: bool, strong: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of a general optimizer, from the same start."""
+    if strong:
+        monkeypatch.setattr(readout, "RIDGE", 0.3)
     head, outputs, wanted = head_of(6, 4, bias), random_steps(300, 6), random_steps(300, 4, seed=2)
     found = divergence_readout(head, outputs, wanted)
     weight, own = (
@@ -111,7 +115,7 @@ def test_the_divergence_comes_to_its_minimum(bias: bool) -> None:
     )
     parameters = [weight] if own is None else [weight, own]
     optimizer = torch.optim.LBFGS(parameters, max_iter=500, line_search_fn="strong_wolfe", tolerance_change=1e-14)
-    ridge = RIDGE * (outputs.square().sum() + (len(outputs) if bias else 0)) / (len(outputs) * (6 + bias))
+    ridge = readout.RIDGE * (outputs.square().sum() + (len(outputs) if bias else 0)) / (len(outputs) * (6 + bias))
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -90,7 +90,8 @@ class Case:
         self.heads = heads_of(self.tensors, ["head.weight"])
         self.statistics = gather(self.lstm, self.tensors, self.calibration)
         self.sample = Sample(self.lstm, self.tensors, self.calibration, self.dense, self.heads, "cpu")
-        self.kept = [[torch.tensor([0, 2, 3, 5, 7]) for _ in sides] for sides in self.dense]
+        chosen = [[0, 2, 3, 5, 7], [1, 2, 4, 5, 6]]
+        self.kept = [[torch.tensor(units) for units in chosen[: len(sides)]] for sides in self.dense]
 
     def refitted(self, layers: Layers, kept: Any, allowed: Any = None) -> Layers:
         return refit_layers(layers, self.dense, self.sample, kept, allowed, self.lstm.bias, lambda _: None)
@@ -168,6 +169,29 @@ def test_with_nothing_removed_next_to_nothing_changes(settings: dict[str, Any]) 
             for old, new in zip(before, after, strict=True):
                 for name in ("ih", "hh", "bias"):
                     torch.testing.assert_close(getattr(new, name), getattr(old, name), rtol=0, atol=1e-5)
+
+
+def test_a_layer_is_fitted_on_what_those_below_give_after_their_own_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(num_layers=2, bidirectional=True)
+    small = sliced(case.dense, case.heads, case.kept, case.lstm, case.statistics, by_fold=False).layers
+    seen: list[Tensor] = []
+
+    def listen(regressors: Tensor, *others: Any) -> Tensor:
+        seen.append(regressors)
+        return weighted_least_squares(regressors, *others)
+
+    monkeypatch.setattr(refit, "weighted_least_squares", listen)
+    monkeypatch.setattr(refit, "PASSES", 1)
+    after = case.refitted(small, case.kept)
+    (inputs,) = case.sample.inputs
+    below = run_layers(after[:1], inputs)[1]
+    for side, regressors in enumerate(seen[2:]):  # a reverse direction reads from the end, the burn-in last
+        read = below.flip(0)[:-2] if side else below[2:]
+        assert torch.equal(regressors[:, :10], read.flatten(0, 1))
+        assert bool((regressors[:, -1] == 1).all())
+    for layer, sides in enumerate(after):
+        for side, weights in enumerate(sides):
+            assert not torch.equal(weights.ih, small[layer][side].ih)
 
 
 def test_a_sample_is_what_the_dense_model_does_after_the_burn_in() -> None:

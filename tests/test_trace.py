@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from pruner.lstm import build, find_lstms
-from pruner.trace import Layers, Weights, gradients, layers_of, pre_activations, run_layers, trace, unit_derivatives
+from pruner.trace import (
+    Layers,
+    Weights,
+    gate_derivatives,
+    gradients,
+    layers_of,
+    pre_activations,
+    run_layers,
+    trace,
+    unit_derivatives,
+)
 from tests.conftest import named, random_lstm
 
 SETTINGS = [
@@ -108,6 +118,15 @@ def test_gates_and_pre_activations_are_those_of_the_plain_loop(settings: dict[st
     for gate, expected in zip(found.split(), (i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()), strict=True):
         torch.testing.assert_close(gate, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(found.units, torch.stack(wanted.units).detach(), rtol=0, atol=1e-12)
+
+
+def test_each_gate_moves_with_its_own_pre_activation_as_autograd_says() -> None:
+    ((weights,),) = all_layers()
+    found = trace(weights, random_steps(7, 3, 3))
+    pre = pre_activations(weights, found).requires_grad_()
+    i, f, g, o = pre.chunk(4, -1)
+    torch.cat([i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()]).sum().backward()
+    torch.testing.assert_close(gate_derivatives(found), pre.grad, rtol=0, atol=1e-9)
 
 
 def test_each_unit_moves_with_its_own_pre_activations_as_autograd_says() -> None:

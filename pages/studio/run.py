@@ -66,6 +66,7 @@ if result is None:
 
 if result.recipe != recipe:
     st.warning("The settings have changed since this run. Run again to see what they do.", icon=":material/history:")
+taken_over = result.recipe.compensation != "none" and result.recipe.granularity == "units"
 on_what = session.inputs or "random inputs"
 dense, small = result.costs["dense"], result.costs["compact"]
 with st.grid(4, min_column_width=150):
@@ -142,7 +143,8 @@ st.dataframe(
     alt=f"How far the output of each LSTM moved on {on_what}",
 )
 st.caption(
-    f"Output drift on {on_what}{', those that nothing was fitted to' if session.inputs else ''}. Relative to the output."
+    f"Output drift on {on_what}{', those that nothing was fitted to' if session.inputs else ''}, relative to the output."
+    + (" A dropped unit counts as zero here, even where what reads it makes up for it." if taken_over else "")
 )
 if done := result.compensation.facts.get("lstms"):
     st.subheader("Compensation, step by step")

@@ -26,7 +26,14 @@ st.markdown(
 )
 if "sensitivity_count" not in session:
     session.sensitivity_count = 5
-st.slider("Sparsities", min_value=2, max_value=12, key="sensitivity_count", persist_state="session", width=400)
+st.slider(
+    "How many sparsities, from 10 to 90 %",
+    min_value=2,
+    max_value=12,
+    key="sensitivity_count",
+    persist_state="session",
+    width=400,
+)
 parts = state.layers() * (1 if by_units else len(ALL_BLOCKS))
 st.caption(
     f"{parts * session.sensitivity_count} models, of {'units' if by_units else 'rows'} by "

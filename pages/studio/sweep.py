@@ -41,7 +41,14 @@ st.pills(
     key="sweep_compensations",
     persist_state="session",
 )
-st.slider("Sparsities", min_value=2, max_value=12, key="sweep_count", persist_state="session", width=400)
+st.slider(
+    "How many sparsities, from 10 to 90 %",
+    min_value=2,
+    max_value=12,
+    key="sweep_count",
+    persist_state="session",
+    width=400,
+)
 recipes = explore.grid(
     recipe,
     state.readers(),
@@ -109,6 +116,7 @@ event = st.dataframe(
     shown,
     hide_index=True,
     key="recipes",
+    column_order=["sparsity", "criterion", "compensation", title, "parameters", "multiply-accumulates a step", "seed"],
     on_select="rerun",
     selection_mode="single-row",
     height=320,

@@ -87,7 +87,8 @@ def sweep(
     progress(0.0, "Rating the model as it is")
     dense = dense_value(checkpoint, judged.quality)
     calibration, statistics = (gathered.calibration, gathered.statistics) if gathered else (None, None)
-    return Sweep(rate_all(checkpoint, recipes, calibration, statistics, judged.quality, progress), dense, judged)
+    rated = rate_all(checkpoint, recipes, calibration, statistics, judged.quality, _gathered_already(progress))
+    return Sweep(rated, dense, judged)
 
 
 def measure(
@@ -101,9 +102,21 @@ def measure(
     """Prune each part alone. Raises PrunerError as `measure_sensitivity` does."""
     calibration, statistics = (gathered.calibration, gathered.statistics) if gathered else (None, None)
     found = measure_sensitivity(
-        checkpoint, recipe, sparsities, calibration, statistics, judged.quality, judged.higher_is_better, progress
+        checkpoint,
+        recipe,
+        sparsities,
+        calibration,
+        statistics,
+        judged.quality,
+        judged.higher_is_better,
+        _gathered_already(progress),
     )
     return Measured(recipe, found, judged)
+
+
+def _gathered_already(progress: Progress) -> Progress:
+    """The progress of rating alone: its first fifth is for gathering statistics, which are here."""
+    return lambda done, what: progress((done - 0.2) / 0.8, what)
 
 
 def without_sparsities(recipe: Recipe) -> Recipe:

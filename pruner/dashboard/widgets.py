@@ -122,14 +122,13 @@ def choose_criterion() -> None:
     """What rows or whole units are ranked by."""
     units = st.session_state.granularity == "units"
     st.session_state.criterion = state.criterion_for(st.session_state.granularity, st.session_state.criterion)
-    st.segmented_control(
+    st.pills(
         "Saliency of a unit" if units else "Saliency of a row",
         criteria(),
         format_func=CRITERION_TITLES.__getitem__,
         key="criterion",
         required=True,
         persist_state="session",
-        wrap=True,
     )
     st.caption(CRITERION_MEANING[st.session_state.criterion])
 
