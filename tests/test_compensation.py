@@ -217,24 +217,6 @@ def test_a_refit_and_a_readout_help_where_they_should(tmp_path: Path) -> None:
         assert min(step["after"] for step in steps) < 0.95 * steps[0]["after"]
 
 
-def test_only_rows_that_are_gone_on_both_sides_keep_their_mean(tmp_path: Path) -> None:
-    """The gate of such a row is constant; that of any other is fitted with its bias."""
-    checkpoint, data = stored(tmp_path, model(head=True)), calibration(count=100)
-    recipe = WAYS["full regression"].recipe(0.5)
-    result = run(checkpoint, recipe, calibration=data)
-    assert next(step["kept"] for step in steps_of(result) if step["name"] == "refit")
-    ih, hh = (result.masks[f"rnn.weight_{side}_l0"] for side in ("ih", "hh"))
-    found = gather_statistics(checkpoint, recipe, data)["rnn"].layers[0, 0].parts
-    mean = sum(torch.where(mask, 0, found[side][0]) for side, mask in (("ih", ih), ("hh", hh)))
-    before, after = (
-        tensors["rnn.bias_ih_l0"] + tensors["rnn.bias_hh_l0"]
-        for tensors in (checkpoint.tensors, result.compensation.tensors)
-    )
-    fixed = (after - before - mean).abs() < 1e-5
-    assert fixed[~(ih | hh)].all() and not fixed[ih | hh].any()
-    assert (ih ^ hh).any() and (~(ih | hh)).any()
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("both", [False, True])
 def test_layers_may_lose_different_shares(tmp_path: Path, way: str, both: bool) -> None:
