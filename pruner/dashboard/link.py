@@ -41,6 +41,8 @@ def read() -> None:
     st.session_state.layer = _choice(range(lstm.num_layers), params.get("layer"))
     st.session_state.direction = _choice(state.DIRECTIONS[: lstm.directions], params.get("direction"))
     st.session_state.side = _choice(SIDES, params.get("side"))
+    unit = _whole(params.get("unit", ""), -1)
+    st.session_state.unit = unit if 0 <= unit < lstm.hidden_size else None
 
 
 def write() -> None:

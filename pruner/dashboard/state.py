@@ -20,7 +20,7 @@ from pruner.saliency import COST_CRITERIA, ROW_CRITERIA, row_norm
 SUGGESTED_ROUND_TO = 16  # multiplication kernels take steps of this many units
 DIRECTIONS = ("forward", "reverse")
 JOBS = ("job", "gathering", "sweep", "sensitivity")  # each page of long work has its own; "job" is that of the run
-FIRST_VIEW = {"lstm": None, "layer": 0, "direction": "forward", "side": "ih"}
+FIRST_VIEW = {"lstm": None, "layer": 0, "direction": "forward", "side": "ih", "unit": None}
 
 
 def start() -> bool:

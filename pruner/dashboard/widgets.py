@@ -110,7 +110,7 @@ def choose_view(checkpoint: Checkpoint) -> View:
 
 
 def _back_to_first_layer() -> None:
-    st.session_state.layer, st.session_state.direction = 0, "forward"
+    st.session_state.layer, st.session_state.direction, st.session_state.unit = 0, "forward", None
 
 
 def criteria() -> list[str]:
