@@ -19,10 +19,28 @@ page = st.navigation(
                 help="Open a trained example or a checkpoint of your own, and see the LSTMs in it.",
             ),
             st.Page(
+                "pages/studio/overview.py",
+                title="Overview",
+                icon=":material/view_module:",
+                help="Every block of every layer at one glance: its distribution, its median, how much of it is near zero.",
+            ),
+            st.Page(
                 "pages/studio/saliency.py",
                 title="Saliency",
                 icon=":material/grid_on:",
                 help="How much weight each row of each gate carries, as heatmaps and as sorted curves.",
+            ),
+            st.Page(
+                "pages/studio/unit.py",
+                title="Unit",
+                icon=":material/target:",
+                help="One hidden unit: its rows, its biases, whom it reads, who reads it, and what it does over time.",
+            ),
+            st.Page(
+                "pages/studio/weights.py",
+                title="Weights",
+                icon=":material/blur_on:",
+                help="The weights themselves: a whole block at once, and a window of it at full resolution.",
             ),
             st.Page(
                 "pages/studio/calibrate.py",

@@ -5,7 +5,8 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +111,20 @@ def difference(reference: Iterable[Tensor], other: Iterable[Tensor]) -> Drift:
     return Drift((a - b).abs().max().item(), a.abs().max().item(), relative)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one CPU thread: the same sums wherever it is, and times that do not depend on what else is running.
+
+    Threads that share small operations wait for each other at every one of them, without end where a core is busy.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class Latency:
     """Milliseconds to read `SEQUENCE_LENGTH` steps: the median of several runs, and where 10 and 90 % of them lie."""
@@ -126,7 +141,8 @@ def latency(
     runs: int = 15,
     seconds: float = 10.0,
 ) -> dict[str, Latency]:
-    """{form: time for all its LSTMs to read one batch} in float32, the forms in turns so that slow moments meet them all.
+    """{form: time for all its LSTMs to read one batch} in float32, the forms in turns so that slow moments meet them all;
+    on a CPU with one thread.
 
     `forms` maps a form's name to its modules by LSTM name. Stops after `seconds`, but not before the third run.
     """
@@ -149,13 +165,14 @@ def latency(
     }
     times: dict[str, list[float]] = {form: [] for form in forms}
     until = time.perf_counter() + seconds
-    for run in range(runs + 1):
-        for form, modules in full.items():
-            took = once(modules)
-            if run:  # the first warms up
-                times[form].append(took)
-        if run >= 3 and time.perf_counter() > until:
-            break
+    with one_thread():
+        for run in range(runs + 1):
+            for form, modules in full.items():
+                took = once(modules)
+                if run:  # the first warms up
+                    times[form].append(took)
+            if run >= 3 and time.perf_counter() > until:
+                break
     found = {}
     for form, values in times.items():
         ordered = sorted(values)

@@ -9,7 +9,6 @@ from typing import Any
 
 import joblib
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from pruner.calibration import Calibration
@@ -17,7 +16,7 @@ from pruner.checkpoint import Checkpoint
 from pruner.compensation import check_data, compensate
 from pruner.forms import Form
 from pruner.lstm import build
-from pruner.measure import difference, outputs, random_input
+from pruner.measure import difference, one_thread, outputs, random_input
 from pruner.recipe import Recipe
 from pruner.run import choose_masks, forms_of, gather_statistics, held_back_input
 from pruner.statistics import Progress, Statistics
@@ -77,9 +76,7 @@ def rate(
     `masks` go before those that the recipe would choose. Drift is measured on the held-back part of `calibration`, or
     on random inputs where there is none. Raises PrunerError as `choose_masks` and `compensate` do.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         check_data(checkpoint, recipe, calibration)
         chosen = dict(masks or choose_masks(checkpoint, recipe, statistics=statistics))
         if statistics is None or calibration is None:
@@ -94,8 +91,6 @@ def rate(
         else:
             value = max(_drift(checkpoint, recipe, calibration, compact))
         return Rated(recipe, value, *_size(checkpoint, forms["compact"]))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _drift(

@@ -102,7 +102,7 @@ def _to_the_zip(page: Page, folder: Path, granularity: str = "rows") -> Path:
     page.get_by_role("link", name="Run", exact=True).click()
     _title(page, "Run")
     page.get_by_role("button", name="Run", exact=True).click()
-    expect(page.get_by_role("heading", name="Before and after")).to_be_visible()
+    expect(page.get_by_role("heading", name="Before and after")).to_be_visible(timeout=WORK)
     expect(page.get_by_test_id("stMetric").first).to_be_visible()
     page.get_by_role("link", name="Export", exact=True).click()
     expect(page.get_by_text("computes exactly what was previewed")).to_be_visible()
@@ -178,7 +178,7 @@ def test_from_the_example_by_its_inputs_to_the_best_recipe(server: str, page: Pa
     take = page.get_by_role("button", name="Take this recipe")
     expect(take).to_be_disabled()
     table = page.get_by_test_id("stDataFrame").last
-    table.locator("canvas").first.click(position={"x": 15, "y": 50})  # the first line, of 10 %
+    table.click(position={"x": 15, "y": 50})  # the first line, of 10 %
     take.click()
     expect(page.get_by_text("This is your recipe now")).to_be_visible()
     expect(page).to_have_url(re.compile("sparsity=0.1&criterion=obs.*compensation=fold&task=softmax"))

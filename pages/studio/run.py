@@ -2,7 +2,6 @@
 
 import pandas as pd
 import streamlit as st
-import torch
 
 from pruner import examples, run
 from pruner.dashboard import data, state, widgets
@@ -124,11 +123,11 @@ st.dataframe(
     hide_index=True,
     alt="Parameters, zeros, bytes, multiply-accumulates, time and quality of the dense, the masked and the compact form",
 )
-place = "CPU, one thread" if torch.get_num_threads() == 1 else f"CPU, {torch.get_num_threads()} threads"
 st.caption(
     f"Masked: of full size with zeros, which are stored and multiplied like any other number. Compact: without them, and "
     f"computing the same. Times are for {SEQUENCE_LENGTH} steps of all LSTMs in float32 on "
-    f"{place if result.device == 'cpu' else result.device}: median of paired runs, and where 10 to 90 % of them lie."
+    f"{'one CPU thread' if result.device == 'cpu' else result.device}: median of paired runs, and where 10 to 90 % of "
+    "them lie."
 )
 st.dataframe(
     pd.DataFrame(

@@ -8,6 +8,11 @@ from pruner import PrunerError, Recipe, examples
 from pruner.dashboard import state
 from pruner.gates import SIDES
 
+KEYS = (
+    *("example", "sparsity", "criterion", "granularity", "allocation", "round_to", "consumers", "compensation", "task"),
+    *("seed", "lstms", "layers", "gates", *state.FIRST_VIEW),
+)
+
 
 def read() -> None:
     """Open what the URL names. What does not fit the model is left at its default: links outlive models."""
@@ -46,10 +51,16 @@ def read() -> None:
 
 
 def write() -> None:
-    """Mirror the state in the URL; what stands at its default is left out."""
-    params = _params()
-    if {key: st.query_params.get_all(key) for key in st.query_params} != params:
-        st.query_params.from_dict(params)
+    """Mirror the state in the URL; what stands at its default is left out, and what is not of `KEYS` is left alone: a
+    lesson binds its own controls to the URL, and bound parameters can only be changed by their widgets."""
+    params, url = _params(), st.query_params
+    present = {key: url.get_all(key) for key in url if key in KEYS}
+    if len(present) == len(url) and present != params:
+        url.from_dict(params)
+    elif present != params:
+        for key in present.keys() - params.keys():
+            del url[key]
+        url.update(params)
 
 
 def _params() -> dict[str, list[str]]:
