@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from pruner.dashboard import link, state
+from pruner.dashboard import history, lesson, link, state
 from pruner.dashboard.text import plain
+from pruner.lessons import LESSONS
 
 st.set_page_config(page_title="LSTM Saliency Pruner", page_icon=":material/content_cut:", layout="wide")
 if state.start():
@@ -55,6 +56,12 @@ page = st.navigation(
                 help="Tune the sparsity, overall, by layer and by gate, and see which rows fall.",
             ),
             st.Page(
+                "pages/studio/compare.py",
+                title="Compare",
+                icon=":material/compare_arrows:",
+                help="A pinned recipe or another checkpoint against the present choice: what only one of both drops.",
+            ),
+            st.Page(
                 "pages/studio/run.py",
                 title="Run",
                 icon=":material/play_arrow:",
@@ -78,8 +85,18 @@ page = st.navigation(
                 icon=":material/download:",
                 help="Download the pruned checkpoint, its masks, its manifest and the recipe.",
             ),
-        ]
-    }
+        ],
+        "Learn": [
+            st.Page(
+                "pages/learn/learn.py",
+                title="Learn",
+                icon=":material/school:",
+                help="Seven short lessons on pruning LSTMs gate by gate, the terms, and a handout to print.",
+            ),
+            *(st.Page(lesson.page_of(each), title=each.title, visibility="hidden") for each in LESSONS),
+        ],
+    },
+    expanded=True,
 )
 with st.sidebar:
     opened = state.checkpoint()
@@ -92,4 +109,5 @@ with st.sidebar:
     else:
         st.caption("No model is open.")
 link.write()
+history.record()
 page.run()

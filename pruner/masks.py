@@ -102,11 +102,12 @@ def _kept_counts(lstm: LSTM, units: Mapping[tuple[int, int], Tensor], recipe: Re
         dropped = _dropped_by_cost(lstm, units, recipe)
     else:
         dropped = _dropped_globally(lstm, units, recipe)
-    counts = {place: lstm.hidden_size - fallen for place, fallen in dropped.items()}
-    return {
-        place: min(lstm.hidden_size, math.ceil(kept / recipe.round_to) * recipe.round_to)
-        for place, kept in counts.items()
-    }
+    return {place: rounded_up(lstm.hidden_size, fallen, recipe.round_to) for place, fallen in dropped.items()}
+
+
+def rounded_up(hidden_size: int, dropped: int, round_to: int) -> int:
+    """How many of H units are kept when `dropped` may fall and the kept count is rounded up to a multiple of `round_to`."""
+    return min(hidden_size, math.ceil((hidden_size - dropped) / round_to) * round_to)
 
 
 def _dropped_globally(

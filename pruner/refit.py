@@ -8,20 +8,24 @@ import torch
 from torch import Tensor
 
 from pruner.calibration import Calibration
-from pruner.gates import GATES, split_gates
+from pruner.gates import split_gates
 from pruner.lstm import LSTM
 from pruner.statistics import Head, settled, windows
-from pruner.trace import Layers, Trace, Weights, gate_derivatives, pre_activations, run_layers, turned, unit_derivatives
+from pruner.trace import Layers, Weights, gate_derivatives, pre_activations, run_layers, trace, turned, unit_derivatives
 
 RIDGE = 1e-2  # of the weighted mean square of the regressors, towards the weights before
 PASSES, ITERATIONS = 3, 6
 FLOOR = 0.3  # of plain least squares, in units of a row's mean weight
 LEAST_SLOPE = 1e-6  # of a gate, below which it counts as saturated
-MAX_ELEMENTS = 2**27  # of gates, in all layers; refits look at no more steps than fit into this
+MAX_ELEMENTS = 2**29  # numbers that a refit may hold at once; it looks at no more steps than fit into them
+CHUNK = 4096  # steps whose products are formed at once: what they need stays small, and is used again
 
 
 class Sample:
-    """The calibration inputs that refits look at, with what the dense model does on them."""
+    """The calibration inputs that refits look at: what every layer of the dense model reads there, and what its heads say.
+
+    `read[layer]` holds batches (T, B, I) of that layer's inputs, `scores` (N, V) the output of each head.
+    """
 
     def __init__(
         self,
@@ -33,25 +37,24 @@ class Sample:
         device: str,
     ) -> None:
         self.burn_in = calibration.burn_in
-        self.inputs: list[Tensor] = []
-        self.traces: list[list[list[Trace]]] = []
-        outputs, room = [], MAX_ELEMENTS
+        self.read: list[list[Tensor]] = [[] for _ in dense]
+        widest = max(side.ih.shape[1] + side.hh.shape[1] + len(side.bias) for sides in dense for side in sides)
+        outputs: list[Tensor] = []
+        room = MAX_ELEMENTS // (widest + 1)
         for batch in windows(calibration, lstm, tensors, device):
             inputs = batch()
-            room -= (
-                inputs.shape[0] * inputs.shape[1] * len(GATES) * lstm.hidden_size * lstm.num_layers * lstm.directions
-            )
-            if room < 0 and self.inputs:
+            room -= inputs.shape[0] * inputs.shape[1]
+            if room < 0 and outputs:
                 break
-            traces, output = run_layers(dense, inputs)
-            self.inputs.append(inputs)
-            self.traces.append(traces)
-            outputs.append(settled(output, 0, self.burn_in))
+            for layer, sides in enumerate(dense):
+                self.read[layer].append(inputs)
+                inputs = run_layers([sides], inputs)[1]
+            outputs.append(settled(inputs, 0, self.burn_in))
         self.scores = [head(torch.cat(outputs)) for head in heads]
 
     def outputs_of(self, layers: Layers) -> Tensor:
         """(N, D*R): the output of the last layer at every step that counts."""
-        return torch.cat([settled(run_layers(layers, inputs)[1], 0, self.burn_in) for inputs in self.inputs])
+        return torch.cat([settled(run_layers(layers, inputs)[1], 0, self.burn_in) for inputs in self.read[0]])
 
 
 def refit_layers(
@@ -74,7 +77,7 @@ def refit_layers(
     count = sum(map(len, layers)) * PASSES
     done = 0
     for _ in range(PASSES):
-        reading = sample.inputs
+        reading = sample.read[0]
         for layer, sides in enumerate(layers):
             fitted = []
             for side, weights in enumerate(sides):
@@ -87,7 +90,7 @@ def refit_layers(
                         weights,
                         dense[layer][side],
                         reading,
-                        [traces[layer][side] for traces in sample.traces],
+                        sample.read[layer],
                         rows,
                         None if allowed is None else allowed[layer][side].to(rows.device),
                         bias,
@@ -110,7 +113,7 @@ def _refit_side(
     weights: Weights,
     dense: Weights,
     reading: list[Tensor],
-    traces: list[Trace],
+    dense_reading: list[Tensor],
     rows: Tensor,
     allowed: Tensor | None,
     bias: bool,
@@ -118,33 +121,38 @@ def _refit_side(
     burn_in: int,
     progress: Callable[[float], None],
 ) -> Weights:
-    """`refit_layers` for one layer and direction; `reading` (T, B, I) are the inputs that it gets in the shrunk model."""
-    regressors, residuals, effects, bends = [], [], [], []
-    for inputs, wanted in zip(reading, traces, strict=True):
-        here = run_layers([[weights]], turned(inputs, side))[0][0][0]
+    """`refit_layers` for one layer and direction; `reading` (T, B, I) are the inputs that it gets in the shrunk model,
+    `dense_reading` those of the dense one."""
+    inputs_size, outputs_size = weights.ih.shape[1], weights.hh.shape[1]
+    steps = sum((len(inputs) - burn_in) * inputs.shape[1] for inputs in reading)
+    regressors = weights.ih.new_empty(steps, inputs_size + outputs_size + bias)
+    counts = weights.ih.new_empty(steps, len(rows))
+    pull, plain = (regressors.new_zeros(len(rows), regressors.shape[1]) for _ in range(2))
+    done = 0
+    for inputs, dense_inputs in zip(reading, dense_reading, strict=True):
+        progress(0.3 * done / steps)
+        here, wanted = trace(weights, turned(inputs, side)), trace(dense, turned(dense_inputs, side))
         terms = [here.inputs, here.outputs[:-1]] + ([torch.ones_like(here.inputs[..., :1])] if bias else [])
-        regressors.append(settled(torch.cat(terms, -1), side, burn_in))
+        own = settled(torch.cat(terms, -1), side, burn_in)
+        part = slice(done, done + len(own))
         missing = pre_activations(dense, wanted)[..., rows] - pre_activations(weights, here)
-        residuals.append(settled(missing, side, burn_in))
         # How far a unit moves with each of its gates at the dense model's state; by the chain rule from its pre-activations.
         slope = gate_derivatives(wanted)[..., rows].clamp(min=LEAST_SLOPE)
         effect = (unit_derivatives(wanted)[..., rows] / slope).square()
         now = gate_derivatives(here)
-        effects.append(settled(effect * now * (wanted.gates[..., rows] - here.gates), side, burn_in))
-        bends.append(settled(effect * now.square(), side, burn_in))
-    missing, pull, counts = torch.cat(residuals), torch.cat(effects), torch.cat(bends)
+        pull += settled(effect * now * (wanted.gates[..., rows] - here.gates), side, burn_in).t() @ own
+        plain += settled(missing, side, burn_in).t() @ own
+        regressors[part], counts[part] = own, settled(effect * now.square(), side, burn_in)
+        done = part.stop
     mean = counts.mean(0).clamp(min=torch.finfo(counts.dtype).tiny)
-    counts = counts / mean + FLOOR
-    missing = (pull / mean + FLOOR * missing) / counts
+    counts.div_(mean).add_(FLOOR)
     change = weighted_least_squares(
-        torch.cat(regressors),
-        missing,
+        regressors,
         counts,
+        pull / mean[:, None] + FLOOR * plain,
         allowed if allowed is None or bias else allowed[:, :-1],
-        progress,
+        lambda part: progress(0.3 + 0.7 * part),
     )
-    inputs_size = weights.ih.shape[1]
-    outputs_size = weights.hh.shape[1]
     return replace(
         weights,
         ih=weights.ih + change[:, :inputs_size],
@@ -155,28 +163,33 @@ def _refit_side(
 
 def weighted_least_squares(
     regressors: Tensor,
-    residuals: Tensor,
     counts: Tensor,
+    pull: Tensor,
     allowed: Tensor | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Tensor:
     """The change (M, W) of M rows of weights that best gives residuals (N, M) from regressors (N, W), each row with its own
     weights of the steps `counts` (N, M) and a ridge towards no change; None: every weight may change, else `allowed` (M, W).
 
-    A few steps of conjugate gradients, preconditioned by the diagonal, over all rows at once: stopping early regularizes,
-    too.
+    Of the residuals only `pull` (M, W) is needed, `(counts * residuals)' regressors`. A few steps of conjugate
+    gradients, preconditioned by the diagonal, over all rows at once: stopping early regularizes, too.
     """
     tiny = torch.finfo(regressors.dtype).tiny  # where there is nothing to fit, 0 / tiny leaves no change
-    ridge = RIDGE * (counts.t() @ regressors.square().mean(1))[:, None]
-    diagonal = (counts.t() @ regressors.square() + ridge).clamp(min=tiny)
+    chunks = list(zip(regressors.split(CHUNK), counts.split(CHUNK), strict=True))
+    squares = sum((count.t() @ steps.square() for steps, count in chunks), torch.zeros_like(pull))
+    ridge = RIDGE * squares.mean(1, keepdim=True)
+    diagonal = (squares + ridge).clamp(min=tiny)
     free = torch.ones_like(diagonal) if allowed is None else allowed.to(diagonal.dtype)
-    remaining = (counts * residuals).t() @ regressors * free
+    remaining = pull * free
     change = torch.zeros_like(remaining)
     direction = scaled = remaining / diagonal
     size = (remaining * scaled).sum(1, keepdim=True)
     for iteration in range(ITERATIONS):
-        progress(iteration / ITERATIONS)
-        curved = ((counts * (regressors @ direction.t())).t() @ regressors + ridge * direction) * free
+        curved = ridge * direction
+        for index, (steps, count) in enumerate(chunks):
+            progress((iteration + index / len(chunks)) / ITERATIONS)
+            curved += (count * (steps @ direction.t())).t() @ steps
+        curved *= free
         length = size / (direction * curved).sum(1, keepdim=True).clamp(min=tiny)
         change = change + length * direction
         remaining = remaining - length * curved

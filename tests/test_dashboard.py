@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
@@ -17,6 +18,23 @@ from tests.conftest import named, random_lstm
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGES = {page.stem: f"pages/studio/{page.name}" for page in (PROJECT / "pages" / "studio").glob("*.py")}
+
+
+STUDIO = [  # in the order of the journey, after the page that opens a model
+    *(
+        "overview",
+        "saliency",
+        "unit",
+        "weights",
+        "calibrate",
+        "masks",
+        "compare",
+        "run",
+        "sweep",
+        "sensitivity",
+        "export",
+    ),
+]
 
 
 @pytest.fixture
@@ -67,14 +85,15 @@ def _run_to_the_end(app: AppTest) -> AppTest:
 
 
 def test_there_is_a_page_for_every_step_of_the_journey() -> None:
-    assert set(PAGES) == {"open", "saliency", "calibrate", "masks", "run", "sweep", "sensitivity", "export"}
+    assert set(PAGES) == {"open", *STUDIO}
 
 
 def test_a_new_server_hands_every_link_over_to_the_app() -> None:
-    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == set(PAGES) - {"open"}
+    learn = {page.stem for page in (PROJECT / "pages" / "learn").glob("*.py")}
+    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == set(STUDIO) | learn
 
 
-@pytest.mark.parametrize("page", ["saliency", "calibrate", "masks", "run", "sweep", "sensitivity", "export"])
+@pytest.mark.parametrize("page", STUDIO)
 def test_without_a_model_a_page_says_what_to_do(app: AppTest, page: str) -> None:
     app = _go(app.run(), page)
     assert "Open an example" in app.info[0].value
@@ -89,11 +108,20 @@ def test_one_click_opens_an_example(app: AppTest, name: str) -> None:
     assert list(found["parameters"]) == [lstm.parameters]
 
 
+def _sent_to_the_canvas(app: AppTest) -> tuple[dict[str, Any], bytes]:
+    """Header and arrays of the message to the gate canvas."""
+    data = app.get("bidi_component")[0].proto.bytes
+    length = int.from_bytes(data[:4], "little")
+    return json.loads(data[4 : 4 + length]), data[4 + length :]
+
+
 @pytest.mark.parametrize("page", ["saliency", "masks"])
 def test_every_row_of_the_example_is_drawn(example: AppTest, page: str) -> None:
-    example = _go(example, page)
-    spec = json.loads(example.get("plotly_chart")[0].proto.spec)
-    assert [trace["name"] for trace in spec["data"] if "dropped" not in trace["name"]] == ["ii", "if", "ig", "io"]
+    header, arrays = _sent_to_the_canvas(_go(example, page))
+    assert header["blocks"] == ["ii", "if", "ig", "io", "hi", "hf", "hg", "ho"]
+    weight = examples.named("embedded-reber").open().tensors["lstm.weight_ih_l0"]
+    sent = np.frombuffer(arrays, np.float32, 4 * 32)
+    assert np.allclose(sent, weight.abs().sum(1).numpy(), rtol=1e-6)
 
 
 def test_masks_show_what_the_library_chooses(example: AppTest) -> None:
@@ -280,8 +308,8 @@ def test_a_link_opens_a_recipe_of_units(app: AppTest) -> None:
 
 def test_whole_units_fall_and_agree(units: AppTest) -> None:
     units = _checked(_go(units, "masks"))
-    assert _metrics(units)["Units dropped, of 32"] == "16"
-    spec = json.loads(units.get("plotly_chart")[1].proto.spec)
+    assert _metrics(units)["Units removable, of 32"] == "16"
+    spec = json.loads(units.get("plotly_chart")[0].proto.spec)
     assert [trace["name"] for trace in spec["data"][1:]] == ["dropped by all: 16", "mixed: 0", "kept by all: 16"]
     assert any("**16 of 32** units" in text.value for text in units.markdown)
 
@@ -290,7 +318,7 @@ def test_agreement_counts_what_rows_would_leave(example: AppTest) -> None:
     example = _checked(_go(example, "masks"))
     masks = choose_masks(examples.named("embedded-reber").open(), Recipe(0.5))
     keeping = torch.stack([mask.view(4, 32).sum(0) for mask in masks.values()]).sum(0)
-    spec = json.loads(example.get("plotly_chart")[2].proto.spec)
+    spec = json.loads(example.get("plotly_chart")[1].proto.spec)
     names = [trace["name"] for trace in spec["data"][1:]]
     assert names[0] == f"dropped by all: {int((keeping == 0).sum())}"
     assert names[2] == f"kept by all: {int((keeping == 8).sum())}"
@@ -302,7 +330,7 @@ def test_units_are_rounded_as_suggested_when_first_chosen(example: AppTest) -> N
     example.session_state.granularity = "units"
     example = _checked(example.run())
     assert example.session_state.round_to == 16
-    assert _metrics(example)["Units dropped, of 32"] == "16"
+    assert _metrics(example)["Units removable, of 32"] == "16"
 
 
 def test_units_are_exported_compact_with_their_certificate(units: AppTest) -> None:

@@ -29,15 +29,21 @@ def row_by_row(regressors: Tensor, residuals: Tensor, counts: Tensor, allowed: T
     return found
 
 
+def solved(regressors: Tensor, residuals: Tensor, counts: Tensor, allowed: Tensor | None = None) -> Tensor:
+    return weighted_least_squares(regressors, counts, (counts * residuals).t() @ regressors, allowed)
+
+
+@pytest.mark.parametrize("chunk", [7, 4096])
 @pytest.mark.parametrize("restricted", [False, True])
-def test_enough_steps_solve_the_normal_equations(monkeypatch: pytest.MonkeyPatch, restricted: bool) -> None:
+def test_enough_steps_solve_the_normal_equations(monkeypatch: pytest.MonkeyPatch, restricted: bool, chunk: int) -> None:
     monkeypatch.setattr(refit, "ITERATIONS", 100)
+    monkeypatch.setattr(refit, "CHUNK", chunk)
     regressors = random_steps(60, 7) @ random_steps(7, 7, seed=2) + 1
     residuals, counts = random_steps(60, 5, seed=3), random_steps(60, 5, seed=4).square()
     allowed = torch.rand(5, 7, generator=torch.Generator().manual_seed(0)) < 0.6 if restricted else None
     if allowed is not None:
         allowed[2] = False
-    found = weighted_least_squares(regressors, residuals, counts, allowed)
+    found = solved(regressors, residuals, counts, allowed)
     torch.testing.assert_close(found, row_by_row(regressors, residuals, counts, allowed), rtol=1e-6, atol=1e-6)
     if allowed is not None:
         assert not found[~allowed].any() and found[allowed].all()
@@ -53,7 +59,7 @@ def test_a_few_steps_go_most_of_the_way() -> None:
         return (counts * missing.square()).sum(0) + ridge * change.square().sum(1)
 
     start, end = loss(torch.zeros(5, 7).double()), loss(row_by_row(regressors, residuals, counts))
-    reached = loss(weighted_least_squares(regressors, residuals, counts))
+    reached = loss(solved(regressors, residuals, counts))
     assert bool((reached - end <= 0.1 * (start - end)).all())
 
 
@@ -64,9 +70,7 @@ def test_where_there_is_nothing_to_gain_nothing_changes(zero: str) -> None:
         regressors = regressors * 0
     if zero != "regressors":
         residuals = residuals * 0
-    assert torch.equal(
-        weighted_least_squares(regressors, residuals, torch.ones(20, 4).double()), torch.zeros(4, 3).double()
-    )
+    assert torch.equal(solved(regressors, residuals, torch.ones(20, 4).double()), torch.zeros(4, 3).double())
 
 
 SETTINGS: list[dict[str, Any]] = [
@@ -98,7 +102,7 @@ class Case:
 
     def error(self, layers: Layers, kept: list[list[Tensor]] | None) -> float:
         """Weighted square error of the pre-activations over all layers: the objective, summed."""
-        (inputs,) = self.sample.inputs
+        (inputs,) = self.sample.read[0]
         total, whole = 0.0, run_layers(self.dense, inputs)[0]
         for layer, sides in enumerate(run_layers(layers, inputs)[0]):
             for side, traced in enumerate(sides):
@@ -183,7 +187,7 @@ def test_a_layer_is_fitted_on_what_those_below_give_after_their_own_fit(monkeypa
     monkeypatch.setattr(refit, "weighted_least_squares", listen)
     monkeypatch.setattr(refit, "PASSES", 1)
     after = case.refitted(small, case.kept)
-    (inputs,) = case.sample.inputs
+    (inputs,) = case.sample.read[0]
     below = run_layers(after[:1], inputs)[1]
     for side, regressors in enumerate(seen[2:]):  # a reverse direction reads from the end, the burn-in last
         read = below.flip(0)[:-2] if side else below[2:]
@@ -208,11 +212,11 @@ def test_a_sample_is_no_larger_than_there_is_room_for(monkeypatch: pytest.Monkey
 
     def sizes() -> list[int]:
         sample = Sample(case.lstm, case.tensors, batches, case.dense, case.heads, "cpu")
-        assert len(sample.inputs) == len(sample.traces)
-        return [inputs.shape[1] for inputs in sample.inputs]
+        assert sum(inputs.shape[0] * inputs.shape[1] for inputs in sample.read[0]) == len(sample.scores[0])
+        return [inputs.shape[1] for inputs in sample.read[0]]
 
     assert sizes() == [64, 64, 22]
-    monkeypatch.setattr(refit, "MAX_ELEMENTS", 2 * 64 * 20 * 4 * 8)
+    monkeypatch.setattr(refit, "MAX_ELEMENTS", 2 * 64 * 20 * (3 + 8 + 1 + 32))
     assert sizes() == [64, 64]
     monkeypatch.setattr(refit, "MAX_ELEMENTS", 1)
     assert sizes() == [64]  # something there must be

@@ -5,12 +5,14 @@ import streamlit as st
 import torch
 
 from pruner import PrunerError, Recipe, figures
-from pruner.consumers import consumers_of
-from pruner.dashboard import data, state, widgets
-from pruner.dashboard.scores import scores
+from pruner.dashboard import data, grids, state, tuning, widgets
+from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.pinned import pin_recipe
+from pruner.dashboard.scores import all_scores, masks_of
 from pruner.dashboard.text import plain
-from pruner.gates import ALL_BLOCKS, BLOCKS, GATE_TITLES, GATES, SIDES, split_gates
+from pruner.gates import ALL_BLOCKS, BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, SIDES, split_gates
 from pruner.masks import summarize, unit_agreement
+from pruner.preview import compact_size, dense_size
 from pruner.recipe import MAX_ROUND_TO
 from pruner.saliency import COST_CRITERIA, DATA_CRITERIA, ROW_CRITERIA
 
@@ -38,21 +40,6 @@ def load_recipe() -> None:
     st.session_state.upload += 1
 
 
-def own_sparsity(label: str, key: str, otherwise: str) -> None:
-    """A field for a sparsity that goes before the one above it; empty, it follows that one."""
-    st.number_input(
-        label,
-        min_value=0.0,
-        max_value=1.0,
-        value=None,
-        step=0.01,
-        key=key,
-        persist_state="session",
-        placeholder=otherwise,
-        width=140,
-    )
-
-
 st.title("Masks")
 checkpoint = state.required_checkpoint()
 st.segmented_control(
@@ -65,15 +52,7 @@ st.segmented_control(
 )
 by_units = st.session_state.granularity == "units"
 st.caption(MEANING[st.session_state.granularity])
-st.slider(
-    f"Sparsity: share of {'the hidden units' if by_units else 'each gate’s rows'} to drop",
-    min_value=0.0,
-    max_value=1.0,
-    step=0.01,
-    format="percent",
-    key="sparsity",
-    persist_state="session",
-)
+tuning.overall(by_units)
 widgets.choose_criterion()
 widgets.choose_compensation()
 alike = state.recipe().allocation == "uniform"
@@ -107,14 +86,9 @@ with st.expander("By layer, rounding, readers" if by_units else "By layer, by ga
             if by_units
             else "A gate's own sparsity goes before its layer's, a layer's before the overall one. Empty fields follow."
         )
-        with st.container(horizontal=True):
-            for layer in range(state.layers()):
-                own_sparsity(f"Layer {layer}", f"layer_{layer}", "overall")
+        tuning.by_layer(state.recipe())
     if alike and not by_units:
-        for side in SIDES:
-            with st.container(horizontal=True):
-                for gate, block in zip(GATES, BLOCKS[side], strict=True):
-                    own_sparsity(f"{block} ({GATE_TITLES[gate]})", f"gate_{block}", "layer")
+        tuning.by_gate(state.recipe(), st.session_state.layer)
     if len(checkpoint.lstms) > 1:
         titles = {lstm.name: lstm.title for lstm in checkpoint.lstms}
         st.pills(
@@ -129,64 +103,81 @@ with st.expander("By layer, rounding, readers" if by_units else "By layer, by ga
     if by_units:
         widgets.choose_readers()
 
-view = widgets.choose_view(checkpoint)
 recipe = state.recipe()
 widgets.has_data(recipe)
 if recipe.criterion in DATA_CRITERIA and data.current() is None:
     st.stop()
-gathered = data.current()
 try:
-    consumers = consumers_of(checkpoint, recipe)
-    scored = {
-        lstm.name: scores(
-            checkpoint, lstm, recipe.criterion, tuple(consumers.get(lstm.name, ())), recipe.seed, gathered
-        )
-        for lstm in checkpoint.lstms
-    }
+    scored = all_scores(checkpoint, recipe)
+    masks = masks_of(checkpoint, recipe, scored)
+    after = compact_size(checkpoint, recipe, masks)
 except PrunerError as error:
-    widgets.stop_with(error, "This model cannot be scored")
+    widgets.stop_with(error, "This recipe does not fit the model")
 pruned = checkpoint.select(recipe.lstms)
-masks: dict[str, torch.Tensor] = {}
-for lstm in pruned:
-    masks |= scored[lstm.name].masks(lstm, recipe)
-saliency, mask = scored[view.lstm.name].saliency[view.tensor], masks.get(view.tensor)
 words = widgets.CRITERION_WORDS[recipe.criterion]
 norm = widgets.measure_of_rows(recipe.criterion)
 
 summary = summarize(pruned, masks, {name: values for each in scored.values() for name, values in each.saliency.items()})
+before = dense_size(checkpoint)
 with st.grid(4, min_column_width=150):
-    st.metric(f"Rows dropped, of {summary.rows:,}", f"{summary.dropped_rows:,}", border=True, height="stretch")
-    st.metric("Saliency kept", f"{summary.saliency_kept:.1%}", border=True, height="stretch")
-    st.metric("Weights zeroed", f"{summary.dropped_weights / summary.weights:.1%}", border=True, height="stretch")
-    st.metric(
-        f"Units dropped, of {summary.units:,}",
+    widgets.figure(f"Rows dropped, of {summary.rows:,}", f"{summary.dropped_rows:,}")
+    widgets.figure("Saliency kept", f"{summary.saliency_kept:.1%}")
+    widgets.figure("Weights zeroed", f"{summary.dropped_weights / summary.weights:.1%}")
+    widgets.figure(
+        f"Units removable, of {summary.units:,}",
         f"{summary.dropped_units:,}",
-        help="Units that all eight blocks drop. Only these can be removed; any other keeps a part of itself.",
-        border=True,
-        height="stretch",
+        meaning="Units that all eight blocks drop. Only these can be removed; any other keeps a part of itself.",
     )
+    widgets.figure(
+        "Parameters after", f"{after.parameters:,}", after.parameters / before.parameters, "Of the whole file, compact"
+    )
+    widgets.figure(
+        "Multiply-accumulates after",
+        f"{after.macs_per_step:,}",
+        after.macs_per_step / before.macs_per_step,
+        "Of the LSTMs for one time step, compact",
+    )
+    widgets.figure("Megabytes after", f"{after.bytes / 1e6:,.2f}", after.bytes / before.bytes, "All tensors, compact")
 
+view = widgets.choose_view(checkpoint)
+saliency, mask = scored[view.lstm.name].saliency[view.tensor], masks.get(view.tensor)
+look = grids.choose_look(masked=True)
+pinned = st.session_state.pinned
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.button(
+        "Pin as A",
+        icon=":material/keep:",
+        on_click=pin_recipe,
+        help="Keep this recipe as A and go on tuning: the page Compare shows both.",
+    )
+    if pinned is not None:
+        st.page_link("pages/studio/compare.py", label="Compare with A", icon=":material/compare_arrows:")
 if mask is None:
     st.info(f"{plain(view.lstm.title)} is left as it is: it is not among the LSTMs to prune.")
 else:
     by_whole = "" if recipe.criterion in ROW_CRITERIA else f" Units are ranked by their {words}."
-    st.caption(
-        f"Each cell is a row of **{plain(view.tensor)}**, coloured by its {norm}. :orange[■] Orange rows fall.{by_whole}"
+    st.caption(f"Each cell is a row of a gate, coloured by its {norm}. :orange[■] Orange rows fall.{by_whole}")
+grids.selection()
+held = data.current()
+falling = None
+if mask is not None:
+    falling = grids.falling(
+        view, scored[view.lstm.name], recipe, masks, f"{checkpoint.sha256} {held.key if held else ''}"
     )
-st.plotly_chart(
-    figures.gate_grids(saliency, view.side, mask, norm),
-    key="grids",
-    alt=f"Heatmaps of the {norm} of every row of {view.tensor}, one for each gate; rows that the mask drops are orange",
-)
+grids.show("mask_grids", view, scored[view.lstm.name], recipe, look, falling)
+
 kept = split_gates(torch.ones_like(saliency, dtype=torch.bool) if mask is None else mask)
 dropped = tuple((~kept).sum(1).tolist())
 if by_units:
     st.subheader("Agreement")
     st.caption("Its eight rows fall together, so every unit is kept by all blocks or dropped by all.")
 else:
+    st.subheader("Sorted, with the cut")
+    st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}.")
     st.plotly_chart(
         figures.sorted_curves(saliency, view.side, dropped),
         key="curves",
+        config=png_button("masks-sorted"),
         alt=f"Rows of each gate of {view.tensor} sorted by {norm}, with a dot where each gate is cut",
     )
     st.subheader("Agreement")
@@ -198,27 +189,26 @@ if mask is not None:
     names = view.lstm.weight_names()
     keeping = unit_agreement([masks[names[view.layer, view.direction, side]] for side in SIDES])
     removable = int((keeping == 0).sum())
-    where = (
-        f"layer {view.layer}, {state.DIRECTIONS[view.direction]}" if view.lstm.bidirectional else f"layer {view.layer}"
-    )
-    st.markdown(f"**{removable:,} of {len(keeping):,}** units of {where} can be removed.")
+    st.markdown(f"**{removable:,} of {len(keeping):,}** units of {view.place} can be removed.")
     st.plotly_chart(
         figures.agreement_grid(keeping),
         key="agreement",
-        alt=f"Every hidden unit of {where}: {removable} dropped by all eight blocks, "
+        config=png_button("agreement"),
+        alt=f"Every hidden unit of {view.place}: {removable} dropped by all eight blocks, "
         f"{int((keeping == len(ALL_BLOCKS)).sum())} kept by all, the rest mixed",
     )
 gates = split_gates(saliency)
+table = pd.DataFrame(
+    {
+        "gate": [f"{block} ({GATE_TITLES[gate]})" for gate, block in zip(GATES, BLOCKS[view.side], strict=True)],
+        "sparsity": [fallen / view.lstm.hidden_size for fallen in dropped],
+        "rows dropped": dropped,
+        "rows kept": kept.sum(1).numpy(),
+        "saliency kept": ((gates * kept).sum(1) / gates.sum(1).clamp(min=torch.finfo(gates.dtype).tiny)).numpy(),
+    }
+)
 st.dataframe(
-    pd.DataFrame(
-        {
-            "gate": [f"{block} ({GATE_TITLES[gate]})" for gate, block in zip(GATES, BLOCKS[view.side], strict=True)],
-            "sparsity": [fallen / view.lstm.hidden_size for fallen in dropped],
-            "rows dropped": dropped,
-            "rows kept": kept.sum(1).numpy(),
-            "saliency kept": ((gates * kept).sum(1) / gates.sum(1).clamp(min=torch.finfo(gates.dtype).tiny)).numpy(),
-        }
-    ),
+    table,
     hide_index=True,
     column_config={
         "sparsity": st.column_config.NumberColumn(format="percent"),
@@ -227,6 +217,7 @@ st.dataframe(
     alt=f"Rows dropped and saliency kept in each gate of {view.tensor}",
 )
 with st.container(horizontal=True, vertical_alignment="center"):
+    csv_button(table, "masks-by-gate", "Download the table as CSV")
     st.download_button(
         "Save the recipe",
         recipe.to_json(),

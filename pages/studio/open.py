@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError, examples
-from pruner.dashboard import state
+from pruner.dashboard import link, state
 from pruner.dashboard.text import plain
 
 LOCAL_FILES = "--local-files" in sys.argv
@@ -25,15 +25,17 @@ def open_path() -> None:
 
 
 def try_to_open(source: str | bytes, name: str | None) -> None:
-    st.session_state.problem = None
+    st.session_state.problem = st.session_state.other_file = None
     try:
         state.open_file(source, name)
     except PrunerError as error:
         st.session_state.problem = str(error)
+    else:
+        st.session_state.other_file = link.resume()
 
 
 def open_example(name: str) -> None:
-    st.session_state.problem = None
+    st.session_state.problem = st.session_state.awaited = st.session_state.other_file = None
     state.open_example(name)
 
 
@@ -42,6 +44,13 @@ st.markdown(
     "See which rows of which gate of an LSTM carry weight, mask the others, and export a checkpoint that loads in your "
     "own code."
 )
+
+if awaited := link.awaited_file():
+    st.info(
+        f"This link was made with a checkpoint that stays with its owner: **{plain(awaited)}**. Open that file below, and "
+        "the recipe and the view of the link are applied to it.",
+        icon=":material/link:",
+    )
 
 st.subheader("A trained example")
 with st.grid(2):
@@ -73,6 +82,9 @@ if LOCAL_FILES:
 
 if st.session_state.get("problem"):
     st.error(plain(st.session_state.problem), title="This file cannot be opened", icon=":material/error:")
+
+if st.session_state.get("other_file"):
+    st.warning(plain(st.session_state.other_file), icon=":material/link_off:")
 
 checkpoint = state.checkpoint()
 if checkpoint is None:

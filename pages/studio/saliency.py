@@ -5,7 +5,8 @@ import streamlit as st
 
 from pruner import PrunerError, figures
 from pruner.consumers import consumers_of
-from pruner.dashboard import state, widgets
+from pruner.dashboard import grids, state, widgets
+from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain
 from pruner.gates import BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, split_gates
@@ -25,38 +26,39 @@ except PrunerError as error:
     widgets.stop_with(error, "This model cannot be scored")
 saliency = scored.saliency[view.tensor]
 
-what_is_read = "the layer's input" if view.side == "ih" else "the hidden state of the step before"
-st.markdown(
-    f"**{plain(view.tensor)}** holds the four gates of {view.lstm.hidden_size} hidden units, {SIDE_TITLES[view.side]}. Each "
-    f"cell is one row of the gate, the weights with which that gate of that unit reads {what_is_read}, by its {norm}."
+look = grids.choose_look(masked=False)
+st.caption(
+    "Each cell is one row of a gate: the weights with which that gate of that unit reads the layer's input (ii to io) or "
+    f"the hidden state of the step before (hi to ho), by its {norm}."
 )
-st.plotly_chart(
-    figures.gate_grids(saliency, view.side, unit_of_measure=norm),
-    key="grids",
-    alt=f"Heatmaps of the {norm} of every row of {view.tensor}, one for each gate, on one colour scale",
-)
+grids.selection()
+grids.show("saliency_grids", view, scored, recipe, look)
+
 by_rows = recipe.granularity == "rows"
 st.subheader("Sorted, with the cut" if by_rows else "Sorted")
+st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}.")
 dropped = None
 if by_rows:
     dropped = tuple((~split_gates(scored.masks(view.lstm, recipe)[view.tensor])).sum(1).tolist())
 st.plotly_chart(
     figures.sorted_curves(saliency, view.side, dropped),
     key="curves",
+    config=png_button("saliency-sorted"),
     alt=f"Rows of each gate of {view.tensor} sorted by {norm}, with a dot where the present sparsity cuts",
 )
 gates = split_gates(saliency)
+facts = pd.DataFrame(
+    {
+        "gate": [f"{block} ({GATE_TITLES[gate]})" for gate, block in zip(GATES, BLOCKS[view.side], strict=True)],
+        "rows": view.lstm.hidden_size,
+        "lowest": gates.amin(1).numpy(),
+        "median": gates.median(1).values.numpy(),
+        "mean": gates.mean(1).numpy(),
+        "highest": gates.amax(1).numpy(),
+    }
+)
 st.dataframe(
-    pd.DataFrame(
-        {
-            "gate": [f"{block} ({GATE_TITLES[gate]})" for gate, block in zip(GATES, BLOCKS[view.side], strict=True)],
-            "rows": view.lstm.hidden_size,
-            "lowest": gates.amin(1).numpy(),
-            "median": gates.median(1).values.numpy(),
-            "mean": gates.mean(1).numpy(),
-            "highest": gates.amax(1).numpy(),
-        }
-    ),
+    facts,
     hide_index=True,
     column_config={
         name: st.column_config.NumberColumn(format="%.3f") for name in ("lowest", "median", "mean", "highest")
@@ -72,4 +74,6 @@ with st.container(horizontal=True, vertical_alignment="center"):
         icon=":material/download:",
         on_click="ignore",
     )
+    csv_button(facts, "saliency-by-gate", "Download the table as CSV")
+    st.page_link("pages/studio/weights.py", label="See the weights behind it", icon=":material/grid_4x4:")
     st.page_link("pages/studio/masks.py", label="Tune the sparsity", icon=":material/arrow_forward:")

@@ -1,8 +1,14 @@
 """Scores and ranks of the open model, computed once a visitor."""
 
-import streamlit as st
+from collections.abc import Mapping
 
+import streamlit as st
+from torch import Tensor
+
+from pruner import Recipe
 from pruner.checkpoint import Checkpoint
+from pruner.consumers import consumers_of
+from pruner.dashboard import data, state
 from pruner.dashboard.data import Gathered
 from pruner.lstm import LSTM
 from pruner.masks import Scores, score_lstm
@@ -28,6 +34,26 @@ def scores(
         criterion, from_data = row_norm(criterion), False
     key = gathered.key if gathered and from_data else ""
     return _scores(checkpoint.sha256, lstm.name, criterion, consumers, seed, key, checkpoint, lstm, statistics)
+
+
+def all_scores(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Scores]:
+    """The scores of every LSTM of a checkpoint under a recipe, by LSTM name. Raises PrunerError as `scores` does."""
+    gathered = data.current() if checkpoint is state.checkpoint() else None
+    consumers = consumers_of(checkpoint, recipe)
+    return {
+        lstm.name: scores(
+            checkpoint, lstm, recipe.criterion, tuple(consumers.get(lstm.name, ())), recipe.seed, gathered
+        )
+        for lstm in checkpoint.lstms
+    }
+
+
+def masks_of(checkpoint: Checkpoint, recipe: Recipe, found: Mapping[str, Scores]) -> dict[str, Tensor]:
+    """{name in the file: (4H,) bool mask} of every LSTM that a recipe prunes, from the scores of all."""
+    masks: dict[str, Tensor] = {}
+    for lstm in checkpoint.select(recipe.lstms):
+        masks |= found[lstm.name].masks(lstm, recipe)
+    return masks
 
 
 @st.cache_resource(scope="session", max_entries=16, show_spinner="Scoring every row")

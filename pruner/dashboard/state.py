@@ -28,7 +28,7 @@ def start() -> bool:
     if "checkpoint" in st.session_state:
         return False
     st.session_state.checkpoint = None
-    st.session_state.example = None
+    st.session_state.example = st.session_state.awaited = None
     st.session_state.upload = st.session_state.input_upload = 0
     _let_go()
     apply_recipe(Recipe())
@@ -78,7 +78,8 @@ def _let_go() -> None:
         if session.get(job) is not None:
             session[job].cancel()
         session[job] = None
-    session.export = session.gathered = session.inputs = session.embedding = None
+    session.export = session.gathered = session.inputs = session.embedding = session.pinned = None
+    session.past, session.at = [], -1
     session.consumers, session.task, session.readers_named = [], None, False
     session.update(FIRST_VIEW)
 

@@ -74,9 +74,27 @@ class View:
     def tensor(self) -> str:
         return self.lstm.weight_names()[self.layer, self.direction, self.side]
 
+    @property
+    def place(self) -> str:
+        """Layer and direction in words."""
+        return f"layer {self.layer}" + (f", {state.DIRECTIONS[self.direction]}" if self.lstm.bidirectional else "")
 
-def choose_view(checkpoint: Checkpoint) -> View:
-    """Controls for LSTM, layer, direction and matrix, each only where there is a choice."""
+
+def figure(label: str, value: str, share: float | None = None, meaning: str | None = None) -> None:
+    """One figure of a recipe, with what it is of the whole."""
+    st.metric(
+        label,
+        value,
+        None if share is None else f"{share - 1:+.0%}",
+        delta_color="inverse",
+        help=meaning,
+        border=True,
+        height="stretch",
+    )
+
+
+def choose_view(checkpoint: Checkpoint, sides: bool = True) -> View:
+    """Controls for LSTM, layer, direction and, on pages that show one of both, matrix; each only where there is a choice."""
     session = st.session_state
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if len(checkpoint.lstms) > 1:
@@ -97,15 +115,16 @@ def choose_view(checkpoint: Checkpoint) -> View:
             )
         if lstm.bidirectional:
             st.segmented_control("Direction", state.DIRECTIONS, key="direction", required=True, persist_state="session")
-        st.segmented_control(
-            "Packed weight",
-            SIDES,
-            format_func=lambda side: f"{SIDE_TITLES[side]} (weight_{side})",
-            key="side",
-            required=True,
-            persist_state="session",
-            wrap=True,
-        )
+        if sides:
+            st.segmented_control(
+                "Packed weight",
+                SIDES,
+                format_func=lambda side: f"{SIDE_TITLES[side]} (weight_{side})",
+                key="side",
+                required=True,
+                persist_state="session",
+                wrap=True,
+            )
     return View(lstm, session.layer, state.DIRECTIONS.index(session.direction), session.side)
 
 

@@ -1,0 +1,44 @@
+"""Lesson 1: one tensor, four layers."""
+
+import streamlit as st
+
+from pruner import lesson_figures
+from pruner.dashboard import lesson
+from pruner.lessons import packed
+from pruner.lessons.model import GRAMMAR, model
+
+picture, words = lesson.begin(packed.LESSON)
+example = model(GRAMMAR)
+reshaped = packed.reshape(example.lstm.hidden_size)
+with picture:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        side = lesson.choose_weight("ih")
+        row = st.slider(
+            "Row of the packed tensor",
+            0,
+            reshaped.right.numel() - 1,
+            packed.EXAMPLE_ROW,
+            key="row",
+            bind="query-params",
+            width=320,
+        )
+    st.markdown(f"Row **{row}** is **{packed.place(row, reshaped.hidden_size)}**.")
+    tensor = example.weight(side)
+    st.caption(
+        f"The {reshaped.right.numel()} rows of {tensor} of a small trained model, stronger colours for larger weights. "
+        ":orange[■] Your row."
+    )
+    st.plotly_chart(
+        lesson_figures.packed_rows(example.tensors[tensor], row),
+        key="tensor",
+        alt=f"All rows of {tensor}, four blocks one above the other, with row {row} framed",
+    )
+    st.caption(
+        "The same rows taken apart in two ways. The colour is the gate that a row really belongs to; white is yours."
+    )
+    st.plotly_chart(
+        lesson_figures.reshapes(reshaped, row),
+        key="reshapes",
+        alt="Two grids of gates and units: in the right one each line has one colour, in the wrong one all four are mixed",
+    )
+lesson.finish(packed.LESSON, words, packed.notice(row, reshaped))

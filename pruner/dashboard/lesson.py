@@ -1,0 +1,117 @@
+"""What all pages of lessons share: head, code, check question, and the ways onward.
+
+Lessons put the values of their controls into the link themselves, with `bind="query-params"`; Streamlit drops them when
+the page is left.
+"""
+
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import TypeVar
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from pruner.dashboard import state
+from pruner.gates import SIDES
+from pruner.lessons import LESSONS, SOURCES, TERMS, Lesson, source_of
+from pruner.lessons.model import GRAMMAR
+from pruner.measure import one_thread
+
+Made = TypeVar("Made")
+
+
+def _named(work: Callable[..., object]) -> str:
+    return f"{work.__module__}.{work.__qualname__}"
+
+
+@st.cache_resource(max_entries=500, show_spinner="Measuring", hash_funcs={FunctionType: _named})
+def measured(work: Callable[..., Made], *arguments: str | float) -> Made:
+    """What a function of a lesson gives, computed once a server: it depends on nothing but its arguments."""
+    with one_thread():
+        return work(*arguments)
+
+
+def page_of(lesson: Lesson) -> str:
+    return f"pages/learn/{lesson.path}.py"
+
+
+def begin(lesson: Lesson) -> tuple[DeltaGenerator, DeltaGenerator]:
+    """Title, question and introduction; returns the places of the picture and of the words beside it."""
+    st.title(lesson.title)
+    st.caption(f"Lesson {LESSONS.index(lesson) + 1} of {len(LESSONS)}")
+    st.markdown(f"**{lesson.question}** {lesson.introduction}")
+    picture, words = st.columns([3, 2], gap="large")
+    return picture, words
+
+
+def choose_weight(first: str) -> str:
+    """Which of the two packed weights is shown: "ih" or "hh"."""
+    weights = [f"weight_{side}" for side in SIDES]
+    chosen = st.segmented_control(
+        "Packed weight", weights, default=f"weight_{first}", required=True, key="packed", bind="query-params"
+    )
+    return SIDES[weights.index(chosen)]
+
+
+def choose_share(label: str, shares: Sequence[float], first: float, key: str) -> float:
+    """A share among some that are evenly apart; in the link, in per cent."""
+    low, high, step = (round(100 * each) for each in (shares[0], shares[-1], shares[1] - shares[0]))
+    return (
+        st.slider(label, low, high, round(100 * first), step, format="%d %%", key=key, bind="query-params", width=320)
+        / 100
+    )
+
+
+def finish(
+    lesson: Lesson, words: DeltaGenerator, notices: list[str], code: tuple[Callable[..., object], ...] = ()
+) -> None:
+    """What to notice and the check question beside the picture; below, the code (of one step, where that is given), the
+    sources and the ways onward."""
+    with words:
+        st.subheader("What to notice")
+        st.markdown("\n".join(f"- {notice}" for notice in notices))
+        st.subheader("Check yourself")
+        _ask(lesson)
+    st.subheader("In the library")
+    st.code("\n\n".join(map(source_of, code or lesson.code)), language="python", wrap_lines=True)
+    cited = "; ".join(f"[{SOURCES[key][0]}]({SOURCES[key][1]})" for key in lesson.sources)
+    st.caption(f"Sources: {cited}.")
+    if lesson.terms:
+        st.caption("Terms of this lesson: " + ", ".join(f"**{term}**" for term in lesson.terms) + ".")
+    _onward(lesson)
+
+
+def _ask(lesson: Lesson) -> None:
+    texts = [answer.text for answer in lesson.answers]
+    chosen = st.radio(lesson.check, texts, index=None, key=f"answer_{lesson.path}", persist_state="session")
+    for answer in lesson.answers:
+        if answer.text == chosen and answer.right:
+            st.success(f"Right. {answer.why}", icon=":material/check_circle:")
+        elif answer.text == chosen:
+            st.warning(f"Not quite. {answer.why}", icon=":material/lightbulb:")
+
+
+def _onward(lesson: Lesson) -> None:
+    number = LESSONS.index(lesson)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if number:
+            before = LESSONS[number - 1]
+            st.page_link(page_of(before), label=f"Back: {before.title}", icon=":material/arrow_back:")
+        if number + 1 < len(LESSONS):
+            after = LESSONS[number + 1]
+            st.page_link(page_of(after), label=f"Next: {after.title}", icon=":material/arrow_forward:")
+        st.page_link("pages/learn/learn.py", label="All lessons and terms", icon=":material/school:")
+        if state.checkpoint() is not None:
+            st.page_link(lesson.studio, label="See this on your model", icon=":material/open_in_new:")
+        elif st.button(
+            "See this in the studio", icon=":material/open_in_new:", help="Opens the grammar example there."
+        ):
+            state.open_example(GRAMMAR)
+            st.switch_page(lesson.studio)
+
+
+def terms() -> None:
+    """Every term with its explanation and the lesson that explains it."""
+    explained = {term: lesson for lesson in LESSONS for term in lesson.terms}
+    for term, meaning in TERMS.items():
+        st.markdown(f"**{term.capitalize()}** (lesson {LESSONS.index(explained[term]) + 1}). {meaning}")

@@ -1,0 +1,57 @@
+"""What was pinned to compare with: a recipe on the open model, or another checkpoint of the same architecture."""
+
+from dataclasses import dataclass, replace
+
+import streamlit as st
+
+from pruner import PrunerError, Recipe, open_checkpoint
+from pruner.checkpoint import Checkpoint
+from pruner.dashboard import state
+from pruner.errors import shown
+from pruner.saliency import DATA_CRITERIA, row_norm
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A: a recipe that stays as it is on the open model, or another checkpoint, which follows the recipe of the controls."""
+
+    title: str
+    recipe: Recipe | None
+    checkpoint: Checkpoint
+
+    def recipe_beside(self, recipe: Recipe) -> Recipe:
+        """The recipe of A when the controls say `recipe`. What was gathered is not of another checkpoint, so that rows and
+        units are ranked by a norm there."""
+        if self.recipe is not None:
+            return self.recipe
+        if not recipe.needs_data:
+            return recipe
+        norm = row_norm(recipe.criterion) if recipe.criterion in DATA_CRITERIA else recipe.criterion
+        allocation = "uniform" if recipe.granularity == "rows" else recipe.allocation
+        return replace(recipe, criterion=norm, compensation="none", task=None, allocation=allocation, consumers=())
+
+
+def pin_recipe() -> None:
+    """Pin what the controls say now as A."""
+    opened = state.checkpoint()
+    if opened is not None:
+        st.session_state.pinned = Pinned("A", state.recipe(), opened)
+
+
+def pin_file(source: str | bytes, name: str | None) -> None:
+    """Pin another checkpoint as A. Raises PrunerError if it cannot be opened, or has other LSTMs than the open model."""
+    opened, other = state.checkpoint(), open_checkpoint(source, name)
+    if opened is None:
+        return
+    here, there = ({lstm.name: lstm.describe() | {"dtype": ""} for lstm in each.lstms} for each in (opened, other))
+    if here != there:
+        different = next(name for name in [*here, *there] if here.get(name) != there.get(name))
+        raise PrunerError(
+            f"expected a checkpoint with the LSTMs of {opened.name}, found another {shown(different or '(root)')} in "
+            f"{other.name}; compare checkpoints of one architecture"
+        )
+    st.session_state.pinned = Pinned(other.name, None, other)
+
+
+def unpin() -> None:
+    st.session_state.pinned = None

@@ -1,0 +1,151 @@
+"""The lessons in a real Chromium: from a link, with controls that change what they say, and questions that react."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from pruner.lessons import LESSONS, norms, packed
+from tests import test_journeys
+from tests.test_journeys import THEMES, TIMEOUT, serving
+from tests.test_journeys import _title as title
+
+browser, page, server = test_journeys.browser, test_journeys.page, test_journeys.server
+
+LAST = LESSONS[-1]
+
+
+def drawn(page: Page, charts: int) -> None:
+    expect(page.locator(".js-plotly-plot")).to_have_count(charts)
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path)
+def test_a_question_reacts_and_the_lessons_are_a_chain(server: str, page: Page, lesson: packed.Lesson) -> None:
+    page.goto(f"{server}/{lesson.path}")
+    title(page, lesson.title)
+    for answer in lesson.answers:
+        page.get_by_test_id("stRadio").get_by_text(answer.text, exact=True).click()
+        expect(page.get_by_test_id("stAlert")).to_have_count(1)
+        expect(page.get_by_test_id("stAlert")).to_contain_text("Right." if answer.right else "Not quite.")
+    after = LESSONS[LESSONS.index(lesson) + 1] if lesson != LAST else None
+    page.get_by_role("link", name=f"Next: {after.title}" if after else "All lessons and terms").click()
+    title(page, after.title if after else "Learn")
+    expect(page.get_by_test_id("stAlert")).to_have_count(0)
+
+
+def test_a_row_is_found_again_by_its_link(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_packed?row=101&packed=weight_hh")
+    expect(page.get_by_text("Row 101 is the output gate o of unit 5.")).to_be_visible()
+    drawn(page, 2)
+    slider = page.get_by_role("slider", name="Row of the packed tensor")
+    slider.press("ArrowRight")
+    expect(page.get_by_text("Row 102 is the output gate o of unit 6.")).to_be_visible()
+    expect(page).to_have_url(f"{server}/lesson_packed?row=102&packed=weight_hh")
+    page.reload()
+    expect(page.get_by_text("Row 102 is the output gate o of unit 6.")).to_be_visible()
+
+
+def test_numbers_are_edited_in_the_table_and_stand_in_the_link(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_saliency")
+    expect(page.get_by_text("1.2 + 0.8 = 2.")).to_be_visible()
+    table = page.get_by_test_id("stDataFrame").first
+    table.locator("canvas").first.click(position={"x": 250, "y": 52})  # weight 1 of the first row
+    page.keyboard.type("7")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("7 + 0.25 = 7.25.")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"weights=7(\+|%20)-0\.25"))
+    page.reload()
+    expect(page.get_by_text("7 + 0.25 = 7.25.")).to_be_visible()
+    expect(page.get_by_label("The same numbers as text")).to_have_value(norms.NUMBERS.replace("0.5 ", "7 ", 1))
+
+
+def test_a_slider_moves_both_rankings(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_gates?share=30")
+    values = page.get_by_test_id("stMetricValue")
+    expect(values.last).to_have_text("1%")
+    page.get_by_role("slider").press("Home")
+    expect(values.last).to_have_text("100%")
+    expect(values.first).to_have_text("100%")
+    expect(page).to_have_url(f"{server}/lesson_gates?share=0")
+
+
+def test_steps_can_be_taken_and_handed_out(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_steps?step=Norms")
+    expect(page.get_by_text("becomes one number")).to_be_visible()
+    page.get_by_role("button", name="Next", exact=True).click()
+    expect(page.get_by_text("k = int(32 × 0.25) = 8")).to_be_visible()
+    expect(page).to_have_url(f"{server}/lesson_steps?step=Lowest")
+    page.get_by_role("button", name="Back", exact=True).click()
+    expect(page.get_by_text("becomes one number")).to_be_visible()
+
+
+def test_a_gate_freezes_and_the_prediction_fails(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_frozen?rows=none")
+    expect(page.get_by_text("Nothing is masked.")).to_be_visible()
+    values = page.get_by_test_id("stMetricValue")
+    whole = values.first.inner_text()
+    expect(values.last).to_have_text(whole)
+    page.get_by_role("radio", name="both").click()
+    expect(page.get_by_text("reads nothing any more")).to_be_visible()
+    assert int(values.last.inner_text().strip("%")) < 50 < int(whole.strip("%"))
+
+
+def test_the_last_lessons_follow_their_sliders(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_smaller?dropped=50")
+    expect(page.get_by_text("drops 16 of 32 rows")).to_be_visible()
+    page.get_by_role("slider").press("Home")
+    expect(page.get_by_text("drops 1 of 32 rows")).to_be_visible()
+    page.goto(f"{server}/lesson_repair?removed=20")
+    expect(page.get_by_text("With 6 of 32 units gone")).to_be_visible()
+    page.get_by_role("slider").press("ArrowRight")
+    expect(page.get_by_text("With 9 of 32 units gone")).to_be_visible()
+
+
+def test_from_a_lesson_to_the_studio_and_on_with_the_open_model(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_gates?share=30")
+    page.get_by_role("button", name="See this in the studio").click()
+    title(page, "Masks")
+    expect(page).to_have_url(f"{server}/masks?example=embedded-reber&sparsity=0.5")
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name="Learn", exact=True).click()
+    page.get_by_role("link", name="Lesson 2", exact=True).click()
+    page.get_by_role("link", name="See this on your model").click()
+    title(page, "Saliency")
+
+
+def test_the_handout_is_downloaded(server: str, page: Page, tmp_path: Path) -> None:
+    page.goto(f"{server}/learn")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the handout").click()
+    download.value.save_as(tmp_path / "handout.html")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((tmp_path / "handout.html").as_uri())
+    expect(page.get_by_role("heading", level=1)).to_have_count(len(LESSONS) + 1)
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("path", ["learn", "lesson_frozen"])
+def test_a_lesson_opens_inside_the_app_on_a_fresh_server(page: Page, path: str) -> None:
+    with serving() as url:
+        page.goto(f"{url}/{path}")
+        expect(page.get_by_test_id("stSidebarNav").get_by_role("link", name="Learn", exact=True)).to_be_visible()
+        expect(page.get_by_text("Page not found")).to_have_count(0)
+
+
+@pytest.fixture(params=[(theme, width) for theme in THEMES for width in (1440, 390)], ids=str)
+def looked_at(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    theme, width = request.param
+    with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme) as context:
+        context.set_default_timeout(TIMEOUT)
+        yield context.new_page()
+
+
+def test_nothing_is_cut_off_sideways(server: str, looked_at: Page) -> None:
+    for path in ("learn", *(lesson.path for lesson in LESSONS)):
+        looked_at.goto(f"{server}/{path}")
+        last = "Terms" if path == "learn" else "In the library"
+        expect(looked_at.get_by_role("heading", name=last)).to_be_visible()
+        area = looked_at.get_by_test_id("stMain")
+        assert area.evaluate("area => area.scrollWidth <= area.clientWidth"), path

@@ -1,0 +1,94 @@
+"""Previews against what really becomes of a model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pruner import Recipe, open_checkpoint
+from pruner.calibration import gaussian
+from pruner.checkpoint import Checkpoint
+from pruner.compensation import compensate
+from pruner.gates import ALL_BLOCKS, SIDES, split_gates
+from pruner.masks import score_lstm
+from pruner.preview import block_ranks, block_scores, compact_size, dense_size, dropped_at_every_percent
+from pruner.run import choose_masks, forms_of, gather_statistics
+from tests.conftest import named, random_lstm
+
+SHAPES = [
+    {},
+    {"num_layers": 2, "bidirectional": True},
+    {"num_layers": 2, "hidden_size": 6, "proj_size": 2},
+    {"bias": False},
+    {"dtype": torch.float16},
+]
+
+
+def _checkpoint(tmp_path: object, **settings: object) -> Checkpoint:
+    lstm = random_lstm(hidden_size=settings.pop("hidden_size", 9), **settings)
+    path = tmp_path / "model.pt"
+    width = lstm.proj_size or lstm.hidden_size
+    head = torch.nn.Linear(width * (2 if lstm.bidirectional else 1), 3).to(next(lstm.parameters()).dtype)
+    torch.save(named(lstm, "lstm.") | named(head, "head."), path)
+    return open_checkpoint(path)
+
+
+@pytest.mark.parametrize("settings", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(),
+        Recipe(granularity="units"),
+        Recipe(granularity="units", round_to=4),
+        Recipe(granularity="units", allocation="global", criterion="l2"),
+    ],
+    ids=lambda recipe: f"{recipe.granularity} {recipe.allocation} {recipe.round_to}",
+)
+def test_the_rows_below_the_count_are_those_that_the_mask_drops(
+    tmp_path: object, settings: dict[str, object], recipe: Recipe
+) -> None:
+    checkpoint = _checkpoint(tmp_path, **settings)
+    lstm = checkpoint.lstms[0]
+    scores = score_lstm(lstm, checkpoint.tensors, recipe.criterion)
+    for layer in range(lstm.num_layers):
+        for direction in range(lstm.directions):
+            ranks = block_ranks(lstm, scores, recipe, layer, direction)
+            counts = dropped_at_every_percent(lstm, scores, recipe, layer, direction)
+            assert counts.shape == (101, len(ALL_BLOCKS))
+            for percent in (0, 1, 29, 50, 87, 100):
+                masks = choose_masks(checkpoint, replace(recipe, sparsity=percent / 100))
+                names = lstm.weight_names()
+                kept = torch.cat([split_gates(masks[names[layer, direction, side]]) for side in SIDES])
+                assert torch.equal(ranks >= counts[percent][:, None], kept), percent
+
+
+def test_block_scores_are_the_rows_of_the_eight_blocks(tmp_path: object) -> None:
+    checkpoint = _checkpoint(tmp_path)
+    lstm = checkpoint.lstms[0]
+    scores = block_scores(lstm, score_lstm(lstm, checkpoint.tensors, "l1"), 0, 0)
+    weight = checkpoint.tensors["lstm.weight_hh_l0"]
+    assert torch.allclose(scores[ALL_BLOCKS.index("hg")], weight[18:27].abs().double().sum(1))
+
+
+@pytest.mark.parametrize("settings", SHAPES, ids=str)
+@pytest.mark.parametrize("granularity", ["rows", "units"])
+@pytest.mark.parametrize("compensation", ["none", "fold"])
+@pytest.mark.parametrize("consumers", [(), ("head.weight",)], ids=["unknown", "head"])
+def test_the_size_from_shapes_is_that_of_the_real_tensors(
+    tmp_path: object, settings: dict[str, object], granularity: str, compensation: str, consumers: tuple[str, ...]
+) -> None:
+    checkpoint = _checkpoint(tmp_path, **settings)
+    if checkpoint.lstms[0].proj_size and consumers:
+        pytest.skip("what reads a projection loses nothing")
+    recipe = Recipe(0.4, granularity, compensation=compensation, consumers=consumers if granularity == "units" else ())
+    inputs = gaussian(checkpoint, checkpoint.lstms)
+    statistics = gather_statistics(checkpoint, recipe, inputs) if compensation != "none" else None
+    masks = choose_masks(checkpoint, recipe, statistics=statistics)
+    filled = [compensate(checkpoint, recipe, masks, statistics, inputs)] if statistics else []
+    tensors = forms_of(checkpoint, recipe, masks, *filled)["compact"].tensors(checkpoint)
+    size = compact_size(checkpoint, recipe, masks)
+    assert size.parameters == sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
+    assert size.bytes == sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    matrices = [tensor for name, tensor in tensors.items() if tensor.dim() == 2 and not name.startswith("head")]
+    assert size.macs_per_step == sum(tensor.numel() for tensor in matrices)
+    assert dense_size(checkpoint).macs_per_step > size.macs_per_step
