@@ -108,7 +108,7 @@ def test_one_click_opens_an_example(app: AppTest, name: str) -> None:
     assert list(found["parameters"]) == [lstm.parameters]
 
 
-def _sent_to_the_canvas(app: AppTest) -> tuple[dict[str, Any], bytes]:
+def sent_to_the_canvas(app: AppTest) -> tuple[dict[str, Any], bytes]:
     """Header and arrays of the message to the gate canvas."""
     data = app.get("bidi_component")[0].proto.bytes
     length = int.from_bytes(data[:4], "little")
@@ -117,7 +117,7 @@ def _sent_to_the_canvas(app: AppTest) -> tuple[dict[str, Any], bytes]:
 
 @pytest.mark.parametrize("page", ["saliency", "masks"])
 def test_every_row_of_the_example_is_drawn(example: AppTest, page: str) -> None:
-    header, arrays = _sent_to_the_canvas(_go(example, page))
+    header, arrays = sent_to_the_canvas(_go(example, page))
     assert header["blocks"] == ["ii", "if", "ig", "io", "hi", "hf", "hg", "ho"]
     weight = examples.named("embedded-reber").open().tensors["lstm.weight_ih_l0"]
     sent = np.frombuffer(arrays, np.float32, 4 * 32)

@@ -1,5 +1,7 @@
 """Give inputs, so that scores and compensation know what the model does with them."""
 
+import html
+
 import streamlit as st
 import torch
 
@@ -110,7 +112,7 @@ def start() -> None:
 
 def layer_titles(opened: Checkpoint, lstm: LSTM) -> dict[tuple[int, int], str]:
     """What each layer and direction is called in a figure."""
-    prefix = f"{plain(lstm.title)}, " if len(opened.lstms) > 1 else ""
+    prefix = f"{html.escape(lstm.title)}, " if len(opened.lstms) > 1 else ""  # Plotly reads labels as HTML
     return {
         (layer, direction): f"{prefix}layer {layer}{', reverse' if direction else ''}"
         for layer in range(lstm.num_layers)

@@ -5,22 +5,16 @@ import streamlit as st
 import torch
 
 from pruner import PrunerError, Recipe, figures
-from pruner.dashboard import data, grids, state, tuning, widgets
+from pruner.dashboard import data, grids, numbers, state, tuning, widgets
 from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.numbers import Preview
 from pruner.dashboard.pinned import pin_recipe
-from pruner.dashboard.scores import all_scores, masks_of
 from pruner.dashboard.text import plain
 from pruner.gates import ALL_BLOCKS, BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, SIDES, split_gates
-from pruner.masks import summarize, unit_agreement
-from pruner.preview import compact_size, dense_size
-from pruner.recipe import MAX_ROUND_TO
-from pruner.saliency import COST_CRITERIA, DATA_CRITERIA, ROW_CRITERIA
+from pruner.masks import unit_agreement
+from pruner.saliency import ROW_CRITERIA
 
 GRANULARITY_TITLES = {"rows": "Rows", "units": "Units"}
-ALLOCATION_TITLES = {
-    "units": {"uniform": "Every layer alike", "global": "All layers ranked together"},
-    "rows": {"uniform": "Every gate alike", "global": "All gates and layers ranked together by cost"},
-}
 MEANING = {
     "rows": "Rows: each of the eight gate blocks drops its own weakest rows; every hidden unit stays, some gates constant.",
     "units": "Units: whole hidden units fall, all eight rows of each, so the model can really become smaller and faster.",
@@ -53,91 +47,22 @@ st.segmented_control(
 by_units = st.session_state.granularity == "units"
 st.caption(MEANING[st.session_state.granularity])
 tuning.overall(by_units)
+recipe = state.recipe()
+# The numbers stand beside the slider that moves them, and are sent before all that takes longer to draw.
+found = numbers.preview(checkpoint, recipe)
+if isinstance(found, Preview):
+    numbers.show(found)
 widgets.choose_criterion()
 widgets.choose_compensation()
-alike = state.recipe().allocation == "uniform"
-with st.expander("By layer, rounding, readers" if by_units else "By layer, by gate, by LSTM", icon=":material/tune:"):
-    widgets.choose_seed()
-    if by_units or st.session_state.criterion in COST_CRITERIA:
-        with st.container(horizontal=True, vertical_alignment="bottom"):
-            titles = ALLOCATION_TITLES[st.session_state.granularity]
-            st.segmented_control(
-                "Allocation",
-                list(titles),
-                format_func=titles.__getitem__,
-                key="allocation",
-                required=True,
-                persist_state="session",
-                wrap=True,
-            )
-            if by_units:
-                st.number_input(
-                    "Round the kept count up to a multiple of",
-                    min_value=1,
-                    max_value=MAX_ROUND_TO,
-                    key="round_to",
-                    persist_state="session",
-                    help="Kernels take steps: 257 units cost as much as 272, so a multiple of 16 is free. 1: off.",
-                    width=300,
-                )
-    if alike:
-        st.caption(
-            "A layer's own sparsity goes before the overall one. Empty fields follow."
-            if by_units
-            else "A gate's own sparsity goes before its layer's, a layer's before the overall one. Empty fields follow."
-        )
-        tuning.by_layer(state.recipe())
-    if alike and not by_units:
-        tuning.by_gate(state.recipe(), st.session_state.layer)
-    if len(checkpoint.lstms) > 1:
-        titles = {lstm.name: lstm.title for lstm in checkpoint.lstms}
-        st.pills(
-            "Prune only these LSTMs (none chosen: all)",
-            list(titles),
-            format_func=lambda name: plain(titles[name]),
-            selection_mode="multi",
-            key="lstms",
-            persist_state="session",
-        )
-    st.button("Reset to the overall sparsity", icon=":material/restart_alt:", on_click=state.reset_overrides)
-    if by_units:
-        widgets.choose_readers()
-
-recipe = state.recipe()
+tuning.in_detail(recipe)
 widgets.has_data(recipe)
-if recipe.criterion in DATA_CRITERIA and data.current() is None:
+if isinstance(found, PrunerError):
+    widgets.stop_with(found, "This recipe does not fit the model")
+if found is None:
     st.stop()
-try:
-    scored = all_scores(checkpoint, recipe)
-    masks = masks_of(checkpoint, recipe, scored)
-    after = compact_size(checkpoint, recipe, masks)
-except PrunerError as error:
-    widgets.stop_with(error, "This recipe does not fit the model")
-pruned = checkpoint.select(recipe.lstms)
+scored, masks = found.scored, found.masks
 words = widgets.CRITERION_WORDS[recipe.criterion]
 norm = widgets.measure_of_rows(recipe.criterion)
-
-summary = summarize(pruned, masks, {name: values for each in scored.values() for name, values in each.saliency.items()})
-before = dense_size(checkpoint)
-with st.grid(4, min_column_width=150):
-    widgets.figure(f"Rows dropped, of {summary.rows:,}", f"{summary.dropped_rows:,}")
-    widgets.figure("Saliency kept", f"{summary.saliency_kept:.1%}")
-    widgets.figure("Weights zeroed", f"{summary.dropped_weights / summary.weights:.1%}")
-    widgets.figure(
-        f"Units removable, of {summary.units:,}",
-        f"{summary.dropped_units:,}",
-        meaning="Units that all eight blocks drop. Only these can be removed; any other keeps a part of itself.",
-    )
-    widgets.figure(
-        "Parameters after", f"{after.parameters:,}", after.parameters / before.parameters, "Of the whole file, compact"
-    )
-    widgets.figure(
-        "Multiply-accumulates after",
-        f"{after.macs_per_step:,}",
-        after.macs_per_step / before.macs_per_step,
-        "Of the LSTMs for one time step, compact",
-    )
-    widgets.figure("Megabytes after", f"{after.bytes / 1e6:,.2f}", after.bytes / before.bytes, "All tensors, compact")
 
 view = widgets.choose_view(checkpoint)
 saliency, mask = scored[view.lstm.name].saliency[view.tensor], masks.get(view.tensor)

@@ -6,9 +6,16 @@ that field shows what holds, its own or that of the level above; moving it gives
 
 import streamlit as st
 
-from pruner.dashboard import history, state
+from pruner.dashboard import history, state, widgets
+from pruner.dashboard.text import plain
 from pruner.gates import BLOCKS, GATE_TITLES, GATES, SIDES
-from pruner.recipe import Recipe
+from pruner.recipe import MAX_ROUND_TO, Recipe
+from pruner.saliency import COST_CRITERIA
+
+ALLOCATION_TITLES = {
+    "units": {"uniform": "Every layer alike", "global": "All layers ranked together"},
+    "rows": {"uniform": "Every gate alike", "global": "All gates and layers ranked together by cost"},
+}
 
 
 def overall(by_units: bool) -> None:
@@ -39,6 +46,63 @@ def overall(by_units: bool) -> None:
 
 def _typed() -> None:
     st.session_state.sparsity = round(st.session_state.typed_sparsity / 100, 4)
+
+
+def in_detail(recipe: Recipe) -> None:
+    """All that is finer than the overall sparsity: allocation, rounding, layers, gates, which LSTMs, what reads them."""
+    opened, by_units = state.required_checkpoint(), recipe.granularity == "units"
+    with st.expander(
+        "By layer, rounding, readers" if by_units else "By layer, by gate, by LSTM", icon=":material/tune:"
+    ):
+        widgets.choose_seed()
+        if by_units or recipe.criterion in COST_CRITERIA:
+            _choose_allocation(by_units)
+        if recipe.allocation == "uniform":
+            st.caption(
+                "A layer's own sparsity goes before the overall one. Empty fields follow."
+                if by_units
+                else "A gate's own sparsity goes before its layer's, a layer's before the overall one. Empty fields follow."
+            )
+            by_layer(recipe)
+            if not by_units:
+                by_gate(recipe, st.session_state.layer)
+        if len(opened.lstms) > 1:
+            titles = {lstm.name: lstm.title for lstm in opened.lstms}
+            st.pills(
+                "Prune only these LSTMs (none chosen: all)",
+                list(titles),
+                format_func=lambda name: plain(titles[name]),
+                selection_mode="multi",
+                key="lstms",
+                persist_state="session",
+            )
+        st.button("Reset to the overall sparsity", icon=":material/restart_alt:", on_click=state.reset_overrides)
+        if by_units:
+            widgets.choose_readers()
+
+
+def _choose_allocation(by_units: bool) -> None:
+    titles = ALLOCATION_TITLES["units" if by_units else "rows"]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.segmented_control(
+            "Allocation",
+            list(titles),
+            format_func=titles.__getitem__,
+            key="allocation",
+            required=True,
+            persist_state="session",
+            wrap=True,
+        )
+        if by_units:
+            st.number_input(
+                "Round the kept count up to a multiple of",
+                min_value=1,
+                max_value=MAX_ROUND_TO,
+                key="round_to",
+                persist_state="session",
+                help="Kernels take steps: 257 units cost as much as 272, so a multiple of 16 is free. 1: off.",
+                width=300,
+            )
 
 
 def by_layer(recipe: Recipe) -> None:

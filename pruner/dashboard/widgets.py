@@ -80,19 +80,6 @@ class View:
         return f"layer {self.layer}" + (f", {state.DIRECTIONS[self.direction]}" if self.lstm.bidirectional else "")
 
 
-def figure(label: str, value: str, share: float | None = None, meaning: str | None = None) -> None:
-    """One figure of a recipe, with what it is of the whole."""
-    st.metric(
-        label,
-        value,
-        None if share is None else f"{share - 1:+.0%}",
-        delta_color="inverse",
-        help=meaning,
-        border=True,
-        height="stretch",
-    )
-
-
 def choose_view(checkpoint: Checkpoint, sides: bool = True) -> View:
     """Controls for LSTM, layer, direction and, on pages that show one of both, matrix; each only where there is a choice."""
     session = st.session_state

@@ -1,4 +1,4 @@
-"""The explorer in a real Chromium: grids that follow a dragged slider, a selected unit, pinned recipes, undo, shared links."""
+"""Tuning in a real Chromium: grids that follow a dragged slider, a selected unit, pinned recipes, undo, links."""
 
 import re
 

@@ -1,0 +1,80 @@
+"""What a recipe drops and leaves, in numbers, before any run."""
+
+from dataclasses import dataclass
+
+import streamlit as st
+from torch import Tensor
+
+from pruner import PrunerError, Recipe
+from pruner.checkpoint import Checkpoint
+from pruner.dashboard import data
+from pruner.dashboard.scores import all_scores, masks_of
+from pruner.masks import Scores, Summary, summarize
+from pruner.preview import Size, compact_size, dense_size
+from pruner.saliency import DATA_CRITERIA
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Scores by LSTM name, masks by the names in the file, and what they come to."""
+
+    scored: dict[str, Scores]
+    masks: dict[str, Tensor]
+    summary: Summary
+    before: Size
+    after: Size
+
+
+def preview(checkpoint: Checkpoint, recipe: Recipe) -> Preview | PrunerError | None:
+    """What a recipe would do; the error of one that does not fit the model; None while inputs are missing."""
+    if recipe.criterion in DATA_CRITERIA and data.current() is None:
+        return None
+    try:
+        scored = all_scores(checkpoint, recipe)
+        masks = masks_of(checkpoint, recipe, scored)
+        after = compact_size(checkpoint, recipe, masks)
+    except PrunerError as error:
+        return error
+    saliency = {name: values for each in scored.values() for name, values in each.saliency.items()}
+    return Preview(
+        scored, masks, summarize(checkpoint.select(recipe.lstms), masks, saliency), dense_size(checkpoint), after
+    )
+
+
+def show(found: Preview) -> None:
+    """The numbers as a row of figures."""
+    summary, before, after = found.summary, found.before, found.after
+    with st.grid(4, min_column_width=150):
+        _figure(f"Rows dropped, of {summary.rows:,}", f"{summary.dropped_rows:,}")
+        _figure("Saliency kept", f"{summary.saliency_kept:.1%}")
+        _figure("Weights zeroed", f"{summary.dropped_weights / summary.weights:.1%}")
+        _figure(
+            f"Units removable, of {summary.units:,}",
+            f"{summary.dropped_units:,}",
+            meaning="Units that all eight blocks drop. Only these can be removed; any other keeps a part of itself.",
+        )
+        _figure(
+            "Parameters after",
+            f"{after.parameters:,}",
+            after.parameters / before.parameters,
+            "Of the whole file, compact",
+        )
+        _figure(
+            "Multiply-accumulates after",
+            f"{after.macs_per_step:,}",
+            after.macs_per_step / before.macs_per_step,
+            "Of the LSTMs for one time step, compact",
+        )
+        _figure("Megabytes after", f"{after.bytes / 1e6:,.2f}", after.bytes / before.bytes, "All tensors, compact")
+
+
+def _figure(label: str, value: str, share: float | None = None, meaning: str | None = None) -> None:
+    st.metric(
+        label,
+        value,
+        None if share is None else f"{share - 1:+.0%}",
+        delta_color="inverse",
+        help=meaning,
+        border=True,
+        height="stretch",
+    )
