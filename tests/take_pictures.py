@@ -1,19 +1,39 @@
-"""Takes the pictures of the README from the running app:
+"""Takes pictures of the running app:
 
-python -m tests.take_pictures
+python -m tests.take_pictures                 # those of the README
+python -m tests.take_pictures --every FOLDER  # every page in two themes and three widths, to be looked at one by one
 """
 
+import argparse
 from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.test_journeys import installed_chromium, serving
+from tests.test_journeys import PROJECT, THEMES, installed_chromium, serving
 
 PICTURES = Path(__file__).resolve().parents[1] / ".github" / "pictures"
 LINK = "example=pydocs-chars&sparsity=0.5&gates=hg:0.25"
 UNITS = "example=pydocs-chars&sparsity=0.5&granularity=units&round_to=16&consumers=linear.weight"
 DATA = f"{UNITS}&criterion=obs&compensation=fold"
 WORK = 600_000  # milliseconds that a sweep may take
+WIDTHS = (1440, 1024, 390)
+EVERY = [
+    *(
+        "",
+        "overview",
+        "saliency",
+        "unit",
+        "weights",
+        "calibrate",
+        "masks",
+        "compare",
+        "run",
+        "sweep",
+        "sensitivity",
+        "export",
+    ),
+    *("learn", *(path.stem for path in sorted((PROJECT / "pages" / "learn").glob("lesson_*.py")))),
+]
 
 
 def take() -> None:
@@ -26,7 +46,13 @@ def take() -> None:
         page.goto(f"{url}/?{LINK}")
         expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
         _save(page, "open")
-        for name, charts in (("saliency", 2), ("masks", 3)):
+        page.goto(f"{url}/overview?{LINK}")
+        expect(page.locator(".js-plotly-plot")).to_have_count(1)
+        _save(page, "overview")
+        page.goto(f"{url}/unit?{LINK}&unit=7")
+        expect(page.get_by_role("heading", name="Neighbours")).to_be_visible()
+        _save(page, "unit")
+        for name, charts in (("saliency", 1), ("masks", 2)):
             page.goto(f"{url}/{name}?{LINK}&side=hh")
             expect(page.locator(".js-plotly-plot")).to_have_count(charts)
             _save(page, name)
@@ -55,15 +81,40 @@ def take() -> None:
         browser.close()
 
 
+def take_every(folder: Path) -> None:
+    """Every page with the example open and a unit selected, on a page of its own height."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with serving() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=installed_chromium(), args=["--no-sandbox"])
+        for theme in THEMES:
+            for width in WIDTHS:
+                with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme) as context:
+                    context.set_default_timeout(60_000)
+                    page = context.new_page()
+                    for name in EVERY:
+                        page.goto(f"{url}/{name}?{LINK}&unit=7")
+                        page.get_by_role("heading", level=1).wait_for()
+                        page.wait_for_timeout(1500)
+                        _shoot(page, folder / f"{name or 'open'}-{theme}-{width}.png", width, 4000)
+        browser.close()
+
+
 def _save(page: Page, name: str) -> None:
     """The whole page, once its fonts and charts have settled."""
+    _shoot(page, PICTURES / f"{name}.png", 1280, 1500)
+
+
+def _shoot(page: Page, path: Path, width: int, tallest: int) -> None:
     page.wait_for_timeout(2000)
     height = page.get_by_test_id("stMain").evaluate("area => area.firstElementChild.scrollHeight")
-    page.set_viewport_size({"width": 1280, "height": min(height, 1500)})
+    page.set_viewport_size({"width": width, "height": min(height, tallest)})
     page.mouse.move(0, 0)
     page.wait_for_timeout(1500)
-    page.screenshot(path=PICTURES / f"{name}.png")
+    page.screenshot(path=path)
 
 
 if __name__ == "__main__":
-    take()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--every", type=Path, metavar="FOLDER")
+    every = parser.parse_args().every
+    take_every(every) if every else take()

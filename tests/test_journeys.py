@@ -21,7 +21,16 @@ from safetensors.torch import load
 from pruner.__main__ import main
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES = ["", "saliency", "calibrate", "masks", "run", "sweep", "sensitivity", "export"]
+PAGES = [
+    "",
+    "overview",
+    "unit",
+    "weights",
+    "masks",
+    "compare",
+    "run",
+    "learn",
+]  # each kind of page, on a server of its own
 TIMEOUT = 30_000  # milliseconds: a first page load on a busy machine
 WORK = 180_000  # milliseconds: jobs of a page on a busy machine
 THEMES = ["light", "dark"]

@@ -1,38 +1,33 @@
 """The lessons in a real Chromium: from a link, with controls that change what they say, and questions that react."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from pruner.lessons import LESSONS, norms, packed
+from pruner.lessons import LESSONS, norms
 from tests import test_journeys
-from tests.test_journeys import THEMES, TIMEOUT, serving
 from tests.test_journeys import _title as title
+from tests.test_journeys import serving
 
 browser, page, server = test_journeys.browser, test_journeys.page, test_journeys.server
-
-LAST = LESSONS[-1]
 
 
 def drawn(page: Page, charts: int) -> None:
     expect(page.locator(".js-plotly-plot")).to_have_count(charts)
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path)
-def test_a_question_reacts_and_the_lessons_are_a_chain(server: str, page: Page, lesson: packed.Lesson) -> None:
-    page.goto(f"{server}/{lesson.path}")
-    title(page, lesson.title)
-    for answer in lesson.answers:
-        page.get_by_test_id("stRadio").get_by_text(answer.text, exact=True).click()
-        expect(page.get_by_test_id("stAlert")).to_have_count(1)
-        expect(page.get_by_test_id("stAlert")).to_contain_text("Right." if answer.right else "Not quite.")
-    after = LESSONS[LESSONS.index(lesson) + 1] if lesson != LAST else None
-    page.get_by_role("link", name=f"Next: {after.title}" if after else "All lessons and terms").click()
-    title(page, after.title if after else "Learn")
-    expect(page.get_by_test_id("stAlert")).to_have_count(0)
+def test_every_question_reacts_and_every_lesson_leads_to_the_next(server: str, page: Page) -> None:
+    page.goto(f"{server}/{LESSONS[0].path}")
+    for lesson, after in zip(LESSONS, [*LESSONS[1:], None], strict=True):
+        title(page, lesson.title)
+        expect(page.get_by_test_id("stAlert")).to_have_count(0)
+        for answer in lesson.answers:
+            page.get_by_test_id("stRadio").get_by_text(answer.text, exact=True).click()
+            expect(page.get_by_test_id("stAlert")).to_contain_text("Right." if answer.right else "Not quite.")
+        page.get_by_role("link", name=f"Next: {after.title}" if after else "All lessons and terms").click()
+    title(page, "Learn")
 
 
 def test_a_row_is_found_again_by_its_link(server: str, page: Page) -> None:
@@ -42,7 +37,7 @@ def test_a_row_is_found_again_by_its_link(server: str, page: Page) -> None:
     slider = page.get_by_role("slider", name="Row of the packed tensor")
     slider.press("ArrowRight")
     expect(page.get_by_text("Row 102 is the output gate o of unit 6.")).to_be_visible()
-    expect(page).to_have_url(f"{server}/lesson_packed?row=102&packed=weight_hh")
+    expect(page).to_have_url(re.compile("row=102"))
     page.reload()
     expect(page.get_by_text("Row 102 is the output gate o of unit 6.")).to_be_visible()
 
@@ -51,7 +46,7 @@ def test_numbers_are_edited_in_the_table_and_stand_in_the_link(server: str, page
     page.goto(f"{server}/lesson_saliency")
     expect(page.get_by_text("1.2 + 0.8 = 2.")).to_be_visible()
     table = page.get_by_test_id("stDataFrame").first
-    table.locator("canvas").first.click(position={"x": 250, "y": 52})  # weight 1 of the first row
+    table.click(position={"x": 250, "y": 52})  # weight 1 of the first row
     page.keyboard.type("7")
     page.keyboard.press("Enter")
     expect(page.get_by_text("7 + 0.25 = 7.25.")).to_be_visible()
@@ -103,15 +98,13 @@ def test_the_last_lessons_follow_their_sliders(server: str, page: Page) -> None:
     expect(page.get_by_text("With 9 of 32 units gone")).to_be_visible()
 
 
-def test_from_a_lesson_to_the_studio_and_on_with_the_open_model(server: str, page: Page) -> None:
+def test_from_a_lesson_to_the_studio_with_the_open_model(server: str, page: Page) -> None:
     page.goto(f"{server}/lesson_gates?share=30")
-    page.get_by_role("button", name="See this in the studio").click()
+    page.get_by_role("button", name="Open this model in the studio").click()
+    expect(page).to_have_url(re.compile("share=30.*example=embedded-reber"))
+    page.get_by_role("link", name="See this on your model").click()
     title(page, "Masks")
     expect(page).to_have_url(f"{server}/masks?example=embedded-reber&sparsity=0.5")
-    page.get_by_test_id("stSidebarNav").get_by_role("link", name="Learn", exact=True).click()
-    page.get_by_role("link", name="Lesson 2", exact=True).click()
-    page.get_by_role("link", name="See this on your model").click()
-    title(page, "Saliency")
 
 
 def test_the_handout_is_downloaded(server: str, page: Page, tmp_path: Path) -> None:
@@ -134,18 +127,11 @@ def test_a_lesson_opens_inside_the_app_on_a_fresh_server(page: Page, path: str) 
         expect(page.get_by_text("Page not found")).to_have_count(0)
 
 
-@pytest.fixture(params=[(theme, width) for theme in THEMES for width in (1440, 390)], ids=str)
-def looked_at(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
-    theme, width = request.param
-    with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme) as context:
-        context.set_default_timeout(TIMEOUT)
-        yield context.new_page()
-
-
-def test_nothing_is_cut_off_sideways(server: str, looked_at: Page) -> None:
+def test_nothing_is_cut_off_sideways(server: str, page: Page) -> None:
     for path in ("learn", *(lesson.path for lesson in LESSONS)):
-        looked_at.goto(f"{server}/{path}")
-        last = "Terms" if path == "learn" else "In the library"
-        expect(looked_at.get_by_role("heading", name=last)).to_be_visible()
-        area = looked_at.get_by_test_id("stMain")
-        assert area.evaluate("area => area.scrollWidth <= area.clientWidth"), path
+        page.goto(f"{server}/{path}")
+        expect(page.get_by_role("heading", name="Terms" if path == "learn" else "In the library")).to_be_visible()
+        area = page.get_by_test_id("stMain")
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert area.evaluate("area => area.scrollWidth <= area.clientWidth"), (path, width)

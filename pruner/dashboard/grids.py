@@ -52,6 +52,7 @@ def choose_look(masked: bool) -> Look:
             selection_mode="multi",
             key="grid_options",
             persist_state="session",
+            wrap=True,
         )
     return Look(session.grid_order, **{option: option in session.grid_options for option in OPTION_TITLES})
 

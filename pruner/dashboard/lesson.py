@@ -103,11 +103,14 @@ def _onward(lesson: Lesson) -> None:
         st.page_link("pages/learn/learn.py", label="All lessons and terms", icon=":material/school:")
         if state.checkpoint() is not None:
             st.page_link(lesson.studio, label="See this on your model", icon=":material/open_in_new:")
-        elif st.button(
-            "See this in the studio", icon=":material/open_in_new:", help="Opens the grammar example there."
-        ):
-            state.open_example(GRAMMAR)
-            st.switch_page(lesson.studio)
+        else:
+            # Opened in a callback: a page whose controls are bound to the link cannot switch to another page itself.
+            st.button(
+                "Open this model in the studio",
+                icon=":material/folder_open:",
+                on_click=state.open_example,
+                args=(GRAMMAR,),
+            )
 
 
 def terms() -> None:
