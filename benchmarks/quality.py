@@ -64,7 +64,7 @@ class _Bench:
     def __init__(self) -> None:
         self.example = examples.named("pydocs-chars")
         self.checkpoint = self.example.open()
-        self.calibration = self.example.calibration(self.checkpoint, lambda *_: None)
+        self.calibration = self.example.calibration(self.checkpoint)
         recipe = self.example.complete(Recipe(0.5, "units", "obs"))
         self.statistics = gather_statistics(self.checkpoint, recipe, self.calibration)
         lstms = {"lstm": build(self.checkpoint.lstms[0], self.checkpoint.tensors)}

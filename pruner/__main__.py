@@ -221,7 +221,7 @@ def _calibration(options: argparse.Namespace, checkpoint: Checkpoint, recipe: Re
                 f"expected one of the examples ({', '.join(examples.EXAMPLES)}) for --calibration example, found "
                 f"{checkpoint.name}; give a file of inputs, or gaussian"
             )
-        return example.calibration(checkpoint, _show_progress)
+        return example.calibration(checkpoint)
     path = Path(wanted)
     try:
         data = path.read_bytes()

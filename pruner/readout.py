@@ -10,6 +10,7 @@ from pruner.statistics import Head
 RIDGE = 1e-4  # of the mean square of what a head reads
 LEAST = 1e-30  # what that counts as where all of it is zero
 PASSES, ITERATIONS = 6, 10
+CHUNK = 8192  # steps whose products are formed at once
 
 
 def _with_constant(outputs: Tensor, head: Head) -> tuple[Tensor, Tensor]:
@@ -29,10 +30,15 @@ def least_squares_readout(head: Head, outputs: Tensor, wanted: Tensor) -> Head:
     """The head refitted so that it gives `wanted` (N, V), the dense model's scores, from `outputs` (N, D*R) of the shrunk
     one, with a ridge towards what it was."""
     regressors, weights = _with_constant(outputs, head)
-    wide = regressors.double()
-    gram = wide.t() @ wide
-    ridge = RIDGE * gram.diagonal().mean().clamp(min=LEAST) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    change = torch.linalg.solve(gram + ridge, wide.t() @ (wanted - regressors @ weights.t()).double()).t()
+    width = regressors.shape[1]
+    gram = regressors.new_zeros(width, width, dtype=torch.float64)
+    missing = gram.new_zeros(width, len(weights))
+    for steps, scores in zip(regressors.split(CHUNK), wanted.split(CHUNK), strict=True):
+        wide = steps.double()
+        gram += wide.t() @ wide
+        missing += wide.t() @ (scores - steps @ weights.t()).double()
+    ridge = RIDGE * gram.diagonal().mean().clamp(min=LEAST) * torch.eye(width, dtype=gram.dtype, device=gram.device)
+    change = torch.linalg.solve(gram + ridge, missing).t()
     return _as_head(head, weights + change.to(weights.dtype))
 
 
@@ -48,33 +54,40 @@ def divergence_readout(head: Head, outputs: Tensor, wanted: Tensor) -> Head:
     can diverge; it never ends above where it began. A ridge holds the weights to what they were.
     """
     regressors, weights = _with_constant(outputs, head)
-    shares, start, count = wanted.softmax(-1), weights, len(outputs)
-    ridge = RIDGE * regressors.square().mean().clamp(min=LEAST)
+    start, count = weights, len(outputs)
+    chunks = [
+        (steps, scores.softmax(-1)) for steps, scores in zip(regressors.split(CHUNK), wanted.split(CHUNK), strict=True)
+    ]
+    squares = sum(float(steps.double().square().sum()) for steps, _ in chunks)
+    ridge = RIDGE * max(squares / regressors.numel(), LEAST)
 
     def objective(weights: Tensor) -> float:
-        return float(divergence(regressors @ weights.t(), shares) + ridge / 2 * (weights - start).square().sum())
+        losses = (float(divergence(steps @ weights.t(), shares)) * len(steps) for steps, shares in chunks)
+        return sum(losses) / count + float(ridge / 2 * (weights - start).square().sum())
 
     value = objective(weights)
+    tiny = torch.finfo(weights.dtype).tiny
     for _ in range(PASSES):
-        now = (regressors @ weights.t()).softmax(-1)
-        slope = (now - shares).t() @ regressors / count + ridge * (weights - start)
-        diagonal = (now * (1 - now)).t() @ regressors.square() / count + ridge
-
-        def curved(direction: Tensor, now: Tensor = now) -> Tensor:
-            change = regressors @ direction.t()
-            change = now * (change - (now * change).sum(1, keepdim=True))
-            return change.t() @ regressors / count + ridge * direction
-
+        slope, diagonal = ridge * (weights - start), torch.full_like(weights, ridge)
+        found = []  # the shares that the head gives now
+        for steps, shares in chunks:
+            now = (steps @ weights.t()).softmax(-1)
+            found.append(now)
+            slope = slope + (now - shares).t() @ steps / count
+            diagonal = diagonal + (now * (1 - now)).t() @ steps.square() / count
         change, remaining = torch.zeros_like(weights), -slope
         direction = scaled = remaining / diagonal
         size = (remaining * scaled).sum()
         for _ in range(ITERATIONS):
-            bent = curved(direction)
-            length = size / (direction * bent).sum().clamp(min=torch.finfo(size.dtype).tiny)
+            bent = ridge * direction
+            for (steps, _), now in zip(chunks, found, strict=True):
+                moved = steps @ direction.t()
+                bent += (now * (moved - (now * moved).sum(1, keepdim=True))).t() @ steps / count
+            length = size / (direction * bent).sum().clamp(min=tiny)
             change, remaining = change + length * direction, remaining - length * bent
             scaled = remaining / diagonal
             new = (remaining * scaled).sum()
-            direction, size = scaled + new / size.clamp(min=torch.finfo(size.dtype).tiny) * direction, new
+            direction, size = scaled + new / size.clamp(min=tiny) * direction, new
         length_of_step, descent = 1.0, float((slope * change).sum())
         # Not `>`: what is not a number is no descent either.
         while not (tried := objective(weights + length_of_step * change)) <= value + 1e-4 * length_of_step * descent:

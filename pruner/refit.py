@@ -13,10 +13,11 @@ from pruner.lstm import LSTM
 from pruner.statistics import Head, settled, windows
 from pruner.trace import Layers, Weights, gate_derivatives, pre_activations, run_layers, trace, turned, unit_derivatives
 
-RIDGE = 1e-2  # of the weighted mean square of the regressors, towards the weights before
-PASSES, ITERATIONS = 3, 6
+RIDGE = 1e-3  # of the weighted mean square of the regressors, towards the weights before
+PASSES, ITERATIONS = 3, 4
 FLOOR = 0.3  # of plain least squares, in units of a row's mean weight
 LEAST_SLOPE = 1e-6  # of a gate, below which it counts as saturated
+LEAST = 1e-30  # what the ridge counts as where there is nothing to read
 MAX_ELEMENTS = 2**29  # numbers that a refit may hold at once; it looks at no more steps than fit into them
 CHUNK = 4096  # steps whose products are formed at once: what they need stays small, and is used again
 
@@ -171,18 +172,25 @@ def weighted_least_squares(
     """The change (M, W) of M rows of weights that best gives residuals (N, M) from regressors (N, W), each row with its own
     weights of the steps `counts` (N, M) and a ridge towards no change; None: every weight may change, else `allowed` (M, W).
 
-    Of the residuals only `pull` (M, W) is needed, `(counts * residuals)' regressors`. A few steps of conjugate
-    gradients, preconditioned by the diagonal, over all rows at once: stopping early regularizes, too.
+    Of the residuals only `pull` (M, W) is needed, `(counts * residuals)' regressors`. A few steps of conjugate gradients
+    over all rows at once, preconditioned by what the rows have in common, the regressors' products weighted by the mean
+    of the counts: hidden units go together, so that a diagonal would say little.
     """
     tiny = torch.finfo(regressors.dtype).tiny  # where there is nothing to fit, 0 / tiny leaves no change
     chunks = list(zip(regressors.split(CHUNK), counts.split(CHUNK), strict=True))
-    squares = sum((count.t() @ steps.square() for steps, count in chunks), torch.zeros_like(pull))
+    width = regressors.shape[1]
+    common = regressors.new_zeros(width, width, dtype=torch.float64)
+    squares = torch.zeros_like(pull)
+    for steps, count in chunks:
+        common += (steps * count.mean(1, keepdim=True)).t().double() @ steps.double()
+        squares += count.t() @ steps.square()
     ridge = RIDGE * squares.mean(1, keepdim=True)
-    diagonal = (squares + ridge).clamp(min=tiny)
-    free = torch.ones_like(diagonal) if allowed is None else allowed.to(diagonal.dtype)
+    common.diagonal().add_(ridge.double().mean().clamp(min=LEAST))
+    inverse = torch.linalg.inv(common).to(pull.dtype)
+    free = torch.ones_like(pull) if allowed is None else allowed.to(pull.dtype)
     remaining = pull * free
     change = torch.zeros_like(remaining)
-    direction = scaled = remaining / diagonal
+    direction = scaled = remaining @ inverse * free
     size = (remaining * scaled).sum(1, keepdim=True)
     for iteration in range(ITERATIONS):
         curved = ridge * direction
@@ -193,7 +201,7 @@ def weighted_least_squares(
         length = size / (direction * curved).sum(1, keepdim=True).clamp(min=tiny)
         change = change + length * direction
         remaining = remaining - length * curved
-        scaled = remaining / diagonal
+        scaled = remaining @ inverse * free
         new = (remaining * scaled).sum(1, keepdim=True)
         direction = scaled + new / size.clamp(min=tiny) * direction
         size = new

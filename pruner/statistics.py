@@ -18,6 +18,7 @@ from pruner.trace import Layers, Trace, gradients, layers_of, run_layers, turned
 
 WINDOW = 512  # longer sequences are cut into pieces of at most this many steps, each read from a zero state
 MAX_ELEMENTS = 2**27  # of gates at once, in all layers
+ENOUGH_STEPS = 2**16  # of statistics; more steps change the order of removal and the fold no more
 SEED = 0  # of the labels that are drawn from the model's own output
 
 Progress = Callable[[float, str], None]
@@ -177,7 +178,8 @@ def gather(
 
     With a task (`softmax`: the consumers' outputs are scores of categories; `regression`: numbers with normal errors) its
     gradient runs back through time, too. `progress(fraction, what)` is called several times a batch; raise in it to stop.
-    Raises PrunerError where a task lacks its linear layers.
+    Of more than `ENOUGH_STEPS` steps, batches from all over the data are read. Raises PrunerError where a task lacks its
+    linear layers.
     """
     layers, heads = layers_of(lstm, tensors, device), heads_of(tensors, consumers, device)
     check_task(task, heads, lstm)
@@ -191,6 +193,7 @@ def gather(
             f"expected sequences longer than the burn-in of {calibration.burn_in} steps, found none for {lstm.title}; give "
             "longer sequences"
         )
+    batches = _spread(batches, calibration.steps()[lstm.name])
     for index, batch in enumerate(batches):
         progress(index / len(batches), f"Reading {lstm.title}, batch {index + 1} of {len(batches)}")
         traces, output = run_layers(layers, batch())
@@ -230,6 +233,12 @@ def gather(
         [None if lstm.proj_size else each.moments("output") for each in outputs],
         next(iter(sums.values())).count,
     )
+
+
+def _spread(batches: list[Callable[[], Tensor]], steps: int) -> list[Callable[[], Tensor]]:
+    """As many batches, evenly apart, as hold enough of all steps."""
+    stride = max(1, steps // ENOUGH_STEPS)
+    return batches[::stride]
 
 
 def settled(steps: Tensor, side: int, burn_in: int) -> Tensor:

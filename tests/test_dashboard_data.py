@@ -95,7 +95,7 @@ def test_an_example_gathers_its_own_inputs_with_one_click(example: AppTest) -> N
     assert example.session_state.consumers == ["linear.weight"]
     assert (example.session_state.task, example.session_state.inputs_from) == ("softmax", "example")
     example = _press(example, "Gather", "gathering")
-    steps = sum(examples.named("embedded-reber").calibration(example.session_state.checkpoint, print).steps().values())
+    steps = sum(examples.named("embedded-reber").calibration(example.session_state.checkpoint).steps().values())
     found = next(text.value for text in example.markdown if "time steps" in text.value)
     assert f"**{steps:,}** time steps of the example’s own inputs" in found
     assert example.session_state.gathered.calibration.sha256[:12] in found

@@ -51,6 +51,7 @@ def serving() -> Iterator[str]:
     """A new server on a free port."""
     port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless=true", f"--server.port={port}"]
+    command.append("--server.fileWatcherType=none")  # nothing changes while the journeys run
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:

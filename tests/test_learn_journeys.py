@@ -45,8 +45,14 @@ def test_a_row_is_found_again_by_its_link(server: str, page: Page) -> None:
 def test_numbers_are_edited_in_the_table_and_stand_in_the_link(server: str, page: Page) -> None:
     page.goto(f"{server}/lesson_saliency")
     expect(page.get_by_text("1.2 + 0.8 = 2.")).to_be_visible()
+    expect(page.get_by_role("heading", name="In the library")).to_be_visible()
+    page.wait_for_timeout(2500)  # the grid above moves while the charts are drawn, and a click would miss its cell
     table = page.get_by_test_id("stDataFrame").first
-    table.click(position={"x": 250, "y": 52})  # weight 1 of the first row
+    table.click(position={"x": 270, "y": 52})  # weight 1 of the first row
+    page.wait_for_timeout(500)  # the grid takes the focus a moment after the click
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(500)
+    page.keyboard.press("Control+a")
     page.keyboard.type("7")
     page.keyboard.press("Enter")
     expect(page.get_by_text("7 + 0.25 = 7.25.")).to_be_visible()

@@ -158,7 +158,7 @@ def test_a_gate_without_its_rows_is_constant() -> None:
 
 def test_gates_and_cells_over_time_are_those_of_torch() -> None:
     text, unit = "BPBPTVPSEPE", 5
-    found = frozen.watch(text, "f", unit, "ih")
+    found = frozen.watch(text, "f", unit, "weight_ih")
     for name in ("whole", "masked"):
         lstm, weight, bias = grammar_lstm()
         if name == "masked":

@@ -46,7 +46,7 @@ def test_a_rating_is_that_of_a_run(checkpoint: Checkpoint, granularity: str) -> 
 
 def test_without_a_quality_the_drift_is_measured_on_held_back_inputs(checkpoint: Checkpoint) -> None:
     recipe = Recipe(0.3, "units")
-    calibration = REBER.calibration(checkpoint, lambda *_: None)
+    calibration = REBER.calibration(checkpoint)
     values = [rate(checkpoint, recipe, data).value for data in (None, calibration)]
     drifts = [run(checkpoint, recipe, calibration=data).drift["lstm"].relative for data in (None, calibration)]
     assert values == pytest.approx(drifts) and values[0] != values[1]
@@ -54,7 +54,7 @@ def test_without_a_quality_the_drift_is_measured_on_held_back_inputs(checkpoint:
 
 def test_results_keep_the_order_of_the_recipes_and_statistics_are_gathered_once(checkpoint: Checkpoint) -> None:
     recipes = sweep_recipes(Recipe(0.5, "units"), [0.6, 0.2], ["obs", "l1"], ["fold"], seeds=1)
-    calibration = REBER.calibration(checkpoint, lambda *_: None)
+    calibration = REBER.calibration(checkpoint)
     told: list[tuple[float, str]] = []
     rated = rate_all(checkpoint, recipes, calibration, progress=lambda *step: told.append(step))
     assert [each.recipe for each in rated] == recipes
@@ -69,7 +69,7 @@ def test_results_keep_the_order_of_the_recipes_and_statistics_are_gathered_once(
 def _statistics(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, object]:
     from pruner.run import gather_statistics
 
-    return gather_statistics(checkpoint, recipe, REBER.calibration(checkpoint, lambda *_: None))  # type: ignore[return-value]
+    return gather_statistics(checkpoint, recipe, REBER.calibration(checkpoint))  # type: ignore[return-value]
 
 
 def test_dense_is_the_quality_of_the_model_itself(checkpoint: Checkpoint) -> None:

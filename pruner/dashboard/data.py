@@ -75,12 +75,9 @@ def gather(
     checkpoint: Checkpoint, example: Example | None, wanted: Wanted, recipe: Recipe, progress: Progress
 ) -> Gathered:
     """Read, sample or draw inputs, run the recipe's LSTMs over them, and keep what they did. Raises PrunerError."""
-    half = wanted.source == "sampled" or wanted.source == "example"
     progress(0.0, "Reading the inputs")
-    calibration = _inputs(
-        checkpoint, example, wanted, recipe, lambda done, what: progress(0.4 * done if half else 0.0, what)
-    )
-    start = 0.4 if half else 0.05
+    calibration = _inputs(checkpoint, example, wanted, recipe, lambda done, what: progress(0.4 * done, what))
+    start = 0.4 if wanted.source == "sampled" else 0.05
     statistics = gather_statistics(
         checkpoint, recipe, calibration, progress=lambda done, what: progress(start + (1 - start) * done, what)
     )
@@ -92,7 +89,7 @@ def _inputs(
 ) -> Calibration:
     lstms = checkpoint.select(recipe.lstms)
     if wanted.source == "example" and example is not None:
-        return example.calibration(checkpoint, progress)
+        return example.calibration(checkpoint)
     if wanted.source == "gaussian":
         return gaussian(checkpoint, lstms, wanted.embedding)
     if wanted.source == "sampled":

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pruner.calibration import Calibration, sampled
+from pruner.calibration import BURN_IN, Calibration
 from pruner.checkpoint import Checkpoint, open_checkpoint
 from pruner.errors import PrunerError
 from pruner.examples import embedded_reber, pydocs_chars
 from pruner.recipe import Recipe
-from pruner.statistics import Progress
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Example:
     quality_name: str
     higher_is_better: bool
     quality: Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
-    calibration: Callable[[Checkpoint, Progress], Calibration]
+    calibration: Callable[[Checkpoint], Calibration]
     head: str = "linear.weight"
     task: str = "softmax"
 
@@ -51,14 +50,13 @@ def _strings_right(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]
     return embedded_reber.strings_right(tensors, lstms["lstm"])
 
 
-def _sampled_text(checkpoint: Checkpoint, progress: Progress) -> Calibration:
-    """Text that the model writes: of its training text it knows much by heart, and a shrunk model fitted to that would spend
-    its units on it."""
-    text = sampled(checkpoint, checkpoint.lstms[0], "embedding.weight", "linear.weight", progress)
-    return replace(text, source="example", name="text sampled from the model")
+def _training_text(checkpoint: Checkpoint) -> Calibration:
+    """The documentation topics of the training text in pieces, shuffled, so that those held back are like the others."""
+    pieces = pydocs_chars.training_pieces(json.loads(_metadata("pydocs-chars")["alphabet"]))
+    return Calibration("example", {"lstm": [pieces]}, "embedding.weight", BURN_IN, "training text")
 
 
-def _training_strings(checkpoint: Checkpoint, progress: Progress) -> Calibration:
+def _training_strings(checkpoint: Checkpoint) -> Calibration:
     """The training strings, those of one length together."""
     by_length: dict[int, list[str]] = {}
     for text, _ in embedded_reber.strings()[0]:
@@ -78,7 +76,7 @@ EXAMPLES = {
             "bits per character",
             False,
             _bits_per_character,
-            _sampled_text,
+            _training_text,
         ),
         Example(
             "embedded-reber",

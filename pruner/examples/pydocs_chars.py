@@ -1,7 +1,8 @@
 """Python-docs characters: a 2-layer LSTM that predicts the next character of Python's own documentation.
 
 The text is `pydoc_data.topics`, which ships with every CPython; its last tenth is held out. Some topics quote others, so
-paragraphs that also stand in the held-out tenth are taken out of the training text. `train_pydocs_chars` made the file.
+paragraphs that also stand in the held-out tenth are taken out of the training text. `train_pydocs_chars` made the file,
+with the docstrings of the standard library as further training text.
 
 Architecture: Embedding(V, 64) -> LSTM(64 -> 256, 2 layers) -> Linear(256 -> V), V characters.
 Quality: bits per character on the held-out text (lower is better).
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 FILE = Path(__file__).with_name("pydocs_chars.safetensors")
 STREAMS = 32  # the held-out text is read as this many parallel streams, each from a zero state
+PIECE = 512  # characters of a piece of training text, read from a zero state
 UNKNOWN = "\ufffd"  # stands for every character the training text does not hold
 
 
@@ -40,6 +42,13 @@ def encode(text: str, alphabet: str) -> Tensor:
     """Characters -> (len(text),) int64 indices into `alphabet`; strangers become its first entry, `UNKNOWN`."""
     index = {character: i for i, character in enumerate(alphabet)}
     return torch.tensor([index.get(character, 0) for character in text])
+
+
+def training_pieces(alphabet: str) -> Tensor:
+    """The documentation topics of the training text as (N, `PIECE`) indices, in an order drawn once."""
+    ids = encode(corpus()[0], alphabet)
+    pieces = ids[: len(ids) // PIECE * PIECE].view(-1, PIECE)
+    return pieces[torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))]
 
 
 def bits_per_character(tensors: Mapping[str, Tensor], lstm: nn.Module, alphabet: str) -> float:

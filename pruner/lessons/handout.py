@@ -15,11 +15,11 @@ from pruner.lessons.model import GRAMMAR, model
 
 CELL = 18  # points
 STYLE = """
-body { font: 10.5pt/1.4 Georgia, serif; color: #000; background: #fff; max-width: 180mm; margin: 10mm auto; }
+body { font: 9.5pt/1.35 Georgia, serif; color: #000; background: #fff; max-width: 180mm; margin: 10mm auto; }
 section { break-after: page; }
 h1, h2 { font-family: Helvetica, Arial, sans-serif; line-height: 1.2; }
 h1 { font-size: 17pt; } h2 { font-size: 11.5pt; margin-bottom: 0.2em; }
-pre { font-size: 8pt; white-space: pre-wrap; border: 1px solid #999; padding: 2mm; break-inside: avoid; }
+pre { font-size: 7.5pt; white-space: pre-wrap; border: 1px solid #999; padding: 2mm; break-inside: avoid; }
 table { border-collapse: collapse; margin: 2mm 0; }
 td, th { border: 1px solid #999; padding: 0.6mm 2.5mm; text-align: right; }
 svg { max-width: 100%; height: auto; display: block; margin: 2mm 0; }

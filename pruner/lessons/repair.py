@@ -32,7 +32,7 @@ def recipe(share: float, compensation: str = "fold") -> Recipe:
 def gathered() -> tuple[Calibration, dict[str, Statistics]]:
     """The training strings, and what the hidden units do on them."""
     example = model(GRAMMAR)
-    calibration = example.example.calibration(example.checkpoint, lambda *_: None)
+    calibration = example.example.calibration(example.checkpoint)
     return calibration, gather_statistics(example.checkpoint, recipe(SHARE), calibration)
 
 
