@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.test_journeys import PROJECT, _wait_for, free_port, installed_chromium
+from tests.test_journeys import PROJECT, free_port, installed_chromium, wait_for
 
 BARE = """import streamlit as st
 value = st.slider("Sparsity", 0.0, 1.0, 0.5, 0.01, key="sparsity", format="percent")
@@ -54,7 +54,7 @@ def _serving(script: Path, *options: str) -> Iterator[str]:
     command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true", f"--server.port={port}"]
     process = subprocess.Popen([*command, *options], cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/_stcore/health")
+        wait_for(f"http://127.0.0.1:{port}/_stcore/health")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -55,7 +55,7 @@ def serving() -> Iterator[str]:
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_for(f"{url}/_stcore/health")
+        wait_for(f"{url}/_stcore/health")
         yield url
     finally:
         process.terminate()
@@ -68,7 +68,7 @@ def server() -> Iterator[str]:
         yield url
 
 
-def _wait_for(url: str) -> None:
+def wait_for(url: str) -> None:
     for _ in range(300):
         try:
             with urllib.request.urlopen(url):

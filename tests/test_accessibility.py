@@ -1,0 +1,83 @@
+"""What axe finds on the pages, over what it finds on a bare Streamlit page."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, expect
+
+from tests.test_journeys import PROJECT, THEMES, TIMEOUT, browser, free_port, server, wait_for
+
+__all__ = ["browser", "server"]  # fixtures
+
+BARE = """import pandas as pd, streamlit as st
+def page():
+    st.title("Bare")
+    st.slider("Share", 0.0, 1.0, 0.5)
+    st.number_input("Number", 0, 9)
+    st.segmented_control("Choice", ["a", "b"], default="a", required=True)
+    st.selectbox("One of", ["a", "b"])
+    st.button("Do")
+    st.metric("Figure", "1")
+    st.dataframe(pd.DataFrame({"a": [1]}), alt="A table")
+    with st.expander("More"):
+        st.caption("Small print")
+st.set_page_config(page_title="Bare")
+pages = [st.Page(page, title=title, url_path=title.lower()) for title in ("Bare", "Other")]
+st.navigation({"One": pages[:1], "Two": pages[1:]}).run()
+"""
+# Words of code have colours of Streamlit's own. On the primary colour Streamlit writes in white, and with the primary
+# colour on the ground: in the dark no colour is right for both, and the second is what there is more of.
+DRAWN_BY_STREAMLIT = [
+    ["[data-testid=stCode]"],
+    ["[data-testid=stBaseButton-primary]"],
+    ["[data-testid=stMultiSelect]"],
+]
+PAGES = [path.stem for path in sorted((PROJECT / "pages").glob("*.py"))]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    script: Path = tmp_path_factory.mktemp("bare") / "bare.py"
+    script.write_text(BARE)
+    port = free_port()
+    options = ["--server.headless=true", f"--server.port={port}", "--server.fileWatcherType=none"]
+    process = subprocess.Popen([sys.executable, "-m", "streamlit", "run", str(script), *options], cwd=PROJECT)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/_stcore/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _findings(browser: Browser, url: str, theme: str) -> dict[str, list[str]]:
+    """{rule: what breaks it} of serious and critical findings."""
+    with browser.new_context(viewport={"width": 1280, "height": 1000}, color_scheme=theme) as context:
+        context.set_default_timeout(TIMEOUT)
+        page = context.new_page()
+        page.goto(url)
+        expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=TIMEOUT)
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(1500)
+        found = Axe().run(page, {"exclude": DRAWN_BY_STREAMLIT}).response["violations"]
+    return {
+        each["id"]: [node["html"][:200] for node in each["nodes"]]
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    }
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_no_page_adds_a_serious_finding(server: str, bare: str, browser: Browser, theme: str) -> None:
+    known = _findings(browser, bare, theme)
+    added = {}
+    for name in ["", *PAGES]:
+        found = _findings(browser, f"{server}/{name}?example=embedded-reber&unit=3", theme)
+        new = {rule: nodes for rule, nodes in found.items() if rule not in known}
+        if new:
+            added[name or "open"] = new
+    assert not added, added
