@@ -16,12 +16,12 @@ _BUFFER_ELEMENTS = 2**18  # rows are scored in pieces that stay in cache, so tha
 
 def _l1(rows: Tensor) -> Tensor:
     """Sum of absolute values: the saliency of torch.ao.pruning's LSTMSaliencyPruner. Overwrites its input."""
-    return rows.abs_().sum(1)
+    return rows.abs_().sum(1, dtype=torch.float64)
 
 
 def _l2(rows: Tensor) -> Tensor:
     """Euclidean norm (Wen et al. 2018, "Learning Intrinsic Sparse Structures within LSTM"). Overwrites its input."""
-    return rows.square_().sum(1).sqrt_()
+    return rows.square_().sum(1, dtype=torch.float64).sqrt_()
 
 
 ROW_NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l1": _l1, "l2": _l2}
@@ -47,7 +47,10 @@ def row_saliency(weight: Tensor, criterion: str = "l1") -> Tensor:
     rows = weight.detach().flatten(1)
     scores = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
     step = max(1, _BUFFER_ELEMENTS // max(1, rows.shape[1]))
-    buffer = torch.empty(min(step, len(rows)), rows.shape[1], dtype=scores.dtype, device=rows.device)
+    # Half-precision numbers and their squares are exact in float32, which is faster to fill.
+    half = weight.dtype in (torch.float16, torch.bfloat16)
+    wide = torch.float32 if half else torch.float64
+    buffer = torch.empty(min(step, len(rows)), rows.shape[1], dtype=wide, device=rows.device)
     for start in range(0, len(rows), step):
         piece = rows[start : start + step]
         scores[start : start + step] = ROW_NORMS[row_norm(criterion)](buffer[: len(piece)].copy_(piece))

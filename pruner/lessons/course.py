@@ -40,6 +40,10 @@ SOURCES = {
         "“Shape of LSTM variables”, a question in the PyTorch forum",
         "https://discuss.pytorch.org/t/shape-of-lstm-variables/15619",
     ),
+    "cleanrl": (
+        "“LSTM weights should have separate orthogonal initializations for each gate”, CleanRL, issue 358",
+        "https://github.com/vwxyzjn/cleanrl/issues/358",
+    ),
     "upstream": (
         "LSTMSaliencyPruner in torch.ao.pruning",
         "https://github.com/pytorch/pytorch/blob/main/torch/ao/pruning/_experimental/pruner/lstm_saliency_pruner.py",

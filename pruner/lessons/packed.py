@@ -77,7 +77,8 @@ LESSON = Lesson(
         "A **hidden unit** is one number of the LSTM’s hidden state. At every step it computes four values, its **gates**: "
         "input i, forget f, cell g and output o. Each gate reads the input with a **row** of weights of its own, kept in "
         "the tensor weight_ih, and the hidden state of the step before with another row, kept in weight_hh. PyTorch packs "
-        "the rows of all four gates into one tensor, gate after gate: H hidden units make 4H rows."
+        "the rows of all four gates into one tensor, gate after gate: H hidden units make 4H rows. That is easily missed: "
+        "in one known project the four were filled with first values as if they were one matrix (CleanRL, issue 358)."
     ),
     code=(split_gates,),
     check=f"H is {EXAMPLE_SIZE}. What is row {EXAMPLE_ROW} of `weight_hh_l0`?",
@@ -101,6 +102,6 @@ LESSON = Lesson(
         ),
     ),
     terms=("hidden unit", "gate", "row"),
-    sources=("torch", "forum", "lstm"),
+    sources=("torch", "forum", "cleanrl", "lstm"),
     studio="pages/studio/weights.py",
 )
