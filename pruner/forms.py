@@ -141,11 +141,12 @@ def compact_form(
     granularity: str,
     consumers: Mapping[str, list[str]],
     compensation: Compensation = NO_COMPENSATION,
+    from_data: bool = False,
 ) -> Form:
     """The source's tensors, compensated or not, without what the masks dropped.
 
-    Raises PrunerError if there are consumers to fold, nothing was compensated, and the layers are left with different
-    numbers of units.
+    Raises PrunerError if there are consumers to fold and the layers are left with different numbers of units. Those that
+    a recipe `from_data` names, for its scores or its compensation, then keep their width.
     """
     tensors = {**checkpoint.tensors, **compensation.tensors}
     changed: dict[str, Tensor | None] = {**compensation.tensors}
@@ -155,10 +156,7 @@ def compact_form(
     for lstm in lstms:
         filled = compensation.reconstructions.get(lstm.name)
         read = consumers.get(lstm.name, [])
-        # Compensated consumers read kept units only, at whatever width, so unequal layers do not matter.
-        here = layout(
-            lstm, masks, "compact", granularity, read, filled is not None, compensated=bool(compensation.tensors)
-        )
+        here = layout(lstm, masks, "compact", granularity, read, filled is not None, from_data)
         names = {name: tensors[name] for name in lstm.tensors.values()}
         wide = build(lstm, {name: drop_rows(t, masks[name]) if name in masks else t for name, t in names.items()})
         pairs = _masks_in_order(lstm, masks)
@@ -197,7 +195,7 @@ def layout(
     granularity: str,
     consumers: list[str],
     reconstructed: bool = False,
-    compensated: bool = False,
+    from_data: bool = False,
 ) -> Layout:
     """How an LSTM under these masks lies in the file of a form. Raises PrunerError if its consumers cannot be folded."""
     pairs = _masks_in_order(lstm, masks)
@@ -224,7 +222,7 @@ def layout(
     counts = {len(each) for each in kept}
     if len(counts) == 1 and not reconstructed:
         return Layout(lstm, "LSTM", dict(lstm.tensors), kept, kept_rows, consumers)
-    if consumers and not compensated:
+    if consumers and not from_data:
         raise PrunerError(
             f"expected as many units in every layer of {lstm.title} to fold its consumers, found "
             f"{', '.join(str(len(each)) for each in kept)}; leave the consumers out, or use one sparsity for all layers"

@@ -83,7 +83,7 @@ def compact_size(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str, Ten
     for lstm in checkpoint.select(recipe.lstms):
         read = consumers.get(lstm.name, [])
         rebuilt = compensated and recipe.granularity == "units" and not read and not lstm.proj_size
-        here = layout(lstm, masks, "compact", recipe.granularity, read, rebuilt, compensated)
+        here = layout(lstm, masks, "compact", recipe.granularity, read, rebuilt, recipe.needs_data)
         indices = stored_indices(here, masks)
         before = [checkpoint.tensors[name] for name in [*lstm.tensors.values(), *here.consumers]]
         width = before[0].element_size()

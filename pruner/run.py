@@ -133,7 +133,7 @@ def forms_of(
     """The masked and the compact form of a checkpoint under masks. Raises PrunerError for consumers that do not fit."""
     lstms = checkpoint.select(recipe.lstms)
     consumers = consumers_of(checkpoint, recipe)
-    small = compact_form(checkpoint, lstms, masks, recipe.granularity, consumers, compensation)
+    small = compact_form(checkpoint, lstms, masks, recipe.granularity, consumers, compensation, recipe.needs_data)
     return {"masked": masked_form(checkpoint, lstms, masks, compensation), "compact": small}
 
 

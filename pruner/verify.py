@@ -212,7 +212,7 @@ def read_layouts(
             recipe.granularity,
             consumers,
             isinstance(stated, dict) and reconstructs(stated),
-            compensated="compensation" in manifest,
+            recipe.needs_data,
         )
         _check_stored(folder, found, pruned, masks, manifest["form"])
         layouts.append(found)

@@ -1,11 +1,13 @@
 """Previews against what really becomes of a model."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from pruner import Recipe, open_checkpoint
+from pruner import Recipe, open_checkpoint, run
 from pruner.calibration import gaussian
 from pruner.checkpoint import Checkpoint
 from pruner.compensation import compensate
@@ -13,6 +15,7 @@ from pruner.gates import ALL_BLOCKS, SIDES, split_gates
 from pruner.masks import score_lstm
 from pruner.preview import block_ranks, block_scores, compact_size, dense_size, dropped_at_every_percent
 from pruner.run import choose_masks, forms_of, gather_statistics
+from pruner.verify import verify
 from tests.conftest import named, random_lstm
 
 SHAPES = [
@@ -24,7 +27,7 @@ SHAPES = [
 ]
 
 
-def _checkpoint(tmp_path: object, **settings: object) -> Checkpoint:
+def _checkpoint(tmp_path: Path, **settings: Any) -> Checkpoint:
     lstm = random_lstm(hidden_size=settings.pop("hidden_size", 9), **settings)
     path = tmp_path / "model.pt"
     width = lstm.proj_size or lstm.hidden_size
@@ -45,7 +48,7 @@ def _checkpoint(tmp_path: object, **settings: object) -> Checkpoint:
     ids=lambda recipe: f"{recipe.granularity} {recipe.allocation} {recipe.round_to}",
 )
 def test_the_rows_below_the_count_are_those_that_the_mask_drops(
-    tmp_path: object, settings: dict[str, object], recipe: Recipe
+    tmp_path: Path, settings: dict[str, Any], recipe: Recipe
 ) -> None:
     checkpoint = _checkpoint(tmp_path, **settings)
     lstm = checkpoint.lstms[0]
@@ -62,7 +65,7 @@ def test_the_rows_below_the_count_are_those_that_the_mask_drops(
                 assert torch.equal(ranks >= counts[percent][:, None], kept), percent
 
 
-def test_block_scores_are_the_rows_of_the_eight_blocks(tmp_path: object) -> None:
+def test_block_scores_are_the_rows_of_the_eight_blocks(tmp_path: Path) -> None:
     checkpoint = _checkpoint(tmp_path)
     lstm = checkpoint.lstms[0]
     scores = block_scores(lstm, score_lstm(lstm, checkpoint.tensors, "l1"), 0, 0)
@@ -75,7 +78,7 @@ def test_block_scores_are_the_rows_of_the_eight_blocks(tmp_path: object) -> None
 @pytest.mark.parametrize("compensation", ["none", "fold"])
 @pytest.mark.parametrize("consumers", [(), ("head.weight",)], ids=["unknown", "head"])
 def test_the_size_from_shapes_is_that_of_the_real_tensors(
-    tmp_path: object, settings: dict[str, object], granularity: str, compensation: str, consumers: tuple[str, ...]
+    tmp_path: Path, settings: dict[str, Any], granularity: str, compensation: str, consumers: tuple[str, ...]
 ) -> None:
     checkpoint = _checkpoint(tmp_path, **settings)
     if checkpoint.lstms[0].proj_size and consumers:
@@ -92,3 +95,14 @@ def test_the_size_from_shapes_is_that_of_the_real_tensors(
     matrices = [tensor for name, tensor in tensors.items() if tensor.dim() == 2 and not name.startswith("head")]
     assert size.macs_per_step == sum(tensor.numel() for tensor in matrices)
     assert dense_size(checkpoint).macs_per_step > size.macs_per_step
+
+
+def test_readers_named_for_scores_keep_their_width_where_layers_are_left_unequal(tmp_path: Path) -> None:
+    checkpoint = _checkpoint(tmp_path, num_layers=2, hidden_size=12)
+    recipe = Recipe(0.5, "units", "activation", layer_sparsity={0: 0.25, 1: 0.75}, consumers=("head.weight",))
+    inputs = gaussian(checkpoint, checkpoint.lstms)
+    result = run(checkpoint, recipe, calibration=inputs)
+    assert [len(units) for units in result.forms["compact"].layouts[0].kept_units] == [9, 3]
+    assert result.forms["compact"].tensors(checkpoint)["head.weight"].shape == (3, 12)
+    assert compact_size(checkpoint, recipe, result.masks).parameters == result.costs["compact"].parameters
+    verify(result.save(tmp_path / "export"), checkpoint)
