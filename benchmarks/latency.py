@@ -9,12 +9,8 @@ link to the first picture: the example's grids, and a bare page with one Plotly 
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,7 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.test_journeys import PROJECT, free_port, installed_chromium, wait_for
+from tests.test_journeys import PROJECT, installed_chromium, serving
 
 BARE = """import streamlit as st
 value = st.slider("Sparsity", 0.0, 1.0, 0.5, 0.01, key="sparsity", format="percent")
@@ -46,19 +42,6 @@ WATCH = """(selectors) => {
 }"""
 GRIDS = ("grids", "canvas.grids", "data-fallen")
 NUMBER = ("number", "[data-testid=stMetricValue]", "")
-
-
-@contextmanager
-def _serving(script: Path, *options: str) -> Iterator[str]:
-    port = free_port()
-    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true", f"--server.port={port}"]
-    process = subprocess.Popen([*command, *options], cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/_stcore/health")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _press(page: Page, key: str, names: list[str]) -> dict[str, float]:
@@ -142,13 +125,13 @@ def main() -> None:
         (folder / "bare.py").write_text(BARE)
         (folder / "bare_figure.py").write_text(BARE_FIGURE)
         browser = playwright.chromium.launch(executable_path=installed_chromium(), args=["--no-sandbox"])
-        with _serving(PROJECT / "app.py", "--", "--local-files") as app:
+        with serving(PROJECT / "app.py", "--", "--local-files") as app:
             print("| H | what | median ms | 95 % | over the bare page |\n|---|---|---|---|---|")
-            with _serving(folder / "bare.py") as bare:
+            with serving(folder / "bare.py") as bare:
                 for hidden in map(int, arguments.hidden.split(",")):
                     _moves(browser, app, bare, folder, hidden, arguments.moves)
             print("\n| first picture | median | over the bare page |\n|---|---|---|")
-            with _serving(folder / "bare_figure.py") as bare:
+            with serving(folder / "bare_figure.py") as bare:
                 _first_pictures(browser, app, bare, 7)
         browser.close()
 

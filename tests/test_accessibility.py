@@ -1,15 +1,13 @@
 """What axe finds on the pages, over what it finds on a bare Streamlit page."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.test_journeys import PROJECT, THEMES, TIMEOUT, browser, free_port, server, wait_for
+from tests.test_journeys import PROJECT, THEMES, TIMEOUT, browser, server, serving
 
 __all__ = ["browser", "server"]  # fixtures
 
@@ -43,27 +41,17 @@ PAGES = [path.stem for path in sorted((PROJECT / "pages").glob("*.py"))]
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     script: Path = tmp_path_factory.mktemp("bare") / "bare.py"
     script.write_text(BARE)
-    port = free_port()
-    options = ["--server.headless=true", f"--server.port={port}", "--server.fileWatcherType=none"]
-    process = subprocess.Popen([sys.executable, "-m", "streamlit", "run", str(script), *options], cwd=PROJECT)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/_stcore/health")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+    with serving(script) as url:
+        yield url
 
 
-def _findings(browser: Browser, url: str, theme: str) -> dict[str, list[str]]:
+def _findings(page: Page, url: str) -> dict[str, list[str]]:
     """{rule: what breaks it} of serious and critical findings."""
-    with browser.new_context(viewport={"width": 1280, "height": 1000}, color_scheme=theme) as context:
-        context.set_default_timeout(TIMEOUT)
-        page = context.new_page()
-        page.goto(url)
-        expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=TIMEOUT)
-        page.wait_for_load_state("networkidle")
-        page.wait_for_timeout(1500)
-        found = Axe().run(page, {"exclude": DRAWN_BY_STREAMLIT}).response["violations"]
+    page.goto(url)
+    expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=TIMEOUT)
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=TIMEOUT)  # the script has run to its end
+    page.wait_for_timeout(500)
+    found = Axe().run(page, {"exclude": DRAWN_BY_STREAMLIT}).response["violations"]
     return {
         each["id"]: [node["html"][:200] for node in each["nodes"]]
         for each in found
@@ -73,11 +61,14 @@ def _findings(browser: Browser, url: str, theme: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_no_page_adds_a_serious_finding(server: str, bare: str, browser: Browser, theme: str) -> None:
-    known = _findings(browser, bare, theme)
     added = {}
-    for name in ["", *PAGES]:
-        found = _findings(browser, f"{server}/{name}?example=embedded-reber&unit=3", theme)
-        new = {rule: nodes for rule, nodes in found.items() if rule not in known}
-        if new:
-            added[name or "open"] = new
+    with browser.new_context(viewport={"width": 1280, "height": 1000}, color_scheme=theme) as context:
+        context.set_default_timeout(TIMEOUT)
+        page = context.new_page()
+        known = _findings(page, bare)
+        for name in ["", *PAGES]:
+            found = _findings(page, f"{server}/{name}?example=embedded-reber&unit=3")
+            new = {rule: nodes for rule, nodes in found.items() if rule not in known}
+            if new:
+                added[name or "open"] = new
     assert not added, added

@@ -21,16 +21,7 @@ from safetensors.torch import load
 from pruner.__main__ import main
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES = [
-    "",
-    "overview",
-    "unit",
-    "weights",
-    "masks",
-    "compare",
-    "run",
-    "learn",
-]  # each kind of page, on a server of its own
+PAGES = ["", "overview", "masks", "run", "learn"]  # each kind of page, on a server of its own
 TIMEOUT = 30_000  # milliseconds: a first page load on a busy machine
 WORK = 180_000  # milliseconds: jobs of a page on a busy machine
 THEMES = ["light", "dark"]
@@ -40,22 +31,22 @@ def installed_chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """A new server on a free port."""
-    port = free_port()
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless=true", f"--server.port={port}"]
-    command.append("--server.fileWatcherType=none")  # nothing changes while the journeys run
+def serving(script: Path = PROJECT / "app.py", *options: str) -> Iterator[str]:
+    """A new server of a script on a free port; nothing changes while it runs, so that no files are watched."""
+    port = _free_port()
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true", f"--server.port={port}"]
+    command += ["--server.fileWatcherType=none", *options]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_for(f"{url}/_stcore/health")
+        _wait_for(f"{url}/_stcore/health")
         yield url
     finally:
         process.terminate()
@@ -68,7 +59,7 @@ def server() -> Iterator[str]:
         yield url
 
 
-def wait_for(url: str) -> None:
+def _wait_for(url: str) -> None:
     for _ in range(300):
         try:
             with urllib.request.urlopen(url):
