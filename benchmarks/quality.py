@@ -24,7 +24,7 @@ from pruner.saliency import CRITERIA, ROW_CRITERIA
 
 SEEDS = (0, 1, 2)
 COLUMNS = ("none", "fold", "full")
-FULL = (("units", "global", "obs"), ("rows", "global", "fisher"))
+FULL = (("units", "uniform", "obs"), ("rows", "global", "fisher"))
 
 
 def main() -> None:
