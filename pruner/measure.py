@@ -139,7 +139,7 @@ def latency(
     lstms: Iterable[LSTM],
     batch_size: int = 1,
     runs: int = 15,
-    seconds: float = 10.0,
+    seconds: float = 5.0,
 ) -> dict[str, Latency]:
     """{form: time for all its LSTMs to read one batch} in float32, the forms in turns so that slow moments meet them all;
     on a CPU with one thread.

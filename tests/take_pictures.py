@@ -58,7 +58,7 @@ def take() -> None:
             _save(page, name)
         page.goto(f"{url}/run?{UNITS}")
         page.get_by_role("button", name="Run", exact=True).click()
-        expect(page.get_by_role("heading", name="Before and after")).to_be_visible()
+        expect(page.get_by_role("heading", name="Before and after")).to_be_visible(timeout=WORK)
         expect(page.get_by_test_id("stMetric")).to_have_count(4)
         _save(page, "run")
         page.get_by_role("link", name="Export", exact=True).click()

@@ -36,25 +36,31 @@ def load_recipe() -> None:
 
 st.title("Masks")
 checkpoint = state.required_checkpoint()
-st.segmented_control(
-    "Granularity",
-    list(GRANULARITY_TITLES),
-    format_func=GRANULARITY_TITLES.__getitem__,
-    key="granularity",
-    required=True,
-    persist_state="session",
-)
-by_units = st.session_state.granularity == "units"
-st.caption(MEANING[st.session_state.granularity])
-tuning.overall(by_units)
+# The grids stand right under the slider that they follow; what is quick to say is sent before what takes longer to draw.
+settings, tuned, drawn, counted, detailed = (st.container() for _ in range(5))
+with settings:
+    st.segmented_control(
+        "Granularity",
+        list(GRANULARITY_TITLES),
+        format_func=GRANULARITY_TITLES.__getitem__,
+        key="granularity",
+        required=True,
+        persist_state="session",
+    )
+    by_units = st.session_state.granularity == "units"
+    st.caption(MEANING[st.session_state.granularity])
+with tuned:
+    tuning.overall(by_units)
 recipe = state.recipe()
-# The numbers stand beside the slider that moves them, and are sent before all that takes longer to draw.
 found = numbers.preview(checkpoint, recipe)
 if isinstance(found, Preview):
-    numbers.show(found)
-widgets.choose_criterion()
-widgets.choose_compensation()
-tuning.in_detail(recipe)
+    with counted:
+        numbers.show(found)
+with settings:
+    widgets.choose_criterion()
+    widgets.choose_compensation()
+with detailed:
+    tuning.in_detail(recipe)
 widgets.has_data(recipe)
 if isinstance(found, PrunerError):
     widgets.stop_with(found, "This recipe does not fit the model")
@@ -63,33 +69,31 @@ if found is None:
 scored, masks = found.scored, found.masks
 words = widgets.CRITERION_WORDS[recipe.criterion]
 norm = widgets.measure_of_rows(recipe.criterion)
-
-view = widgets.choose_view(checkpoint)
+with settings:
+    view = widgets.choose_view(checkpoint)
+    look = grids.choose_look(masked=True)
 saliency, mask = scored[view.lstm.name].saliency[view.tensor], masks.get(view.tensor)
-look = grids.choose_look(masked=True)
-pinned = st.session_state.pinned
-with st.container(horizontal=True, vertical_alignment="center"):
+held, falling = data.current(), None
+if mask is not None:
+    of = f"{checkpoint.sha256} {held.key if held else ''}"
+    falling = grids.falling(view, scored[view.lstm.name], recipe, masks, of)
+with drawn:
+    grids.selection()
+    grids.show("mask_grids", view, scored[view.lstm.name], recipe, look, falling)
+    if mask is None:
+        st.info(f"{plain(view.lstm.title)} is left as it is: it is not among the LSTMs to prune.")
+    else:
+        by_whole = "" if recipe.criterion in ROW_CRITERIA else f" Units are ranked by their {words}."
+        st.caption(f"Each cell is a row of a gate, coloured by its {norm}. :orange[■] Orange rows fall.{by_whole}")
+with counted, st.container(horizontal=True, vertical_alignment="center"):
     st.button(
         "Pin as A",
         icon=":material/keep:",
         on_click=pin_recipe,
         help="Keep this recipe as A and go on tuning: the page Compare shows both.",
     )
-    if pinned is not None:
+    if st.session_state.pinned is not None:
         st.page_link("pages/studio/compare.py", label="Compare with A", icon=":material/compare_arrows:")
-if mask is None:
-    st.info(f"{plain(view.lstm.title)} is left as it is: it is not among the LSTMs to prune.")
-else:
-    by_whole = "" if recipe.criterion in ROW_CRITERIA else f" Units are ranked by their {words}."
-    st.caption(f"Each cell is a row of a gate, coloured by its {norm}. :orange[■] Orange rows fall.{by_whole}")
-grids.selection()
-held = data.current()
-falling = None
-if mask is not None:
-    falling = grids.falling(
-        view, scored[view.lstm.name], recipe, masks, f"{checkpoint.sha256} {held.key if held else ''}"
-    )
-grids.show("mask_grids", view, scored[view.lstm.name], recipe, look, falling)
 
 kept = split_gates(torch.ones_like(saliency, dtype=torch.bool) if mask is None else mask)
 dropped = tuple((~kept).sum(1).tolist())

@@ -60,10 +60,10 @@ def show(found: Preview) -> None:
             "Of the whole file, compact",
         )
         _figure(
-            "Multiply-accumulates after",
+            "Work after",
             f"{after.macs_per_step:,}",
             after.macs_per_step / before.macs_per_step,
-            "Of the LSTMs for one time step, compact",
+            "Multiply-accumulates of the LSTMs for one time step, compact",
         )
         _figure("Megabytes after", f"{after.bytes / 1e6:,.2f}", after.bytes / before.bytes, "All tensors, compact")
 
