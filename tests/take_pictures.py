@@ -9,6 +9,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from tests.test_dashboard import STUDIO
 from tests.test_journeys import PROJECT, THEMES, installed_chromium, serving
 
 PICTURES = Path(__file__).resolve().parents[1] / ".github" / "pictures"
@@ -17,23 +18,7 @@ UNITS = "example=pydocs-chars&sparsity=0.5&granularity=units&round_to=16&consume
 DATA = f"{UNITS}&criterion=obs&compensation=fold"
 WORK = 600_000  # milliseconds that a sweep may take
 WIDTHS = (1440, 1024, 390)
-EVERY = [
-    *(
-        "",
-        "overview",
-        "saliency",
-        "unit",
-        "weights",
-        "calibrate",
-        "masks",
-        "compare",
-        "run",
-        "sweep",
-        "sensitivity",
-        "export",
-    ),
-    *("learn", *(path.stem for path in sorted((PROJECT / "pages" / "learn").glob("lesson_*.py")))),
-]
+EVERY = ["", *STUDIO, *(path.stem for path in sorted((PROJECT / "pages" / "learn").glob("*.py")))]
 
 
 def take() -> None:

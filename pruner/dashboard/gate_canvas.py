@@ -74,10 +74,10 @@ def gate_canvas(
     measure: str,
     alt: str,
     look: Look,
-    falling: Falling | None = None,
-    unit: int | None = None,
-    pinned: Tensor | None = None,
-    on_unit: Callable[[], None] | None = None,
+    falling: Falling | None,
+    unit: int | None,
+    pinned: Tensor | None,
+    on_unit: Callable[[], None],
 ) -> None:
     """Draw the grids of the eight blocks, in the order of `ALL_BLOCKS`.
 
@@ -86,11 +86,7 @@ def gate_canvas(
     `st.session_state[key].unit`, -1 to clear, and calls `on_unit`.
     """
     data = packed(saliency, units, ranks, measure, alt, look, falling, unit, pinned)
-    _component()(key=key, data=data, on_unit_change=on_unit or _ignore)
-
-
-def _ignore() -> None:
-    """A page that selects nothing."""
+    _component()(key=key, data=data, on_unit_change=on_unit)
 
 
 @st.cache_resource

@@ -134,7 +134,7 @@ def _slider(recipe: Recipe, layer: int, block: str) -> str:
     return f"slide_layer_{layer}" if layer in recipe.layer_sparsity else "sparsity"
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@st.cache_resource(scope="session", max_entries=32, show_spinner=False)
 def _counts(
     of: str, recipe: str, name: str, layer: int, direction: int, _lstm: LSTM, _scored: Scores, _recipe: Recipe
 ) -> Tensor:
