@@ -14,6 +14,7 @@ from pruner.errors import PrunerError
 from pruner.statistics import LayerStatistics
 
 Found = TypeVar("Found")
+LEAST = 1e-100  # what the mean of what reads a layer counts as where nothing does
 
 
 def activation(statistics: LayerStatistics) -> Tensor:
@@ -34,8 +35,15 @@ def fisher(statistics: LayerStatistics) -> Tensor:
 
 
 def obs(statistics: LayerStatistics) -> Tensor:
-    """(H,): what has been lost once a unit is gone, in the order of the optimal brain surgeon; see `brain_surgeon`."""
-    order, costs = removal_order(statistics.units.covariance, statistics.importance)
+    """(H,): what has been lost once a unit is gone, in the order of the optimal brain surgeon; see `brain_surgeon`.
+
+    An error counts by what it costs and by how it is read, in equal parts: the Fisher information knows small errors
+    only, and after many removals they are large; gates that are saturated now, and read much, then open. Models differ
+    in whether that betters the order, so `removal` lets held-back inputs decide.
+    """
+    importance, reading = statistics.importance, statistics.reading
+    scale = importance.diagonal().mean() / reading.diagonal().mean().clamp(min=LEAST)
+    order, costs = removal_order(statistics.units.covariance, (importance + scale * reading) / 2)
     # Steps without any cost, of units that nothing reads, still come one after the other.
     lost = costs.clamp(min=1e-12 * float(costs.max().clamp(min=1e-300))).cumsum(0)
     return torch.empty_like(lost).scatter_(0, order, lost)

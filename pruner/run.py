@@ -29,6 +29,7 @@ from pruner.measure import (
     random_input,
 )
 from pruner.recipe import Recipe, check_choice
+from pruner.removal import with_the_better_order
 from pruner.statistics import Statistics, gather
 
 LATENCY_BATCHES = (1, 32)
@@ -98,7 +99,11 @@ def gather_statistics(
         def report(part: float, what: str, index: int = index) -> None:
             progress((index + part) / len(lstms), what)
 
-        found[lstm.name] = gather(lstm, checkpoint.tensors, fit_on, consumers[lstm.name], recipe.task, device, report)
+        readers, tensors = consumers[lstm.name], checkpoint.tensors
+        own = gather(lstm, tensors, fit_on, readers, recipe.task, device, report)
+        if recipe.task is not None:
+            own = with_the_better_order(lstm, tensors, own, calibration, readers, recipe.task, device, report)
+        found[lstm.name] = own
     return found
 
 

@@ -43,16 +43,19 @@ class LayerStatistics:
     `units` are the moments of the hidden units; `activation` (H,) is their mean absolute value. `parts` holds, for the
     product of each packed weight, mean and variance (4H,), and `variance` (4H,) that of the pre-activations, their sum.
 
-    `importance` (H, H) says what an error in the units costs: with a task, the expected outer product of the loss's gradient
-    by them, its labels drawn from the model's own output, so that it is the Fisher information; else the readers'
-    weights, scaled by how far the gates that they feed move their units. `sensitivity` (4H,) is the same for each
-    pre-activation by itself. The two `taylor` scores, mean |value * gradient|, are there with a task only.
+    `reading` (H, H) says how an error in the units is read: by the readers' weights, scaled by how far the gates that they
+    feed move their units (where `removal` found that this does not better the order of removal, it is `importance`).
+    `importance` (H, H) says what it costs: with a task, the expected outer product of the loss's
+    gradient by the units, its labels drawn from the model's own output, so that it is the Fisher information; else it is
+    `reading`. `sensitivity` (4H,) is the importance of each pre-activation by itself. The two `taylor` scores, mean
+    |value * gradient|, are there with a task only.
     """
 
     units: Moments
     activation: Tensor
     parts: dict[str, tuple[Tensor, Tensor]]
     variance: Tensor
+    reading: Tensor
     importance: Tensor
     sensitivity: Tensor
     taylor_units: Tensor | None
@@ -227,9 +230,9 @@ def gather(
                 )
                 below += turned(of_rows @ layers[layer][side].ih, side)
             reaching = below
-    stand_in = None if task else _importance_of_readers(layers, heads, sums, lstm)
+    reading = _readings(layers, heads, sums, lstm)
     return Statistics(
-        {place: _finished(each, None if stand_in is None else stand_in[place]) for place, each in sums.items()},
+        {place: _finished(each, reading[place], task is not None) for place, each in sums.items()},
         [None if lstm.proj_size else each.moments("output") for each in outputs],
         next(iter(sums.values())).count,
     )
@@ -292,12 +295,12 @@ def _loss_gradient(output: Tensor, heads: list[Head], task: str, generator: torc
     return total
 
 
-def _importance_of_readers(
+def _readings(
     layers: Layers, heads: list[Head], sums: Mapping[tuple[int, int], _Sums], lstm: LSTM
 ) -> dict[tuple[int, int], Tensor]:
-    """What reads the units, for want of a loss: {(layer, direction): (H, H)}, C'C of the reading rows, each row scaled by
-    how far its gate moves its unit and how much that unit is read. Without known readers of the last layer each of
-    its outputs counts alike."""
+    """How the units are read: {(layer, direction): (H, H)}, C'C of the reading rows, each row scaled by how far its gate
+    moves its unit and how much that unit is read. Without known readers of the last layer each of its outputs counts
+    alike."""
     found: dict[tuple[int, int], Tensor] = {}
     width = lstm.output_size
     for layer in reversed(range(lstm.num_layers)):
@@ -327,17 +330,15 @@ def _row_weights(sums: _Sums, importance: Tensor) -> Tensor:
     return (sums.mean("derivatives squared") * importance.diagonal().repeat(len(GATES))).sqrt()[:, None]
 
 
-def _finished(sums: _Sums, stand_in: Tensor | None) -> LayerStatistics:
-    with_task = stand_in is None
-    importance = sums.mean("importance") if stand_in is None else stand_in
-    sensitivity = sums.mean("sensitivity") if with_task else _row_weights(sums, importance).flatten().square()
+def _finished(sums: _Sums, reading: Tensor, with_task: bool) -> LayerStatistics:
     return LayerStatistics(
         units=sums.moments("units"),
         activation=sums.mean("activation"),
         parts={side: sums.spread(side) for side in SIDES},
         variance=sums.spread("both")[1],
-        importance=importance,
-        sensitivity=sensitivity,
+        reading=reading,
+        importance=sums.mean("importance") if with_task else reading,
+        sensitivity=sums.mean("sensitivity") if with_task else _row_weights(sums, reading).flatten().square(),
         taylor_units=sums.mean("taylor") if with_task else None,
         taylor_rows={side: sums.mean(f"taylor {side}") for side in SIDES} if with_task else None,
     )

@@ -60,7 +60,8 @@ def test_units_are_scored_from_what_they_do(shape: dict[str, Any]) -> None:
             assert {name: float(units[name][place][unit]) for name in expected} == pytest.approx(
                 {name: float(value) for name, value in expected.items()}, rel=1e-12
             )
-        order, costs = removal_order(own.units.covariance, own.importance)
+        parts = [each / each.diagonal().mean() for each in (own.importance, own.reading)]
+        order, costs = removal_order(own.units.covariance, sum(parts) * own.importance.diagonal().mean() / 2)
         assert units["obs"][place].argsort().tolist() == order.tolist()
         # What has been lost so far: the steps between the scores are the costs.
         steps = units["obs"][place][order].diff()
@@ -71,7 +72,7 @@ def test_units_that_cost_nothing_still_go_in_their_order() -> None:
     _, _, found = gathered()
     own = found.layers[0, 0]
     for importance in (torch.zeros(4, 4), torch.diag(torch.tensor([0.0, 1.0, 0.0, 0.0]))):
-        changed = replace(own, importance=importance.double())
+        changed = replace(own, importance=importance.double(), reading=importance.double())
         order, _ = removal_order(own.units.covariance, changed.importance)
         assert obs(changed).argsort().tolist() == order.tolist()
 

@@ -265,8 +265,17 @@ def test_without_a_task_importance_is_that_of_the_readers(settings: dict[str, An
             from_above, gain = of_units(readers).diagonal(), moved(layer, side)
             readers += [(gain[row] * from_above[row % size]).sqrt() * weights.hh[row] for row in range(4 * size)]
             torch.testing.assert_close(own.importance, of_units(readers), **NEAR)
+            assert torch.equal(own.importance, own.reading)
             wanted = torch.stack([gain[row] * own.importance[row % size, row % size] for row in range(4 * size)])
             torch.testing.assert_close(own.sensitivity, wanted, **NEAR)
+
+
+def test_how_units_are_read_does_not_depend_on_the_task() -> None:
+    lstm, tensors = model(num_layers=2)
+    with_task, without = (gather(lstm, tensors, data((4, 8)), ["head.weight"], task) for task in ("softmax", None))
+    for place, own in with_task.layers.items():
+        assert not torch.equal(own.importance, own.reading)
+        torch.testing.assert_close(own.reading, without.layers[place].reading, rtol=1e-12, atol=0)
 
 
 def test_a_convolution_reads_with_every_place_of_its_kernel() -> None:
