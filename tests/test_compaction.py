@@ -129,6 +129,14 @@ def test_compact_rows_store_what_kept_rows_need() -> None:
     assert sum(parameter.numel() for parameter in small.parameters()) == int(ih.sum()) * 3 + int(hh.sum()) * 8 + 2 * 32
 
 
+def test_recurrent_rows_lie_by_columns_wherever_they_come_from() -> None:
+    lstm, masks = row_masked({}, 0.5)
+    small = compact_rows(lstm, masks)
+    small.load_state_dict({name: tensor.contiguous() for name, tensor in small.state_dict().items()})
+    for module in (small, small.float(), small.double()):
+        assert module.layers[0].weight_hh_rows.t().is_contiguous()
+
+
 SCRIPTED = [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"proj_size": 3}, {"bias": False}]
 
 
