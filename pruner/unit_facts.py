@@ -1,7 +1,7 @@
 """What the weights say about one hidden unit: its ranks, its biases, whom it reads and who reads it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -135,6 +135,30 @@ def successors(lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction:
             places.append(_place(layer + 1, side))
             found.append(_read_by(lstm, tensors, layer, direction, unit, weights))
     return _neighbours(places, found)
+
+
+def read_by_heads(
+    lstm: LSTM, tensors: Mapping[str, Tensor], direction: int, unit: int, consumers: Iterable[str]
+) -> pd.DataFrame:
+    """The outputs of the `consumers` of the last layer that read the unit: a `tensor` and an `output` of it a line, with the
+    `weight`, of a convolution the sum over its places, and their sum of absolute values, `strength`; strongest first."""
+    tables = [
+        pd.DataFrame(
+            {
+                "tensor": name,
+                "output": range(len(tensors[name])),
+                "weight": column.sum(1).cpu().numpy(),
+                "strength": column.abs().sum(1).cpu().numpy(),
+            }
+        )
+        for name in consumers
+        for column in [
+            tensors[name].detach()[:, direction * lstm.output_size + unit].float().reshape(len(tensors[name]), -1)
+        ]
+    ]
+    columns = ["tensor", "output", "weight", "strength"]
+    table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+    return table.sort_values("strength", ascending=False, kind="stable", ignore_index=True)
 
 
 def _packed(lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction: int, side: str) -> Tensor:

@@ -199,3 +199,15 @@ def test_every_lstm_of_real_checkpoints_can_be_seen(app: AppTest, checkpoints: P
         app.session_state.lstm, app.session_state.unit = lstm.name, lstm.hidden_size - 1
         assert len(_go(app, "unit").metric) == 4
         assert len(_go(app, "weights").get("plotly_chart")) == 2
+
+
+def test_the_readers_of_the_last_layer_are_shown_once_they_are_named(example: AppTest) -> None:
+    example.session_state.unit = 3
+    example = _go(example, "unit")
+    assert "behind the LSTM" not in _texts(example)
+    example.session_state.consumers = ["linear.weight"]
+    example = _checked(example.run())
+    assert "behind the LSTM" in _texts(example)
+    weight = examples.named("embedded-reber").open().tensors["linear.weight"]
+    table = next(each.value for each in example.dataframe if "output" in each.value)
+    assert table["weight"].tolist() == [float(weight[output, 3]) for output in table["output"]]

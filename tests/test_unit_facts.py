@@ -18,6 +18,7 @@ from pruner.unit_facts import (
     inputs_of,
     predecessors,
     ranks_from_top,
+    read_by_heads,
     standings,
     successors,
     unit_table,
@@ -163,6 +164,20 @@ def test_who_reads_a_unit_is_who_says_that_it_reads_it(model: tuple[LSTM, dict[s
         mine = told[(told["unit"] == 1) & (told["direction"] == ("reverse" if last else "forward"))].iloc[0]
         assert line[list(GATES)].tolist() == pytest.approx(mine[list(GATES)].tolist(), rel=1e-4, abs=1e-6)
     assert set(successors(lstm, tensors, lstm.num_layers - 1, 0, 1)["layer"]) == {lstm.num_layers - 1}
+
+
+def test_heads_read_a_unit_with_its_column() -> None:
+    lstm, tensors = made("plain")
+    size = lstm.hidden_size * lstm.directions
+    tensors["head.weight"] = torch.arange(3.0 * size).view(3, size) - 10
+    tensors["conv.weight"] = torch.randn(2, size, 5, generator=torch.Generator().manual_seed(0))
+    found = read_by_heads(lstm, tensors, 0, 1, ["head.weight", "conv.weight"])
+    assert len(found) == 5 and found["strength"].is_monotonic_decreasing
+    for _, line in found.iterrows():
+        read = tensors[line["tensor"]][int(line["output"]), 1]
+        assert line["weight"] == pytest.approx(float(read.sum()), abs=1e-5)
+        assert line["strength"] == pytest.approx(float(read.abs().sum()), abs=1e-5)
+    assert read_by_heads(lstm, tensors, 0, 1, []).empty
 
 
 def test_an_lstm_cell_has_the_same_facts() -> None:

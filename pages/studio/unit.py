@@ -9,7 +9,7 @@ from pruner import PrunerError, explorer_figures, unit_facts
 from pruner.consumers import consumers_of
 from pruner.dashboard import state, widgets
 from pruner.dashboard.downloads import csv_button, png_button
-from pruner.dashboard.neighbours import STRONGEST, show_neighbours
+from pruner.dashboard.neighbours import STRONGEST, show_heads, show_neighbours
 from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain
 from pruner.dashboard.unit_over_time import show_over_time
@@ -161,7 +161,8 @@ st.caption(
 )
 tensors, bottom_layer, top_layer = checkpoint.tensors, layer == 0, layer + 1 == lstm.num_layers
 readers = unit_facts.successors(lstm, tensors, layer, direction, unit)
-below, own = st.columns(2)
+with st.grid(2, min_column_width=350):
+    below, own, inside, above = (st.container() for _ in range(4))
 with below:
     st.markdown("**What it reads: inputs**" if bottom_layer else f"**What it reads: layer {layer - 1}**")
     show_neighbours(
@@ -178,7 +179,6 @@ with own:
         "predecessors",
         f"The units of its own layer that unit {unit} reads most, with the weights of its four gates",
     )
-inside, above = st.columns(2)
 with inside:
     st.markdown("**Who reads it: its own layer, a step after**")
     show_neighbours(
@@ -187,6 +187,18 @@ with inside:
         "successors",
         f"The units of its own layer that read unit {unit} most, with the weights of their four gates",
     )
+try:
+    heads = consumers_of(checkpoint, state.readers()).get(lstm.name, [])
+except PrunerError:  # what is named fits two LSTMs, say, which matters to nothing else on this page
+    heads = []
+if top_layer and heads:
+    with above:
+        st.markdown("**Who reads it: behind the LSTM**")
+        show_heads(
+            unit_facts.read_by_heads(lstm, tensors, direction, unit, heads),
+            unit,
+            f"The outputs of {', '.join(heads)} that read unit {unit} most, with their weights",
+        )
 if not top_layer:
     with above:
         st.markdown(f"**Who reads it: layer {layer + 1}**")

@@ -33,6 +33,18 @@ def show_neighbours(neighbours: pd.DataFrame, unit: int, key: str, alt: str) -> 
     csv_button(neighbours, f"unit-{unit}-{key}", f"Download all {len(neighbours):,}")
 
 
+def show_heads(heads: pd.DataFrame, unit: int, alt: str) -> None:
+    """The outputs behind the LSTM that read a unit most, from a table of `unit_facts`."""
+    st.dataframe(
+        heads.head(STRONGEST),
+        hide_index=True,
+        column_order=[*(["tensor"] if heads["tensor"].nunique() > 1 else []), "output", "weight"],
+        column_config={"weight": st.column_config.NumberColumn(format="%.2f")},
+        alt=alt,
+    )
+    csv_button(heads, f"unit-{unit}-heads", f"Download all {len(heads):,}")
+
+
 def _follow(neighbours: pd.DataFrame, key: str) -> None:
     session = st.session_state
     line = neighbours.iloc[session[f"follow_{key}"].row]
