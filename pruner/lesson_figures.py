@@ -112,7 +112,7 @@ def reshapes(reshaped: Reshaped, row: int) -> go.Figure:
     figure.update_yaxes(
         autorange="reversed", fixedrange=True, tickvals=list(range(len(GATES))), ticktext=list(GATES), showgrid=False
     )
-    return _sized(figure, 260, legend=TOP | {"y": 1.12}, margin={"l": 0, "r": 0, "t": 60, "b": 0})
+    return _sized(figure, 275, legend=TOP | {"y": 1.16}, margin={"l": 0, "r": 0, "t": 75, "b": 0})
 
 
 def norm_bars(saliency: Tensor, ranks: Tensor | None = None, dropped: int = 0) -> go.Figure:
@@ -244,7 +244,7 @@ def watched(found: Watched) -> go.Figure:
     figure.update_yaxes(range=[low, 1.08], row=1, col=1)
     figure.update_xaxes(fixedrange=True, tickvals=steps, ticktext=list(found.text[:-1]), tickangle=0)
     figure.update_xaxes(title="symbol that is read", row=2, col=1)
-    return _sized(figure, 340, legend=TOP | {"y": 1.06}, margin={"l": 0, "r": 0, "t": 50, "b": 0})
+    return _sized(figure, 355, legend=TOP | {"y": 1.1}, margin={"l": 0, "r": 0, "t": 65, "b": 0})
 
 
 def quality_by_unit(quality: Tensor, unit: int) -> go.Figure:
@@ -256,7 +256,7 @@ def quality_by_unit(quality: Tensor, unit: int) -> go.Figure:
         marker_color=[DROPPED if each == unit else LINE_COLORS[0] for each in range(len(quality))],
         hovertemplate="unit %{x}<br>%{y:.1f} % of strings right<extra></extra>",
     )
-    figure.update_xaxes(fixedrange=True, title="unit whose forget gate is frozen", showgrid=False)
+    figure.update_xaxes(fixedrange=True, title="frozen unit", showgrid=False)
     figure.update_yaxes(fixedrange=True, title="strings right (%)", range=[0, 104])
     return _sized(figure, 180)
 

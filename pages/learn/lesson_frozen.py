@@ -22,13 +22,10 @@ with picture:
             "Mask its row in", list(ROWS), default="both", required=True, key="rows", bind="query-params", wrap=True
         )
     found = lesson.measured(frozen.watch, decider.text, gate, unit, rows)
-    for column, name in zip(st.columns(2), ("whole", "masked"), strict=True):
-        column.metric(
-            f"{found.outer} before the end, {name}",
-            f"{found.shares[name][found.outer]:.0%}",
-            border=True,
-            height="stretch",
-        )
+    with st.grid(2, min_column_width=220):
+        for name in ("whole", "masked"):
+            share = found.shares[name][found.outer]
+            st.metric(f"{found.outer} before the end, {name}", f"{share:.0%}", border=True, height="stretch")
     st.caption("Dotted: what the biases of the gate alone give.")
     st.plotly_chart(
         lesson_figures.watched(found),

@@ -14,8 +14,9 @@ with picture:
         share = lesson.choose_share("Sparsity: share of the rows that is dropped", SHARES, together.SHARE, "share")
         side = lesson.choose_weight("hh")
     found = lesson.measured(together.compare, GRAMMAR, share)
-    for column, (way, title) in zip(st.columns(len(WAYS)), WAYS.items(), strict=True):
-        column.metric(f"Strings right, ranking {title}", f"{found.quality[way]:.0%}", border=True, height="stretch")
+    with st.grid(2, min_column_width=220):
+        for way, title in WAYS.items():
+            st.metric(f"Strings right, ranking {title}", f"{found.quality[way]:.0%}", border=True, height="stretch")
     st.plotly_chart(
         lesson_figures.parts({way: kept[side] for way, kept in found.kept.items()}),
         key="parts",

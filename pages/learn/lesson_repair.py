@@ -12,19 +12,20 @@ with picture:
     share = lesson.choose_share("Share of the hidden units that is removed", SHARES, repair.SHARE, "removed")
     found = lesson.measured(repair.repair, share)
     titles = {"none": "nothing done", "fold": "compensated"}
-    for column, (way, title) in zip(st.columns(2), titles.items(), strict=True):
-        column.metric(f"Strings right, {title}", f"{found.quality[way]:.1%}", border=True, height="stretch")
-    left, right = st.columns(2)
-    left.plotly_chart(
-        lesson_figures.correlations(found),
-        key="correlations",
-        alt="How closely every pair of hidden units goes together, the removed ones first",
-    )
-    right.plotly_chart(
-        lesson_figures.explained_bars(found),
-        key="explained",
-        alt="Of each removed unit, the share of its variance that the kept units tell",
-    )
+    with st.grid(2, min_column_width=220):
+        for way, title in titles.items():
+            st.metric(f"Strings right, {title}", f"{found.quality[way]:.1%}", border=True, height="stretch")
+    with st.grid(2, min_column_width=220):
+        st.plotly_chart(
+            lesson_figures.correlations(found),
+            key="correlations",
+            alt="How closely every pair of hidden units goes together, the removed ones first",
+        )
+        st.plotly_chart(
+            lesson_figures.explained_bars(found),
+            key="explained",
+            alt="Of each removed unit, the share of its variance that the kept units tell",
+        )
     with st.skeleton(height=260):
         curve = [lesson.measured(repair.repair, each) for each in SHARES]
     st.plotly_chart(
