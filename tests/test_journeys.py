@@ -92,6 +92,11 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
+def at_rest(page: Page) -> None:
+    """Wait until the server has answered the last move and the page has all of the answer."""
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+
+
 def _title(page: Page, text: str) -> None:
     expect(page.get_by_role("heading", name=text, exact=True, level=1)).to_be_visible()
 
