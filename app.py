@@ -7,6 +7,7 @@ from pruner.dashboard.text import plain
 from pruner.lessons import LESSONS
 
 st.set_page_config(page_title="LSTM Saliency Pruner", page_icon=":material/content_cut:", layout="wide")
+state.settle()
 if state.start():
     link.read()
 page = st.navigation(

@@ -130,8 +130,7 @@ def agreement_grid(keeping: Tensor, blocks: int = 8) -> go.Figure:
     shown = np.zeros(rows * columns, dtype=np.int32)
     shown[: len(counts)] = counts
     units = np.arange(rows * columns, dtype=np.int32)
-    figure = go.Figure()
-    figure.add_heatmap(
+    heatmap = go.Heatmap(
         z=state.reshape(rows, columns),
         customdata=np.stack([units, shown], axis=1).reshape(rows, columns, 2),
         zmin=-0.5,
@@ -145,19 +144,27 @@ def agreement_grid(keeping: Tensor, blocks: int = 8) -> go.Figure:
         ygap=0.5,
         hovertemplate=f"unit %{{customdata[0]}}<br>kept by %{{customdata[1]}} of {blocks} blocks<extra></extra>",
     )
-    for value, (title, color) in enumerate(AGREEMENT.items()):
-        count = int((state == value).sum())
-        figure.add_scatter(
+    legend = [
+        go.Scatter(
             x=[None],
             y=[None],
             mode="markers",
-            name=f"{title}: {count:,}",
+            name=f"{title}: {int((state == value).sum()):,}",
             marker={"symbol": "square", "size": 12, "color": color},
         )
-    figure.update_xaxes(visible=False, range=[-0.5, columns - 0.5])
-    figure.update_yaxes(visible=False, range=[rows - 0.5, -0.5], scaleanchor="x")
-    figure.update_layout(height=320, margin={"l": 0, "r": 0, "t": 10, "b": 0}, legend={"orientation": "h", "y": 1.12})
-    return figure
+        for value, (title, color) in enumerate(AGREEMENT.items())
+    ]
+    # Made at once, as `sorted_curves` is.
+    return go.Figure(
+        [heatmap, *legend],
+        {
+            "height": 320,
+            "margin": {"l": 0, "r": 0, "t": 10, "b": 0},
+            "xaxis": {"visible": False, "range": [-0.5, columns - 0.5]},
+            "yaxis": {"visible": False, "range": [rows - 0.5, -0.5], "scaleanchor": "x"},
+            "legend": {"orientation": "h", "y": 1.12},
+        },
+    )
 
 
 def _grid(values: np.ndarray, shape: tuple[int, int], per_cell: int) -> np.ndarray:
@@ -178,37 +185,53 @@ def sorted_curves(saliency: Tensor, side: str, dropped: tuple[int, ...] | None =
     values = np.sort(split_gates(saliency).cpu().numpy().astype(np.float32), axis=1)
     hidden_size = values.shape[1]
     shown = np.unique(np.linspace(0, hidden_size - 1, min(hidden_size, CURVE_POINTS)).astype(int))
-    figure = go.Figure()
+    curves = []
     for index, (gate, block) in enumerate(zip(GATES, BLOCKS[side], strict=True)):
-        figure.add_scatter(
-            x=(100 * (shown + 0.5) / hidden_size).astype(np.float32),
-            y=values[index, shown],
-            name=block,
-            mode="lines",
-            line={"color": GATE_COLORS[gate], "width": 2},
-            hovertemplate=f"gate {block}<br>%{{x:.1f}} % of rows<br>saliency %{{y:.4g}}<extra></extra>",
+        curves.append(
+            go.Scatter(
+                x=(100 * (shown + 0.5) / hidden_size).astype(np.float32),
+                y=values[index, shown],
+                name=block,
+                mode="lines",
+                line={"color": GATE_COLORS[gate], "width": 2},
+                hovertemplate=f"gate {block}<br>%{{x:.1f}} % of rows<br>saliency %{{y:.4g}}<extra></extra>",
+            )
         )
         if dropped and dropped[index]:
             cut = min(dropped[index], hidden_size - 1)
-            figure.add_scatter(
-                x=[100 * dropped[index] / hidden_size],
-                y=[values[index, cut]],
-                mode="markers",
-                marker={"color": GATE_COLORS[gate], "size": 11, "line": {"color": DROPPED, "width": 3}},
-                name=f"cut of {block}",
-                showlegend=False,
-                hovertemplate=f"gate {block} is cut here<br>{dropped[index]} of {hidden_size} rows fall<extra></extra>",
+            curves.append(
+                go.Scatter(
+                    x=[100 * dropped[index] / hidden_size],
+                    y=[values[index, cut]],
+                    mode="markers",
+                    marker={"color": GATE_COLORS[gate], "size": 11, "line": {"color": DROPPED, "width": 3}},
+                    name=f"cut of {block}",
+                    showlegend=False,
+                    hovertemplate=f"gate {block} is cut here<br>{dropped[index]} of {hidden_size} rows fall<extra></extra>",
+                )
             )
-    if dropped and any(dropped):
-        figure.add_vrect(0, 100 * min(dropped) / hidden_size, fillcolor=DROPPED, opacity=0.12, line_width=0)
-    figure.update_layout(
-        height=300,
-        margin={"l": 0, "r": 0, "t": 10, "b": 0},
-        xaxis={"title": "rows of the gate, lowest saliency first (%)", "range": [0, 100]},
-        yaxis={"title": "saliency", "rangemode": "tozero"},
-        legend={"orientation": "h", "y": 1.18},
+    fallen_everywhere = go.layout.Shape(
+        x0=0,
+        x1=100 * min(dropped or [0]) / hidden_size,
+        y0=0,
+        y1=1,
+        yref="y domain",
+        fillcolor=DROPPED,
+        opacity=0.12,
+        line_width=0,
     )
-    return figure
+    # Made at once, because every move of a slider draws it: growing it call by call takes thrice as long.
+    return go.Figure(
+        curves,
+        {
+            "height": 300,
+            "margin": {"l": 0, "r": 0, "t": 10, "b": 0},
+            "xaxis": {"title": {"text": "rows of the gate, lowest saliency first (%)"}, "range": [0, 100]},
+            "yaxis": {"title": {"text": "saliency"}, "rangemode": "tozero"},
+            "legend": {"orientation": "h", "y": 1.18},
+            "shapes": [fallen_everywhere] if dropped and any(dropped) else [],
+        },
+    )
 
 
 def activation_curves(activations: Mapping[str, Tensor]) -> go.Figure:

@@ -14,8 +14,25 @@ from tests.test_journeys import PROJECT, THEMES, installed_chromium, serving
 
 PICTURES = Path(__file__).resolve().parents[1] / ".github" / "pictures"
 LINK = "example=pydocs-chars&sparsity=0.5&gates=hg:0.25"
-UNITS = "example=pydocs-chars&sparsity=0.5&granularity=units&round_to=16&consumers=linear.weight"
-DATA = f"{UNITS}&criterion=obs&compensation=fold"
+DATA = (
+    "example=pydocs-chars&sparsity=0.5&granularity=units&round_to=16&consumers=linear.weight&task=softmax"
+    "&criterion=obs&compensation=fold"
+)
+SMALL = "&".join(
+    (
+        "example=embedded-reber&unit=7&granularity=units&sparsity=0.4",
+        "criterion=obs&compensation=fold&consumers=linear.weight&task=softmax",
+    )
+)
+WORKED = (
+    ("Calibrate", "Gather"),
+    ("Unit", None),
+    ("Compare", None),
+    ("Run", "Run"),
+    ("Export", None),
+    ("Sweep", "Sweep"),
+    ("Sensitivity", "Measure"),
+)  # pages by their titles, with the button that starts their work
 WORK = 600_000  # milliseconds that a sweep may take
 WIDTHS = (1440, 1024, 390)
 EVERY = ["", *STUDIO, *(path.stem for path in sorted((PROJECT / "pages" / "learn").glob("*.py")))]
@@ -41,7 +58,12 @@ def take() -> None:
             page.goto(f"{url}/{name}?{LINK}&side=hh")
             expect(page.locator(".js-plotly-plot")).to_have_count(charts)
             _save(page, name)
-        page.goto(f"{url}/run?{UNITS}")
+        page.goto(f"{url}/calibrate?{DATA}")
+        page.get_by_role("button", name="Gather", exact=True).click()
+        expect(page.get_by_role("heading", name="Uneven by nature")).to_be_visible(timeout=WORK)
+        expect(page.locator(".js-plotly-plot")).to_have_count(2)
+        _save(page, "calibrate")
+        page.get_by_role("link", name="Run", exact=True).click()
         page.get_by_role("button", name="Run", exact=True).click()
         expect(page.get_by_role("heading", name="Before and after")).to_be_visible(timeout=WORK)
         expect(page.get_by_test_id("stMetric")).to_have_count(4)
@@ -49,25 +71,18 @@ def take() -> None:
         page.get_by_role("link", name="Export", exact=True).click()
         expect(page.get_by_text("computes exactly what was previewed")).to_be_visible()
         _save(page, "export")
-        page.goto(f"{url}/calibrate?{DATA}")
-        page.get_by_role("button", name="Gather", exact=True).click()
-        expect(page.get_by_role("heading", name="Uneven by nature")).to_be_visible(timeout=WORK)
-        expect(page.locator(".js-plotly-plot")).to_have_count(2)
-        _save(page, "calibrate")
-        for title, button in (("Sweep", "Sweep"), ("Sensitivity", "Measure")):
-            page.get_by_test_id("stSidebarNav").get_by_role("link", name=title, exact=True).click()
-            expect(page.get_by_role("heading", name=title, exact=True, level=1)).to_be_visible()
-            if title == "Sweep":
-                for name in ("L1 norm", "Fisher"):
-                    page.get_by_role("button", name=name, exact=True).click()
-            page.get_by_role("button", name=button, exact=True).click()
-            expect(page.locator(".js-plotly-plot")).to_have_count(1, timeout=WORK)
-            _save(page, title.lower())
+        page.get_by_test_id("stSidebarNav").get_by_role("link", name="Sweep", exact=True).click()
+        for name in ("L1 norm", "Fisher"):
+            page.get_by_role("button", name=name, exact=True).click()
+        page.get_by_role("button", name="Sweep", exact=True).click()
+        expect(page.locator(".js-plotly-plot")).to_have_count(1, timeout=WORK)
+        _save(page, "sweep")
         browser.close()
 
 
 def take_every(folder: Path) -> None:
-    """Every page with the example open and a unit selected, on a page of its own height."""
+    """Every page on a page of its own height: those that show at once with the larger example and a unit selected, then
+    those of longer work with the smaller one, after that work."""
     folder.mkdir(parents=True, exist_ok=True)
     with serving() as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=installed_chromium(), args=["--no-sandbox"])
@@ -81,7 +96,28 @@ def take_every(folder: Path) -> None:
                         page.get_by_role("heading", level=1).wait_for()
                         page.wait_for_timeout(1500)
                         _shoot(page, folder / f"{name or 'open'}-{theme}-{width}.png", width, 4000)
+            with browser.new_context(viewport={"width": WIDTHS[0], "height": 900}, color_scheme=theme) as context:
+                context.set_default_timeout(WORK)
+                _take_worked(context.new_page(), url, folder, theme)
         browser.close()
+
+
+def _take_worked(page: Page, url: str, folder: Path, theme: str) -> None:
+    page.goto(f"{url}/masks?{SMALL}")
+    page.get_by_role("button", name="Pin as A").click()
+    for _ in range(10):  # so that there is something to compare
+        page.get_by_role("slider").first.press("ArrowRight")
+    for name, button in WORKED:
+        page.get_by_test_id("stSidebarNav").get_by_role("link", name=name, exact=True).click()
+        page.get_by_role("heading", name=name, exact=True, level=1).wait_for()
+        if button:
+            page.get_by_role("button", name=button, exact=True).click()
+            page.get_by_role("button", name="Cancel").wait_for()
+            page.get_by_role("button", name="Cancel").wait_for(state="detached")
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            _shoot(page, folder / f"{name.lower()}-worked-{theme}-{width}.png", width, 4000)
+        page.set_viewport_size({"width": WIDTHS[0], "height": 900})
 
 
 def _save(page: Page, name: str) -> None:

@@ -57,6 +57,17 @@ def _go(app: AppTest, page: str) -> AppTest:
     return _checked(app.switch_page(PAGES[page]).run())
 
 
+def _in_detail(app: AppTest) -> AppTest:
+    """The page Masks with the sliders and fields of layers and gates, which are made only while they are open."""
+    return _kept_open(_go(app, "masks"))
+
+
+def _kept_open(app: AppTest) -> AppTest:
+    """Run the page Masks with its details open: `AppTest` does not send back that they are, as a browser does."""
+    app.session_state.details = True
+    return _checked(app.run())
+
+
 def _checked(app: AppTest) -> AppTest:
     assert not app.exception, app.exception[0].stack_trace
     return app
@@ -125,7 +136,7 @@ def test_every_row_of_the_example_is_drawn(example: AppTest, page: str) -> None:
 
 
 def test_masks_show_what_the_library_chooses(example: AppTest) -> None:
-    example = _go(example, "masks")
+    example = _in_detail(example)
     example.slider(key="sparsity").set_value(0.3)
     example.number_input(key="gate_ig").set_value(0.75)
     example = _checked(example.run())
@@ -145,22 +156,22 @@ def test_lowering_the_sparsity_brings_rows_back(example: AppTest) -> None:
 
 
 def test_overrides_are_reset_together(example: AppTest) -> None:
-    example = _go(example, "masks")
+    example = _in_detail(example)
     example.number_input(key="gate_hf").set_value(0.1)
     example.number_input(key="layer_0").set_value(0.2)
-    example = _checked(example.run())
+    example = _kept_open(example)
     assert example.session_state.gate_hf == 0.1
     next(button for button in example.button if button.label.startswith("Reset")).click()
-    example = _checked(example.run())
+    example = _kept_open(example)
     assert example.session_state.gate_hf is None
     assert example.session_state.layer_0 is None
 
 
 def test_settings_outlive_their_page(example: AppTest) -> None:
-    example = _go(example, "masks")
+    example = _in_detail(example)
     example.slider(key="sparsity").set_value(0.25)
     example.number_input(key="gate_hf").set_value(0.1)
-    example = _go(_go(_checked(example.run()), "run"), "masks")
+    example = _in_detail(_go(_checked(example.run()), "run"))
     assert example.slider(key="sparsity").value == 0.25
     assert example.number_input(key="gate_hf").value == 0.1
 
@@ -169,7 +180,7 @@ def test_a_link_opens_example_recipe_and_view(app: AppTest) -> None:
     app.query_params.update(
         {"example": "pydocs-chars", "sparsity": "0.3", "gates": "hf:0.1", "layers": "1:0.4", "layer": "1", "side": "hh"}
     )
-    app = _go(app.run(), "masks")
+    app = _in_detail(app.run())
     assert app.slider(key="sparsity").value == 0.3
     assert app.number_input(key="gate_hf").value == 0.1
     assert app.number_input(key="layer_1").value == 0.4
@@ -204,7 +215,7 @@ def test_a_link_that_fits_nothing_is_harmless(app: AppTest, params: dict[str, An
 
 
 def test_the_link_follows_the_controls(example: AppTest) -> None:
-    example = _go(example, "masks")
+    example = _in_detail(example)
     example.slider(key="sparsity").set_value(0.3)
     example.number_input(key="gate_hf").set_value(0.1)
     example = _checked(example.run())
@@ -273,7 +284,7 @@ def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> N
 
 def test_a_layer_that_no_chosen_lstm_has_is_no_part_of_the_recipe(app: AppTest, tmp_path: Path) -> None:
     tensors = named(random_lstm(), "flat.") | named(random_lstm(num_layers=2), "deep.")
-    app = _go(_upload(app.run(), "two.pt", _saved(tensors, tmp_path / "any")), "masks")
+    app = _in_detail(_upload(app.run(), "two.pt", _saved(tensors, tmp_path / "any")))
     app.number_input(key="layer_1").set_value(0.2)
     app = _checked(app.run())
     app.session_state.lstms = ["flat"]
@@ -421,7 +432,8 @@ def test_every_cuda_device_is_offered(example: AppTest, monkeypatch: pytest.Monk
 
 def test_a_recipe_is_loaded_into_the_controls(example: AppTest) -> None:
     recipe = Recipe(sparsity=0.2, criterion="l2", gate_sparsity={"hg": 0.4}, layer_sparsity={0: 0.1})
-    example = _upload(_go(example, "masks"), "recipe.json", recipe.to_json().encode())
+    example = _upload(_in_detail(example), "recipe.json", recipe.to_json().encode())
+    example = _kept_open(example)
     assert example.slider(key="sparsity").value == 0.2
     assert example.number_input(key="gate_hg").value == 0.4
     assert example.number_input(key="layer_0").value == 0.1

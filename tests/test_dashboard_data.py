@@ -28,6 +28,7 @@ from tests.test_dashboard import (
     _endless,
     _failing,
     _go,
+    _in_detail,
     _metrics,
     _saved,
     _upload,
@@ -227,7 +228,7 @@ def test_a_recipe_of_units_and_inputs_is_loaded_over_one_of_rows(calibrated: App
 
 
 def test_rows_are_ranked_together_by_cost_only_where_there_is_a_cost(calibrated: AppTest) -> None:
-    calibrated = _set(_go(calibrated, "masks"), criterion="fisher")
+    calibrated = _set(_in_detail(calibrated), criterion="fisher")
     offered = [control.label for control in calibrated.get("button_group")]
     assert "Allocation" in offered
     calibrated = _set(calibrated, allocation="global")

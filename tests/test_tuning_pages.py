@@ -10,7 +10,17 @@ from streamlit.testing.v1 import AppTest
 from pruner import Recipe, examples
 from pruner.run import choose_masks
 from tests.conftest import named, random_lstm
-from tests.test_dashboard import _checked, _go, _metrics, _upload, app, example, sent_to_the_canvas
+from tests.test_dashboard import (
+    _checked,
+    _go,
+    _in_detail,
+    _kept_open,
+    _metrics,
+    _upload,
+    app,
+    example,
+    sent_to_the_canvas,
+)
 
 __all__ = ["app", "example"]  # fixtures
 
@@ -26,14 +36,13 @@ def _slide(page: AppTest, sparsity: float) -> AppTest:
 
 
 def test_undo_and_redo_walk_over_the_recipes(example: AppTest) -> None:
-    example = _slide(_slide(_go(example, "masks"), 0.3), 0.7)
+    example = _kept_open(_slide(_slide(_go(example, "masks"), 0.3), 0.7))
     example.number_input(key="gate_hf").set_value(0.2)
-    example = _checked(example.run())
-    example = _button(example, "Undo")
-    assert example.number_input(key="gate_hf").value is None and example.slider(key="sparsity").value == 0.7
+    example = _button(_checked(example.run()), "Undo")
+    assert example.session_state.gate_hf is None and example.slider(key="sparsity").value == 0.7
     example = _button(example, "Undo")
     assert example.slider(key="sparsity").value == 0.3
-    example = _button(_button(example, "Redo"), "Redo")
+    example = _kept_open(_button(_button(example, "Redo"), "Redo"))
     assert example.number_input(key="gate_hf").value == 0.2
     assert next(button for button in example.button if button.label == "Redo").disabled
     example = _slide(_button(example, "Undo"), 0.1)  # a new step forgets what was undone
@@ -57,17 +66,29 @@ def test_typing_and_sliding_say_the_same(example: AppTest) -> None:
 
 
 def test_a_slider_gives_a_gate_its_own_sparsity_and_follow_takes_it_back(example: AppTest) -> None:
-    example = _go(example, "masks")
+    example = _in_detail(example)
     assert example.slider(key="slide_gate_ig").value == 0.5
     example.slider(key="slide_gate_ig").set_value(0.75)
-    example = _checked(example.run())
+    example = _kept_open(example)
     assert example.number_input(key="gate_ig").value == 0.75
     header, _ = sent_to_the_canvas(example)
     assert header["sliders"] == ["sparsity"] * 2 + ["slide_gate_ig"] + ["sparsity"] * 5
     assert header["now"] == [None, None, 24, *[None] * 5] and header["settings"][2] == 0.75
     example.button(key="reset_gate_ig").click()
-    example = _checked(example.run())
+    example = _kept_open(example)
     assert example.number_input(key="gate_ig").value is None and example.slider(key="slide_gate_ig").value == 0.5
+
+
+def test_closed_details_say_what_goes_before_the_overall_sparsity(example: AppTest) -> None:
+    example = _go(example, "masks")
+    assert [each.key for each in example.slider] == ["sparsity"]
+    assert not [each for each in example.caption if each.value.startswith("With a sparsity")]
+    example.session_state.gate_hf = 0.1
+    example = _checked(example.run())
+    assert "With a sparsity of its own: hf." in [each.value for each in example.caption]
+    example.session_state.layer_0 = 0.2
+    example = _checked(example.run())
+    assert "With a sparsity of their own: layer 0, hf." in [each.value for each in example.caption]
 
 
 def test_a_pinned_recipe_is_compared_with_the_present_one(example: AppTest) -> None:

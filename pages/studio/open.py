@@ -1,12 +1,14 @@
 """Open a model: an example, an upload, or a path on this machine."""
 
 import sys
+from contextlib import suppress
 
 import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError, examples
 from pruner.dashboard import link, state
+from pruner.dashboard.scores import all_scores
 from pruner.dashboard.text import plain
 
 LOCAL_FILES = "--local-files" in sys.argv
@@ -107,3 +109,6 @@ if checkpoint.skipped:
             hide_index=True,
             alt="What looks like an LSTM and is not one, with the reason",
         )
+# Scored while one reads what was found, so that the first grids need not wait. Pages tell what cannot be scored.
+with suppress(PrunerError):
+    all_scores(checkpoint, state.recipe())

@@ -87,6 +87,7 @@ def show(
         unit = st.session_state[key].unit
         if unit is not None:
             _select(None if unit < 0 or unit == st.session_state.unit else unit)
+            st.rerun()  # grids may stand in a part of the page that is made anew by itself
 
     saliency = block_scores(view.lstm, scored, view.layer, view.direction)
     gate_canvas(

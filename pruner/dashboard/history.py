@@ -29,6 +29,7 @@ def _go(step: int) -> None:
         state.apply_recipe(session.past[at])
         # What the controls make of it stands for it, so that no new step is recorded.
         session.past[at], session.at = state.recipe(), at
+    st.rerun()  # the buttons stand in a part of the page that is made anew by itself
 
 
 def buttons() -> None:

@@ -44,7 +44,7 @@ def preview(checkpoint: Checkpoint, recipe: Recipe) -> Preview | PrunerError | N
 def show(found: Preview) -> None:
     """The numbers as a row of figures."""
     summary, before, after = found.summary, found.before, found.after
-    with st.grid(4, min_column_width=180):
+    with st.grid(4, min_column_width=150):
         _figure(f"Rows dropped, of {summary.rows:,}", f"{summary.dropped_rows:,}")
         _figure("Saliency kept", f"{summary.saliency_kept:.1%}")
         _figure("Weights zeroed", f"{summary.dropped_weights / summary.weights:.1%}")

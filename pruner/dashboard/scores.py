@@ -56,7 +56,7 @@ def masks_of(checkpoint: Checkpoint, recipe: Recipe, found: Mapping[str, Scores]
     return masks
 
 
-@st.cache_resource(scope="session", max_entries=256, show_spinner="Scoring every row")
+@st.cache_resource(scope="session", max_entries=256, show_spinner=False)
 def _scores(
     sha256: str,
     name: str,

@@ -4,6 +4,8 @@ The session holds one value a control (`sparsity`, `layer_0`, `gate_hf`, ...), u
 outlives the page that the widget stands on; the recipe is derived from them.
 """
 
+import gc
+import sys
 from dataclasses import replace
 
 import streamlit as st
@@ -20,7 +22,20 @@ from pruner.saliency import COST_CRITERIA, ROW_CRITERIA, row_norm
 SUGGESTED_ROUND_TO = 16  # multiplication kernels take steps of this many units
 DIRECTIONS = ("forward", "reverse")
 JOBS = ("job", "gathering", "sweep", "sensitivity")  # each page of long work has its own; "job" is that of the run
+SWITCH_INTERVAL = 0.0005  # seconds; Python's own is ten times as long
 FIRST_VIEW = {"lstm": None, "layer": 0, "direction": "forward", "side": "ih", "unit": None}
+
+
+@st.cache_resource
+def settle() -> None:
+    """Once a server: let what a page has said go out while it computes on.
+
+    Streamlit collects garbage after every run of a page. What was imported stays for good, and to look through it all
+    again takes longer than most runs. And a thread that computes hands over to the one that sends only so often.
+    """
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH_INTERVAL)
 
 
 def start() -> bool:

@@ -6,7 +6,7 @@ that field shows what holds, its own or that of the level above; moving it gives
 
 import streamlit as st
 
-from pruner.dashboard import history, state, widgets
+from pruner.dashboard import history, link, state, widgets
 from pruner.dashboard.text import plain
 from pruner.gates import BLOCKS, GATE_TITLES, GATES, SIDES
 from pruner.recipe import MAX_ROUND_TO, Recipe
@@ -30,6 +30,7 @@ def overall(by_units: bool) -> None:
             format="percent",
             key="sparsity",
             persist_state="session",
+            on_change=_moved,
         )
         st.number_input(
             "in %",
@@ -44,16 +45,37 @@ def overall(by_units: bool) -> None:
         history.buttons()
 
 
+def _moved() -> None:
+    """The slider stands in a part of the page that is made anew by itself; what else tells of the recipe follows here."""
+    history.record()
+    link.write()
+    if st.session_state.details:  # the sliders of layers and gates follow, too
+        st.rerun()
+
+
 def _typed() -> None:
     st.session_state.sparsity = round(st.session_state.typed_sparsity / 100, 4)
+    _moved()
 
 
 def in_detail(recipe: Recipe) -> None:
-    """All that is finer than the overall sparsity: allocation, rounding, layers, gates, which LSTMs, what reads them."""
+    """All that is finer than the overall sparsity: allocation, rounding, layers, gates, which LSTMs, what reads them.
+
+    Made only while it is open: it holds more elements than the rest of the page.
+    """
     opened, by_units = state.required_checkpoint(), recipe.granularity == "units"
-    with st.expander(
-        "By layer, rounding, readers" if by_units else "By layer, by gate, by LSTM", icon=":material/tune:"
-    ):
+    details = st.expander(
+        "By layer, rounding, readers" if by_units else "By layer, by gate, by LSTM",
+        key="details",
+        icon=":material/tune:",
+        on_change="rerun",
+    )
+    own = [f"layer {layer}" for layer in recipe.layer_sparsity] + list(recipe.gate_sparsity)
+    if own:
+        st.caption(f"With a sparsity of {'its' if len(own) == 1 else 'their'} own: {', '.join(own)}.")
+    if not details.open:
+        return
+    with details:
         widgets.choose_seed()
         if by_units or recipe.criterion in COST_CRITERIA:
             _choose_allocation(by_units)
