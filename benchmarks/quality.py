@@ -2,7 +2,7 @@
 
 python -m benchmarks.quality [--sparsities 0.25,0.5,0.75]
 
-In one process, about half an hour on two cores, most of it for compensation `full`, which is therefore tried with the
+In one process, about twenty minutes on two cores, most of it for compensation `full`, which is therefore tried with the
 criteria in `FULL` only. Criteria that need data get the example's own calibration inputs; of `random` the
 lowest and the highest of three seeds are shown. The last lines are `torch.ao.pruning`'s own class: its masks, and
 what its `prune()` makes.
