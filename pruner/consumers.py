@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pruner.checkpoint import Checkpoint
 from pruner.errors import PrunerError
+from pruner.leftovers import beside
 from pruner.lstm import DTYPES, LSTM
 from pruner.recipe import Recipe
 
@@ -20,10 +21,15 @@ def output_width(lstm: LSTM) -> int:
 
 def bias_beside(tensors: Mapping[str, Tensor], consumer: str) -> str | None:
     """The name of the bias that belongs to a consumer: `linear.bias` beside `linear.weight`, of one number an output."""
-    prefix, dot, _ = consumer.rpartition(".")
-    bias = tensors.get(f"{prefix}{dot}bias")
-    fits = bias is not None and bias.shape == tensors[consumer].shape[:1] and bias.dtype in DTYPES
-    return f"{prefix}{dot}bias" if fits else None
+    shape = tensors[consumer].shape[:1]
+    return next(
+        (
+            name
+            for name in beside(consumer, "bias")
+            if name in tensors and tensors[name].shape == shape and tensors[name].dtype in DTYPES
+        ),
+        None,
+    )
 
 
 def suggestions(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:

@@ -52,6 +52,14 @@ def resolve_leftovers(stored: dict[str, Tensor]) -> tuple[dict[str, str], dict[s
     return aliases, tensors, unresolved
 
 
+def beside(name: str, tensor: str) -> list[str]:
+    """The names under which a file may hold another tensor of the module that `name` belongs to: its plain one, and those
+    that pruning and parametrization tools leave."""
+    match = _PARAMETRIZED.fullmatch(name)
+    module = match["module"] if match else name[: name.rfind(".") + 1]
+    return [f"{module}{tensor}", f"{module}{tensor}_orig", f"{module}parametrizations.{tensor}.original"]
+
+
 def _masked(tensor: Tensor, mask: Tensor) -> Tensor | None:
     """The tensor times its mask, which is of the same shape or has one value a row; None if they do not fit."""
     if tensor.dtype not in DTYPES or mask.dtype not in (*DTYPES, torch.bool, torch.uint8):

@@ -535,11 +535,17 @@ def test_masks_that_pruning_left_are_multiplied_in(
     check_exports(result, tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="consumers.bias_beside knows biases by their plain name only")
-def test_a_mask_left_beside_the_bias_of_a_head_is_no_obstacle(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stored_as", "mask"),
+    [("linear.bias_orig", "linear.bias_mask"), ("linear.parametrizations.bias.original", None)],
+)
+def test_a_bias_of_a_head_is_known_as_tools_have_left_it(tmp_path: Path, stored_as: str, mask: str | None) -> None:
     tensors = model(head=True)
     state = {name: tensor for name, tensor in tensors.items() if name != "linear.bias"}
-    state |= {"linear.bias_orig": tensors["linear.bias"], "linear.bias_mask": torch.ones(4)}
+    state[stored_as] = tensors["linear.bias"]
+    if mask:
+        state |= {mask: torch.tensor([1.0, 0.0, 1.0, 1.0])}
+        tensors["linear.bias"] = tensors["linear.bias"] * state[mask]
     (tmp_path / "plain").mkdir()
     recipe = WAYS["full softmax"].recipe(granularity="units")
     result, wanted = (
@@ -547,7 +553,12 @@ def test_a_mask_left_beside_the_bias_of_a_head_is_no_obstacle(tmp_path: Path) ->
         for folder, values in ((tmp_path, state), (tmp_path / "plain", tensors))
     )
     assert steps_of(result) == steps_of(wanted)
-    assert torch.equal(result.compensation.tensors["linear.bias_orig"], wanted.compensation.tensors["linear.bias"])
+    assert torch.equal(result.compensation.tensors[stored_as], wanted.compensation.tensors["linear.bias"])
+    for form in FORMS:
+        written = result.forms[form].tensors(result.checkpoint)
+        assert torch.equal(written[stored_as], wanted.compensation.tensors["linear.bias"])
+        assert mask is None or bool(written[mask].all())
+    check_exports(result, tmp_path)
 
 
 def test_a_convolution_over_time_takes_over_too(tmp_path: Path) -> None:
