@@ -122,7 +122,9 @@ def compensate(
         changed |= tensors
         if reconstruction is not None:
             reconstructions[lstm.name] = reconstruction
-        done.append({"name": lstm.name, "steps": [asdict(step) | {"kept": step.kept} for step in steps]})
+        order = {"order_weighed_by": statistics[lstm.name].weighed_by} if recipe.criterion == "obs" else {}
+        told = [asdict(step) | {"kept": step.kept} for step in steps]
+        done.append({"name": lstm.name, **order, "steps": told})
     facts = {
         "calibration": {
             "source": calibration.source,

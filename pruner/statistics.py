@@ -71,6 +71,14 @@ class Statistics:
     outputs: list[Moments | None]
     steps: int
 
+    @property
+    def weighed_by(self) -> str:
+        """What the brain surgeon's order of removal weighs an error by: `cost`, `readers` or `cost and readers`."""
+        layers = self.layers.values()
+        if any(layer.taylor_units is None for layer in layers):  # without a task nothing else is known
+            return "readers"
+        return "cost" if all(layer.reading is layer.importance for layer in layers) else "cost and readers"
+
 
 @dataclass(frozen=True)
 class Head:

@@ -228,6 +228,7 @@ def test_without_a_task_importance_is_that_of_the_readers(settings: dict[str, An
     lstm, tensors = model(**settings)
     calibration = data((4, 8))
     found = gather(lstm, tensors, calibration, ["head.weight"] if with_head else [])
+    assert found.weighed_by == "readers"
     layers = all_layers(**settings)
     runs = naive(lstm, calibration.sequences["rnn"], **settings)
     width, size = lstm.output_size, lstm.hidden_size

@@ -105,6 +105,11 @@ with st.grid(4, min_column_width=150):
             height="stretch",
         )
 
+ORDER_WORDS = {
+    "cost": "what it costs alone, which lost less here",
+    "readers": "how it is read",
+    "cost and readers": "what it costs and by how it is read, which lost less here than the cost alone",
+}
 FORM_TITLES = ("dense", "masked", "compact")
 rows = [
     ("Parameters", *(f"{result.costs[form].parameters:,}" for form in FORM_TITLES)),
@@ -164,7 +169,11 @@ if done := result.compensation.facts.get("lstms"):
         alt="Each step of the compensation with its loss on held-back inputs before and after, and whether it was kept",
     )
     loss = "divergence from the whole model, in nats" if result.recipe.task == "softmax" else "relative squared error"
-    st.caption(f"Loss on inputs that were held back: {loss}. A step that does not lower it is left out.")
+    orders = sorted({entry["order_weighed_by"] for entry in done if "order_weighed_by" in entry})
+    st.caption(
+        f"Loss on inputs that were held back: {loss}. A step that does not lower it is left out."
+        + (f" The order of removal weighs the error of a unit by {ORDER_WORDS[orders[0]]}." if len(orders) == 1 else "")
+    )
 if example and (note := examples.data_note(example)):
     st.caption(note)
 with st.container(horizontal=True):
