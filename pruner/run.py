@@ -155,10 +155,12 @@ def run(
     quality: Quality | None = None,
     timed: bool = False,
     calibration: Calibration | None = None,
+    statistics: Mapping[str, Statistics] | None = None,
 ) -> Result:
     """Prune a checkpoint in memory and measure what came of it.
 
-    `calibration` holds the inputs that scores from data and compensation need; statistics are gathered from it.
+    `calibration` holds the inputs that scores from data and compensation need. `statistics` are what `gather_statistics`
+    found on them; they are gathered here if they are needed and not given.
 
     `progress(fraction, what)` is called between steps; raise `Cancelled` in it to stop. `quality(tensors, lstms)` rates
     the whole model from its tensors and its runnable LSTMs, both keyed by name. `timed` measures
@@ -169,10 +171,11 @@ def run(
     device = "cuda:0" if device == "cuda" else device
     if device not in devices:
         raise PrunerError(f"expected a device among {', '.join(devices)}; found {device!r}; run on cpu instead")
-    statistics, compensation = None, NO_COMPENSATION
+    compensation = NO_COMPENSATION
     check_data(checkpoint, recipe, calibration)
-    start = 0.15 if recipe.needs_data else 0.0  # of the choice of masks
-    if recipe.needs_data and calibration is not None:
+    to_gather = recipe.needs_data and statistics is None
+    start = 0.15 if to_gather else 0.0  # of the choice of masks
+    if to_gather and calibration is not None:
         statistics = gather_statistics(
             checkpoint, recipe, calibration, device, lambda done, what: progress(start * done, what)
         )

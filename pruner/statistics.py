@@ -142,14 +142,16 @@ def _time_major(piece: Tensor, calibration: Calibration, tensors: Mapping[str, T
 
 
 class _Sums:
-    """Running sums in float64."""
+    """Running sums in float64. They take longest, so `tell` is called after each of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[], None]) -> None:
         self.count = 0
         self._sums: dict[str, Tensor] = {}
+        self._tell = tell
 
     def add(self, name: str, value: Tensor) -> None:
         self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._tell()
 
     def add_moments(self, name: str, values: Tensor) -> None:
         """(N, W) values: their sum and that of their outer products."""
@@ -195,8 +197,13 @@ def gather(
     layers, heads = layers_of(lstm, tensors, device), heads_of(tensors, consumers, device)
     check_task(task, heads, lstm)
     generator = torch.Generator(device).manual_seed(SEED)
-    sums = {(layer, side): _Sums() for layer in range(lstm.num_layers) for side in range(lstm.directions)}
-    outputs = [_Sums() for _ in range(lstm.num_layers)]
+    done = 0.0  # batches
+
+    def tell() -> None:
+        progress(done / len(batches), f"Reading {lstm.title}, batch {int(done) + 1} of {len(batches)}")
+
+    sums = {(layer, side): _Sums(tell) for layer in range(lstm.num_layers) for side in range(lstm.directions)}
+    outputs = [_Sums(tell) for _ in range(lstm.num_layers)]
     burn_in = calibration.burn_in
     batches = windows(calibration, lstm, tensors, device)
     if not batches:
@@ -206,10 +213,11 @@ def gather(
         )
     batches = _spread(batches, calibration.steps()[lstm.name])
     for index, batch in enumerate(batches):
-        progress(index / len(batches), f"Reading {lstm.title}, batch {index + 1} of {len(batches)}")
+        done = float(index)
+        tell()
         traces, output = run_layers(layers, batch())
+        done = index + 0.4
         for layer, sides in enumerate(traces):
-            progress((index + 0.4) / len(batches), f"Reading {lstm.title}, batch {index + 1} of {len(batches)}")
             for side, traced in enumerate(sides):
                 _add_forward(sums[layer, side], layers[layer][side].ih, layers[layer][side].hh, traced, side, burn_in)
             if not lstm.proj_size:
@@ -220,8 +228,8 @@ def gather(
         if task is None:
             continue
         reaching = _loss_gradient(output, heads, task, generator)
+        done = index + 0.7
         for layer in reversed(range(lstm.num_layers)):
-            progress((index + 0.7) / len(batches), f"Reading {lstm.title}, batch {index + 1} of {len(batches)}")
             below = torch.zeros_like(traces[layer][0].inputs)
             for side, traced in enumerate(traces[layer]):
                 own = reaching[..., side * lstm.output_size : (side + 1) * lstm.output_size]

@@ -662,6 +662,23 @@ def test_the_same_run_gives_the_same_model(tmp_path: Path) -> None:
         assert torch.equal(tensor, other.compensation.tensors[name])
 
 
+def test_a_run_takes_statistics_that_are_there_already(tmp_path: Path) -> None:
+    checkpoint, recipe, data = stored(tmp_path, model(head=True)), WAYS["full softmax"].recipe(), calibration()
+    said: list[str] = []
+    given = run(
+        checkpoint,
+        recipe,
+        calibration=data,
+        statistics=gather_statistics(checkpoint, recipe, data),
+        progress=lambda _, what: said.append(what),
+    )
+    assert said and not any(what.startswith("Reading") for what in said)
+    wanted = run(checkpoint, recipe, calibration=data)
+    assert given.compensation.facts == wanted.compensation.facts
+    for name, tensor in wanted.compensation.tensors.items():
+        assert torch.equal(given.compensation.tensors[name], tensor)
+
+
 def test_the_facts_say_what_was_done(tmp_path: Path) -> None:
     checkpoint, data = stored(tmp_path, model(head=True)), calibration()
     result = run(checkpoint, WAYS["full softmax"].recipe(granularity="units"), calibration=data)

@@ -22,10 +22,10 @@ def start() -> None:
     quality = example.quality if example else None
     device = session.device
     gathered = data.current()
-    calibration = gathered.calibration if gathered else None
+    calibration, statistics = (gathered.calibration, gathered.statistics) if gathered else (None, None)
 
     def work(progress: Progress) -> Result:
-        return run(checkpoint, recipe, device, progress, quality, timed=True, calibration=calibration)
+        return run(checkpoint, recipe, device, progress, quality, True, calibration, statistics)
 
     session.job = Job(work)
     session.inputs = calibration and data.told(calibration.source, calibration.name)
