@@ -24,7 +24,7 @@ page = st.navigation(
                 "pages/studio/overview.py",
                 title="Overview",
                 icon=":material/view_module:",
-                help="Every block of every layer at one glance: its distribution, its median, how much of it is near zero.",
+                help="Every block of every layer at a glance: its distribution, its median, how much of it is near zero.",
             ),
             st.Page(
                 "pages/studio/saliency.py",
@@ -60,7 +60,7 @@ page = st.navigation(
                 "pages/studio/compare.py",
                 title="Compare",
                 icon=":material/compare_arrows:",
-                help="A pinned recipe or another checkpoint against the present choice: what only one of both drops.",
+                help="A pinned recipe or another checkpoint beside the present choice: what only one of the two drops.",
             ),
             st.Page(
                 "pages/studio/run.py",
@@ -72,13 +72,13 @@ page = st.navigation(
                 "pages/studio/sweep.py",
                 title="Sweep",
                 icon=":material/stacked_line_chart:",
-                help="Rate many recipes side by side, and take the best.",
+                help="Rate many recipes side by side and take the best.",
             ),
             st.Page(
                 "pages/studio/sensitivity.py",
                 title="Sensitivity",
                 icon=":material/network_node:",
-                help="What each layer and each gate bears alone, and which sparsities follow from it.",
+                help="How much pruning each layer and each gate bears on its own, and which sparsities follow.",
             ),
             st.Page(
                 "pages/studio/export.py",

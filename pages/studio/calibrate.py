@@ -40,8 +40,8 @@ session = st.session_state
 state.name_readers()
 lstms = checkpoint.select(session.lstms or None)
 st.markdown(
-    "Weights alone cannot tell what a unit is good for: inputs show what it does, and let what stays take over from what "
-    "falls."
+    "Weights alone cannot tell what a unit is good for. Inputs show what it does, and let what stays take over from what "
+    "is dropped."
 )
 
 
@@ -180,9 +180,9 @@ shares: dict[str, dict[str, float]] = {}
 for lstm in lstms:
     shares |= shares_of(lstm, make_masks_by_cost(lstm, by_cost[lstm.name].saliency, together))
 st.markdown(
-    f"The share of each gate's rows that would fall if **{session.sparsity:.0%}** of the work went and all rows were ranked "
-    "together by what their loss costs. Gates bear very different shares, and it is not the same gate in every model: to "
-    "take an equal share of every gate is what hurts most."
+    f"The share of each gate's rows that would fall if **{session.sparsity:.0%}** of the work were saved and all rows were "
+    "ranked together by what dropping them costs. Gates bear very different shares, and which gate bears most differs from "
+    "model to model: taking an equal share of every gate hurts most."
 )
 st.plotly_chart(
     figures.block_shares(shares),

@@ -54,7 +54,7 @@ choose_a()
 pinned: Pinned | None = session.pinned
 if pinned is None:
     st.info(
-        "Nothing is pinned yet. Pin a recipe as A, go on tuning on Masks, and see here what only one of both drops.",
+        "Nothing is pinned yet. Pin a recipe as A, go on tuning on Masks, and see here what only one of the two drops.",
         icon=":material/keep:",
     )
     st.page_link("pages/studio/masks.py", label="Tune a recipe", icon=":material/arrow_back:")
@@ -72,14 +72,14 @@ except PrunerError as error:
 if pinned.recipe is None:
     st.markdown(f"**A** is {plain(other.name)}, **now** is {plain(checkpoint.name)}, both under the present recipe.")
     if beside != recipe:
-        st.caption("Inputs were gathered of the open model only, so A is scored by its weights and not compensated.")
+        st.caption("Inputs were gathered for the open model only, so A is scored by its weights and not compensated.")
 else:
     st.markdown("**A** is the pinned recipe, **now** the present one.")
 
 settings = comparison.differing_settings(beside, recipe)
 st.subheader("Both recipes")
 if settings.empty:
-    st.caption("They say the same.")
+    st.caption("The two recipes are the same.")
 else:
     st.dataframe(settings, hide_index=True, alt="The settings in which the two recipes differ")
 view = widgets.choose_view(checkpoint, sides=False)
@@ -87,7 +87,7 @@ names = view.lstm.weight_names()
 here = [names[view.layer, view.direction, side] for side in SIDES]
 in_both = all(name in masks and name in masks_a for name in here)
 if not in_both:
-    st.info(f"{plain(view.lstm.title)} is pruned by one of both only.")
+    st.info(f"{plain(view.lstm.title)} is pruned by only one of the two.")
 else:
     look = grids.choose_look(masked=True)
     grids.selection()

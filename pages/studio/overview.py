@@ -1,4 +1,4 @@
-"""All blocks of all layers at one glance."""
+"""All blocks of all layers at a glance."""
 
 import html
 

@@ -41,8 +41,8 @@ together = f", all {everything} ranked together" if recipe.allocation == "global
 rounded = f", the kept count rounded up to a multiple of {recipe.round_to}" if recipe.round_to > 1 else ""
 compensated = {
     "none": "",
-    "fold": " What stays takes over what can be told of it.",
-    "full": " What stays takes over what can be told of it, then gates and head are refitted.",
+    "fold": " What stays takes over what inputs tell of the rest.",
+    "full": " What stays takes over what inputs tell of the rest; then gates and head are refitted.",
 }[recipe.compensation]
 st.markdown(
     f"Drop **{recipe.sparsity:.0%}** {what} in **{pruned}** by {how}{together}{rounded}"
@@ -82,7 +82,8 @@ with st.grid(4, min_column_width=150):
         st.metric(
             "Speed, compact",
             f"{fast['dense'].median / fast['compact'].median:.1f}×",
-            help="Time of the dense LSTMs over that of the compact ones, batch 1",
+            help="Time of the dense LSTMs over that of the compact ones, batch 1. Small LSTMs gain nothing: a call costs "
+            "more than its arithmetic.",
             border=True,
             height="stretch",
         )
@@ -168,7 +169,7 @@ if done := result.compensation.facts.get("lstms"):
         },
         alt="Each step of the compensation with its loss on held-back inputs before and after, and whether it was kept",
     )
-    loss = "divergence from the whole model, in nats" if result.recipe.task == "softmax" else "relative squared error"
+    loss = "divergence from the dense model, in nats" if result.recipe.task == "softmax" else "relative squared error"
     orders = sorted({entry["order_weighed_by"] for entry in done if "order_weighed_by" in entry})
     st.caption(
         f"Loss on inputs that were held back: {loss}. A step that does not lower it is left out."

@@ -1,4 +1,4 @@
-"""What each layer and each gate bears alone, and which sparsities follow from it."""
+"""How much pruning each layer and each gate bears on its own, and which sparsities follow."""
 
 import pandas as pd
 import streamlit as st
@@ -126,7 +126,7 @@ except PrunerError as error:
 what = "parameters" if target == "parameters" else "multiply-accumulates"
 st.markdown(
     f"Leaves **{suggested.share:.0%}** of the LSTMs’ {what}. Predicted {plain(loss)}: **{suggested.predicted_loss:.4g}**, "
-    "the sum of what the layers lose alone, which is a guess."
+    "the sum of what the layers lose alone, which is an estimate."
 )
 st.dataframe(
     pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Rate many recipes side by side, and take the best."""
+"""Rate many recipes side by side and take the best."""
 
 import streamlit as st
 
@@ -14,8 +14,8 @@ checkpoint = state.required_checkpoint()
 recipe, session = state.recipe(), st.session_state
 judged = explore.judged_by(examples.example_of(checkpoint))
 st.markdown(
-    "How much a model bears depends on what falls and on who takes over. A criterion that does not beat the lot, the grey "
-    "band, knows nothing of this model."
+    "How much pruning a model bears depends on what is removed and on what the rest can take over. A criterion that does "
+    "not beat random choice, the grey band, says nothing about this model."
 )
 if "sweep_count" not in session:
     session.sweep_count = 5
@@ -57,13 +57,13 @@ recipes = explore.grid(
     session.sweep_compensations,
 )
 slow = (
-    " Full compensation takes a minute a recipe for some hundred units."
+    " Full compensation takes about a minute per recipe for a few hundred units."
     if "full" in session.sweep_compensations
     else ""
 )
 st.caption(
-    f"{len(recipes)} recipes, {SEEDS} of each sparsity and compensation by lot, rated by {judged.name} on all cores of this "
-    f"machine.{slow}"
+    f"{len(recipes)} recipes, among them {SEEDS} random ones for each sparsity and compensation, rated by "
+    f"{judged.name} on all cores of this machine.{slow}"
 )
 needy = sorted(recipes, key=lambda each: (each.compensation == "full", each.needs_data))[-1]
 ready = widgets.has_data(needy)
@@ -106,7 +106,7 @@ st.plotly_chart(
 )
 better = "Higher" if found.judged.higher_is_better else "Lower"
 st.caption(
-    f"{better} is better. Sizes are those of the compact form. Select a line of the table to take its recipe over."
+    f"{better} is better. Sizes are those of the compact form. Select a row of the table to take over its recipe."
 )
 shown = table.assign(
     criterion=table["criterion"].map(widgets.CRITERION_TITLES),

@@ -106,7 +106,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 rows_shown, columns_shown = window.values.shape
 st.caption(
     f"Units {window.first_row} to {window.first_row + rows_shown - 1}, columns {window.first_column} to "
-    f"{window.first_column + columns_shown - 1}, every weight as it is. Colours stop where one weight in 200 goes beyond."
+    f"{window.first_column + columns_shown - 1}, every weight as it is. The colour scale is "
+    "clipped: one weight in 200 lies beyond it."
 )
 st.plotly_chart(
     explorer_figures.weight_heatmap(window, columns, session.unit),

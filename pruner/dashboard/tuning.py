@@ -81,9 +81,9 @@ def in_detail(recipe: Recipe) -> None:
             _choose_allocation(by_units)
         if recipe.allocation == "uniform":
             st.caption(
-                "A layer's own sparsity goes before the overall one. Empty fields follow."
+                "A layer's own sparsity overrides the overall one. An empty field follows it."
                 if by_units
-                else "A gate's own sparsity goes before its layer's, a layer's before the overall one. Empty fields follow."
+                else "A gate's own sparsity overrides its layer's, and a layer's the overall one. An empty field follows."
             )
             by_layer(recipe)
             if not by_units:

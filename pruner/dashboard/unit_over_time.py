@@ -18,7 +18,7 @@ def show_over_time(checkpoint: Checkpoint, view: View, unit: int, masks: Mapping
     """Traces of a unit with and without the rows that the masks drop; without inputs, the way to them."""
     gathered, session = data.current(), st.session_state
     if gathered is None:
-        widgets.ask_for_inputs("What a unit does over time shows on inputs only.")
+        widgets.ask_for_inputs("What a unit does over time can only be shown on inputs.")
         return
     calibration = gathered.calibration
     if view.lstm.name not in calibration.sequences:

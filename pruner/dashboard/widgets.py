@@ -42,21 +42,21 @@ CRITERION_WORDS = {
     "random": "random number",
 }
 CRITERION_MEANING = {
-    "l1": "The sum of absolute weights, from the file alone: what torch.ao.pruning ranks by.",
+    "l1": "The sum of absolute weights, from the file alone, as torch.ao.pruning ranks.",
     "l2": "The Euclidean norm of the weights, from the file alone.",
-    "group": "The Euclidean norm of all weights that go with a unit, those that read it included.",
+    "group": "The Euclidean norm of all weights that belong to a unit, including those that read it.",
     "activation": "How large a unit is on your inputs, on average.",
     "outgoing": "How large a unit is on your inputs, times the weights that read it.",
     "taylor": "How much the loss changes, to first order, without it. Needs the task.",
-    "fisher": "How much the loss grows, to second order, when it becomes its mean.",
-    "obs": "How much the loss grows when it goes and the others take over what they can: one unit after the other.",
-    "random": "Drawn by lot. A criterion that does not beat this says nothing.",
+    "fisher": "How much the loss grows, to second order, when it is replaced by its mean.",
+    "obs": "How much the loss grows when it is removed and the others take over what they can, one unit after another.",
+    "random": "Drawn at random. A criterion that does not beat this says nothing.",
 }
 COMPENSATION_TITLES = {"none": "None", "fold": "Fold", "full": "Full"}
 COMPENSATION_MEANING = {
-    "none": "What falls is simply gone.",
-    "fold": "What stays takes over what can be told of it, from inputs alone.",
-    "full": "Gates and head are refitted to the whole model, too. Needs the head and its task.",
+    "none": "What is dropped is simply gone.",
+    "fold": "What stays takes over what inputs can tell of what is dropped.",
+    "full": "Gates and head are refitted to the dense model, too. Needs the head and its task.",
 }
 TASK_TITLES = {"softmax": "Scores of categories", "regression": "Numbers"}
 
