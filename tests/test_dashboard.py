@@ -319,7 +319,7 @@ def test_a_link_opens_a_recipe_of_units(app: AppTest) -> None:
 
 def test_whole_units_fall_and_agree(units: AppTest) -> None:
     units = _checked(_go(units, "masks"))
-    assert _metrics(units)["Units removable, of 32"] == "16"
+    assert _metrics(units)["Removable, of 32"] == "16"
     spec = json.loads(units.get("plotly_chart")[0].proto.spec)
     assert [trace["name"] for trace in spec["data"][1:]] == ["dropped by all: 16", "mixed: 0", "kept by all: 16"]
     assert any("**16 of 32** units" in text.value for text in units.markdown)
@@ -341,7 +341,7 @@ def test_units_are_rounded_as_suggested_when_first_chosen(example: AppTest) -> N
     example.session_state.granularity = "units"
     example = _checked(example.run())
     assert example.session_state.round_to == 16
-    assert _metrics(example)["Units removable, of 32"] == "16"
+    assert _metrics(example)["Removable, of 32"] == "16"
 
 
 def test_units_are_exported_compact_with_their_certificate(units: AppTest) -> None:

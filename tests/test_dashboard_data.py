@@ -224,7 +224,7 @@ def test_a_recipe_of_units_and_inputs_is_loaded_over_one_of_rows(calibrated: App
     calibrated = _upload(_go(calibrated, "masks"), "recipe.json", recipe.to_json().encode())
     found = calibrated.session_state
     assert (found.granularity, found.criterion, found.compensation) == ("units", "obs", "full")
-    assert _metrics(calibrated)["Units removable, of 32"] == "8"
+    assert _metrics(calibrated)["Removable, of 32"] == "8"
 
 
 def test_rows_are_ranked_together_by_cost_only_where_there_is_a_cost(calibrated: AppTest) -> None:

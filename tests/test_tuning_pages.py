@@ -85,10 +85,10 @@ def test_closed_details_say_what_goes_before_the_overall_sparsity(example: AppTe
     assert not [each for each in example.caption if each.value.startswith("With a sparsity")]
     example.session_state.gate_hf = 0.1
     example = _checked(example.run())
-    assert "With a sparsity of its own: hf." in [each.value for each in example.caption]
+    assert "With a sparsity of its own: hf at 10%." in [each.value for each in example.caption]
     example.session_state.layer_0 = 0.2
     example = _checked(example.run())
-    assert "With a sparsity of their own: layer 0, hf." in [each.value for each in example.caption]
+    assert "With a sparsity of their own: layer 0 at 20%, hf at 10%." in [each.value for each in example.caption]
 
 
 def test_a_pinned_recipe_is_compared_with_the_present_one(example: AppTest) -> None:

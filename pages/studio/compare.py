@@ -122,8 +122,8 @@ st.dataframe(
     alt="For each block, the rows dropped by both, by A only and by the present choice only",
 )
 st.caption(
-    "Overlap: rows that both drop, of those that either drops. Rank correlation: of the saliencies of the block's rows in A "
-    "and now (Spearman); 1 where both rank by the same."
+    "Overlap: the rows dropped by both, as a share of those dropped by either. Rank correlation: Spearman's, of the "
+    "saliencies of the block's rows in A and now; 1 where both rank alike."
 )
 csv_button(table, "compare-blocks", "Download the table as CSV")
 st.subheader("What is left")

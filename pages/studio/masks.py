@@ -84,7 +84,7 @@ def draw(checkpoint: Checkpoint, view: View, look: Look, recipe: Recipe, found: 
     if recipe.criterion not in ROW_CRITERIA:
         by_whole = f" Units are ranked by their {widgets.CRITERION_WORDS[recipe.criterion]}."
     norm = widgets.measure_of_rows(recipe.criterion)
-    st.caption(f"Each cell is a row of a gate, coloured by its {norm}. :orange[■] Orange rows fall.{by_whole}")
+    st.caption(f"Each cell is a row of a gate, coloured by its {norm}. Orange rows fall.{by_whole}")
 
 
 def tell(view: View, recipe: Recipe, found: Preview) -> None:
@@ -95,7 +95,7 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
     if recipe.granularity == "rows":
         norm = widgets.measure_of_rows(recipe.criterion)
         st.subheader("Sorted, with the cut")
-        st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}.")
+        st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}.{widgets.CUT_MEANING}")
         st.plotly_chart(
             figures.sorted_curves(saliency, view.side, dropped),
             key="curves",

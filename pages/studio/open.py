@@ -98,7 +98,12 @@ if checkpoint.lstms:
     facts = pd.DataFrame([lstm.describe() for lstm in checkpoint.lstms])
     facts["name"] = [lstm.title for lstm in checkpoint.lstms]
     facts.columns = [column.replace("_", " ").replace("num ", "") for column in facts.columns]
-    st.dataframe(facts, hide_index=True, alt=f"The {len(facts)} LSTMs found in {checkpoint.name}")
+    st.dataframe(
+        facts,
+        hide_index=True,
+        column_config={"parameters": st.column_config.NumberColumn(format="localized")},
+        alt=f"The {len(facts)} LSTMs found in {checkpoint.name}",
+    )
     st.page_link("pages/studio/saliency.py", label="See the saliency of its rows", icon=":material/arrow_forward:")
 else:
     st.warning(plain(f"No LSTM was found. The file holds {checkpoint.contents()}."), icon=":material/search_off:")

@@ -36,7 +36,9 @@ grids.show("saliency_grids", view, scored, recipe, look)
 
 by_rows = recipe.granularity == "rows"
 st.subheader("Sorted, with the cut" if by_rows else "Sorted")
-st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}.")
+st.caption(
+    f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}." + (widgets.CUT_MEANING if by_rows else "")
+)
 dropped = None
 if by_rows:
     dropped = tuple((~split_gates(scored.masks(view.lstm, recipe)[view.tensor])).sum(1).tolist())

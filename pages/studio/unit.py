@@ -104,10 +104,11 @@ kept = int(standings["kept"].sum())
 score = scored.units[layer, direction]
 rank = int(unit_facts.ranks_from_top(score)[unit])
 st.markdown(
-    f"Rank **{rank:,} of {lstm.hidden_size:,}** by {words}. The present recipe keeps **{kept} of its 8 rows**."
-    + ("" if pruned else " This LSTM is not among those to prune.")
+    f"Rank **{rank:,} of {lstm.hidden_size:,}** by {words}, 1 being the highest. The present recipe keeps "
+    f"**{kept} of its 8 rows**." + ("" if pruned else " This LSTM is not among those to prune.")
 )
 saliency = unit_facts.eight_blocks(lstm, layer, direction, scored.saliency)
+st.caption(f"Its rows among those of all units of the layer, by {norm}; the line is unit {unit}.")
 st.plotly_chart(
     explorer_figures.standing_histograms(saliency, unit, norm),
     key="standings",

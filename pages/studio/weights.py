@@ -12,7 +12,7 @@ from pruner.gates import BLOCKS, GATE_TITLES, GATES
 from pruner.weight_view import REDUCTIONS, Cells, cut_window, reduce_block, weight_block
 
 SIZES = (64, 128, 256)
-REDUCTION_TITLES = {"mean absolute": "Mean absolute", "signed mean": "Signed mean"}
+REDUCTION_TITLES = {"mean absolute": "Absolute value", "signed mean": "Signed value"}
 
 st.title("Weights")
 checkpoint = state.required_checkpoint()
@@ -76,9 +76,12 @@ st.markdown(
     )
 )
 st.caption(
-    f"Every cell is one weight{', without its sign' if reduction == REDUCTIONS[0] else ''}."
-    if whole.per_cell == 1
-    else f"Every cell is the {reduction} of {whole.per_cell} × {whole.per_cell} weights: {whole.values.numel():,} cells."
+    (
+        f"Every cell is one weight{', without its sign' if reduction == REDUCTIONS[0] else ''}."
+        if whole.per_cell == 1
+        else f"Every cell is the {reduction} of {whole.per_cell} × {whole.per_cell} weights: {whole.values.numel():,} cells."
+    )
+    + " The frame is the window below."
 )
 session.window_row = min(session.get("window_row", session.unit or 0), hidden_size - 1)
 session.window_column = min(session.get("window_column", 0), width - 1)

@@ -205,7 +205,7 @@ function explain(view) {
   })
   const scale = view.shared ? scales.join("; ") : "each block from its lowest to its highest"
   const { both, onlyPinned, onlyNow } = view.colours
-  const swatch = (colour, what) => `<span class="swatch" style="background:${colour}"></span><span>${what}</span>`
+  const swatch = (colour, what) => `<span class="state"><span class="swatch" style="background:${colour}"></span>${what}</span>`
   const states = view.pinned
     ? swatch(both, "falls in both") + swatch(onlyPinned, "only in A") + swatch(onlyNow, "only now")
     : view.masked ? swatch(both, "falls") : ""

@@ -36,7 +36,8 @@ CSS = """
 .foot { display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; align-items: center; justify-content: space-between; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.5rem; align-items: center; }
 .ramp { width: 8rem; height: 0.7rem; }
-.swatch { width: 0.8rem; height: 0.8rem; margin-left: 0.5rem; }
+.state { display: inline-flex; gap: 0.5rem; align-items: center; margin-left: 0.5rem; white-space: nowrap; }
+.swatch { width: 0.8rem; height: 0.8rem; }
 .save { font: inherit; color: inherit; background: none; border: 1px solid var(--st-border-color);
   border-radius: var(--st-button-radius); padding: 0.2rem 0.6rem; cursor: pointer; }
 .spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }

@@ -49,7 +49,7 @@ def show(found: Preview) -> None:
         _figure("Saliency kept", f"{summary.saliency_kept:.1%}")
         _figure("Weights zeroed", f"{summary.dropped_weights / summary.weights:.1%}")
         _figure(
-            f"Units removable, of {summary.units:,}",
+            f"Removable, of {summary.units:,}",
             f"{summary.dropped_units:,}",
             meaning="Units that all eight blocks drop. Only these can be removed; any other keeps a part of itself.",
         )

@@ -70,7 +70,8 @@ def in_detail(recipe: Recipe) -> None:
         icon=":material/tune:",
         on_change="rerun",
     )
-    own = [f"layer {layer}" for layer in recipe.layer_sparsity] + list(recipe.gate_sparsity)
+    own = [f"layer {layer} at {share:.0%}" for layer, share in recipe.layer_sparsity.items()]
+    own += [f"{block} at {share:.0%}" for block, share in recipe.gate_sparsity.items()]
     if own:
         st.caption(f"With a sparsity of {'its' if len(own) == 1 else 'their'} own: {', '.join(own)}.")
     if not details.open:

@@ -58,6 +58,7 @@ COMPENSATION_MEANING = {
     "fold": "What stays takes over what inputs can tell of what is dropped.",
     "full": "Gates and head are refitted to the dense model, too. Needs the head and its task.",
 }
+CUT_MEANING = " A dot is where the present recipe cuts a gate; shaded is what every gate drops."  # of sorted curves
 TASK_TITLES = {"softmax": "Scores of categories", "regression": "Numbers"}
 
 
