@@ -145,9 +145,9 @@ function draw(view) {
     pen.putImageData(image, 0, 0)
     context.drawImage(small, left, top + TITLE, cell * columns, cell * rows)
     if (cell >= LEAST_LINED) lines(context, palette.background, left, top + TITLE, columns, rows, cell)
-    for (const [unit, colour] of [[view.unit, palette.text], [view.hovered, palette.text]]) {
+    for (const unit of [view.unit, view.hovered]) {
       const at = unit === null ? -1 : view.cells.indexOf(unit)
-      if (at >= 0) frame(context, colour, left + (at % columns) * cell, top + TITLE + Math.floor(at / columns) * cell, cell)
+      if (at >= 0) frame(context, palette, left + (at % columns) * cell, top + TITLE + Math.floor(at / columns) * cell, cell)
     }
   })
   explain(view)
@@ -187,10 +187,13 @@ function lines(context, colour, left, top, columns, rows, cell) {
   context.stroke()
 }
 
-function frame(context, colour, left, top, cell) {
-  context.strokeStyle = colour
-  context.lineWidth = 2
-  context.strokeRect(left - 1, top - 1, cell + 2, cell + 2)
+// In two colours, so that it stands out from cells as dark or as light as either.
+function frame(context, { text, background }, left, top, cell) {
+  for (const [colour, width] of [[background, 5], [text, 2]]) {
+    context.strokeStyle = colour
+    context.lineWidth = width
+    context.strokeRect(left - 1, top - 1, cell + 2, cell + 2)
+  }
 }
 
 function explain(view) {

@@ -35,17 +35,18 @@ def _go(step: int) -> None:
 def buttons() -> None:
     """Undo and redo, by click or by key."""
     session = st.session_state
-    st.button(
-        "Undo",
-        icon=":material/undo:",
-        on_click=undo,
-        disabled=session.at < 1,
-        shortcut="Mod+Z",
-    )
-    st.button(
-        "Redo",
-        icon=":material/redo:",
-        on_click=redo,
-        disabled=session.at >= len(session.past) - 1,
-        shortcut="Mod+Shift+Z",
-    )
+    with st.container(horizontal=True, width="content"):  # so that they wrap together
+        st.button(
+            "Undo",
+            icon=":material/undo:",
+            on_click=undo,
+            disabled=session.at < 1,
+            shortcut="Mod+Z",
+        )
+        st.button(
+            "Redo",
+            icon=":material/redo:",
+            on_click=redo,
+            disabled=session.at >= len(session.past) - 1,
+            shortcut="Mod+Shift+Z",
+        )
