@@ -222,43 +222,38 @@ class _Rows(nn.Module):
         bias = data.new_zeros(4 * self.hidden_size)
         if ih_bias is not None and hh_bias is not None:
             bias = ih_bias + hh_bias
-        gates = bias.unsqueeze(1).expand(-1, data.size(0)).index_add(0, self.rows_ih, self.weight_ih_rows @ data.t())
-        h = data.new_zeros(self.output_size, width) if h_0 is None else h_0[0].t()
-        c = data.new_zeros(self.hidden_size, width) if c_0 is None else c_0[0].t()
-        # Columns are sequences, so that rows are contiguous. One sequence alone is a vector: its product with a matrix is
-        # faster than that of a matrix of one column.
-        if width == 1:
-            h, c = h.squeeze(1), c.squeeze(1)
-            pieces = gates.t().contiguous().unbind(0)
-        else:
-            pieces = gates.split(sizes, 1)
-        ragged = batch_sizes is not None and width > 1
-        rows, weight, hidden_size = (
-            self.rows_hh,
-            self.weight_hh_rows,
-            self.hidden_size,
-        )  # looked up once, not every step
+        gates = bias.expand(data.size(0), -1).index_add(1, self.rows_ih, data @ self.weight_ih_rows.t())
+        h = data.new_zeros(width, self.output_size) if h_0 is None else h_0[0]
+        c = data.new_zeros(width, self.hidden_size) if c_0 is None else c_0[0]
+        # One sequence alone is a vector: its product with a matrix is faster than that of a matrix of one row.
+        alone = width == 1
+        if alone:
+            h, c = h.squeeze(0), c.squeeze(0)
+        pieces = gates.unbind(0) if alone else gates.split(sizes)
+        ragged = batch_sizes is not None and not alone
+        # Looked up once, not every step.
+        rows, weight, hidden_size = self.rows_hh, self.weight_hh_rows, self.hidden_size
         ended_h, ended_c = h, c
         outputs: list[Tensor] = []
         for piece in pieces:
             if ragged:  # shorter sequences have ended and keep their state
-                alive = piece.size(1)
-                ended_h, ended_c, h, c = h[:, alive:], c[:, alive:], h[:, :alive], c[:, :alive]
-            both = piece.index_add(0, rows, weight @ h)
-            g = both[2 * hidden_size : 3 * hidden_size].tanh()
-            i, f, _, o = both.sigmoid().chunk(4)
+                alive = piece.size(0)
+                ended_h, ended_c, h, c = h[alive:], c[alive:], h[:alive], c[:alive]
+            both = piece.index_add(-1, rows, weight @ h if alone else h @ weight.t())
+            g = both[..., 2 * hidden_size : 3 * hidden_size].tanh()
+            i, f, _, o = both.sigmoid().chunk(4, -1)
             c = torch.addcmul(f * c, i, g)
             h = o * c.tanh()
             if projection is not None:
-                h = projection @ h
+                h = h @ projection.t()
             outputs.append(h)
             if ragged:
-                h, c = torch.cat([h, ended_h], 1), torch.cat([c, ended_c], 1)
-        if width == 1:
-            output, h, c = torch.stack(outputs), h.unsqueeze(1), c.unsqueeze(1)
+                h, c = torch.cat([h, ended_h]), torch.cat([c, ended_c])
+        if alone:
+            output, h, c = torch.stack(outputs), h.unsqueeze(0), c.unsqueeze(0)
         else:
-            output = torch.cat(outputs, 1).t()
-        return output if batch_sizes is not None else output.unflatten(0, [-1, width]), h.t()[None], c.t()[None]
+            output = torch.cat(outputs)
+        return output if batch_sizes is not None else output.unflatten(0, [-1, width]), h[None], c[None]
 
     def widen(self, output: Tensor) -> Tensor:
         """Nothing was removed from the output, so it has its full width."""
