@@ -1,30 +1,25 @@
 """Many recipes rated side by side, in parallel: by the quality of what they leave, or by how far its output drifts."""
 
-import queue
-import threading
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import joblib
 import pandas as pd
 from torch import Tensor, nn
 
 from pruner.calibration import Calibration
 from pruner.checkpoint import Checkpoint
-from pruner.compensation import check_data, compensate
+from pruner.compensation import NO_COMPENSATION, check_data, compensate
 from pruner.forms import Form
 from pruner.lstm import build
 from pruner.measure import difference, one_thread, outputs, random_input
 from pruner.recipe import Recipe
 from pruner.run import choose_masks, forms_of, gather_statistics, held_back_input
 from pruner.statistics import Progress, Statistics
+from pruner.workers import as_they_come
 
 Quality = Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
 
 SEEDS = 3  # of the random band, which every other score should beat
-PATIENCE = 0.2  # seconds between two looks at whether to stop
 
 
 @dataclass(frozen=True)
@@ -70,21 +65,21 @@ def rate(
     statistics: Mapping[str, Statistics] | None = None,
     quality: Quality | None = None,
     masks: Mapping[str, Tensor] | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Rated:
     """Rate one recipe on the CPU with one thread, so that the number is the same whoever computes it.
 
     `masks` go before those that the recipe would choose. Drift is measured on the held-back part of `calibration`, or
-    on random inputs where there is none. Raises PrunerError as `choose_masks` and `compensate` do.
+    on random inputs where there is none. `progress` as in `compensate`. Raises PrunerError as that and `choose_masks` do.
     """
     with one_thread():
         check_data(checkpoint, recipe, calibration)
-        chosen = dict(masks or choose_masks(checkpoint, recipe, statistics=statistics))
-        if statistics is None or calibration is None:
-            forms = forms_of(checkpoint, recipe, chosen)
-        else:
-            forms = forms_of(
-                checkpoint, recipe, chosen, compensate(checkpoint, recipe, chosen, statistics, calibration)
-            )
+        chosen = dict(masks or choose_masks(checkpoint, recipe, progress, statistics))
+        compensation = NO_COMPENSATION
+        if statistics is not None and calibration is not None:
+            compensation = compensate(checkpoint, recipe, chosen, statistics, calibration, progress=progress)
+        progress(1.0, "Rating")
+        forms = forms_of(checkpoint, recipe, chosen, compensation)
         compact = forms["compact"].modules(checkpoint)
         if quality is not None:
             value = quality(forms["masked"].tensors(checkpoint), compact)
@@ -136,7 +131,7 @@ def rate_all(
     Within `joblib.parallel_config("dask")` and the like a cluster does the work, with the same numbers. Statistics
     are gathered once if they are needed and not given; they depend on LSTMs, consumers and task, in which all recipes
     must agree. `progress(fraction, what)` is called several times a second; raise in it to stop, whatever still runs.
-    Raises PrunerError as `rate` does.
+    Calls from several threads wait for each other. Raises PrunerError as `rate` does.
     """
     if statistics is None and calibration is not None and any(recipe.needs_data for recipe in recipes):
         wanted = next(recipe for recipe in recipes if recipe.needs_data)
@@ -145,65 +140,20 @@ def rate_all(
         )
     light = replace(checkpoint, container={})  # workers need its tensors, not the file's own objects
     calls = [
-        joblib.delayed(_rate_indexed)(index, light, recipe, calibration, statistics, quality, mask)
-        for index, (recipe, mask) in enumerate(zip(recipes, masks or [None] * len(recipes), strict=True))
+        (light, recipe, calibration, statistics, quality, mask)
+        for recipe, mask in zip(recipes, masks or [None] * len(recipes), strict=True)
     ]
     found: dict[int, Rated] = {}
-    for index, rated in _as_they_come(
-        calls, lambda: progress(min(1.0, 0.2 + 0.8 * len(found) / len(calls)), _told(found, calls))
-    ):
+
+    def look(waiting: bool) -> None:
+        rated = f"{len(found)} of {len(calls)} recipes rated"
+        what = "Waiting until other recipes are rated" if waiting else rated
+        progress(min(1.0, 0.2 + 0.8 * len(found) / len(calls)), what)
+
+    for index, rated in as_they_come(rate, calls, look):
         found[index] = rated
     progress(1.0, "Done")
     return [found[index] for index in range(len(calls))]
-
-
-def _told(found: Mapping[int, Rated], calls: Sequence[Any]) -> str:
-    return f"{len(found)} of {len(calls)} recipes rated"
-
-
-def _rate_indexed(index: int, *arguments: Any) -> tuple[int, Rated]:
-    return index, rate(*arguments)
-
-
-def _as_they_come(calls: Sequence[Any], look: Callable[[], None]) -> Iterable[tuple[int, Rated]]:
-    """The results of delayed calls in whatever order they end; `look` is called while waiting and may raise to stop."""
-    arrived: queue.Queue[Any] = queue.Queue()
-    stopped = threading.Event()
-    # Workers come from whatever backend is active: all CPUs of this machine, or all that a cluster has.
-    parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
-
-    def collect() -> None:
-        results = parallel(calls)  # joblib wants its generator made, read and closed by one thread
-        try:
-            for result in results:
-                if stopped.is_set():
-                    break
-                arrived.put(result)
-            arrived.put(None)
-        except BaseException as error:  # handed over to the thread that waits
-            arrived.put(error)
-        finally:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that work was cancelled, which was asked for
-                results.close()
-
-    collector = threading.Thread(target=collect, daemon=True)
-    collector.start()
-    try:
-        while True:
-            look()
-            try:
-                result = arrived.get(timeout=PATIENCE)
-            except queue.Empty:
-                continue
-            if result is None:
-                return
-            if isinstance(result, BaseException):
-                raise result
-            yield result
-    finally:
-        stopped.set()
-        collector.join(timeout=0.7)  # most end by then; what takes longer ends unheard
 
 
 def as_table(rated: Iterable[Rated]) -> pd.DataFrame:

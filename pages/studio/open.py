@@ -102,7 +102,7 @@ if checkpoint.lstms:
         facts,
         hide_index=True,
         column_config={"parameters": st.column_config.NumberColumn(format="localized")},
-        alt=f"The {len(facts)} LSTMs found in {checkpoint.name}",
+        alt=f"The {'LSTM' if len(facts) == 1 else f'{len(facts)} LSTMs'} found in {checkpoint.name}",
     )
     st.page_link("pages/studio/saliency.py", label="See the saliency of its rows", icon=":material/arrow_forward:")
 else:

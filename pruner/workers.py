@@ -1,0 +1,90 @@
+"""Calls that run side by side through joblib, here or on whatever machines its backend reaches, and that can be stopped."""
+
+import queue
+import tempfile
+import threading
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+
+from pruner.errors import Cancelled
+
+PATIENCE = 0.2  # seconds between two looks at whether to stop
+_WORKERS = threading.Lock()  # joblib has one set of workers a process: who stops early stops them for all
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Whether nobody waits for a call any more, told by a file, which workers of this machine see; those of others go on to
+    the end of their calls. To be called as one reports progress; raises Cancelled."""
+
+    path: Path
+
+    def __call__(self, *_: object) -> None:
+        if self.path.exists():
+            raise Cancelled
+
+
+def as_they_come(
+    function: Callable[..., Any], calls: Sequence[Sequence[Any]], look: Callable[[bool], None]
+) -> Iterator[tuple[int, Any]]:
+    """(which call, what `function(*call, stop)` returned), in whatever order they end; all of it must pickle.
+
+    Callers in several threads wait for each other. `look(whether for others)` is called several times a second and may
+    raise to stop. Raises whatever a call raises.
+    """
+    arrived: queue.Queue[Any] = queue.Queue()
+    stop = Stop(Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex}.stop")
+    # Made in this thread, whose backend it takes: all CPUs of this machine, or all that a cluster has.
+    parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
+    while not _WORKERS.acquire(timeout=PATIENCE):
+        look(True)
+
+    def collect() -> None:
+        try:
+            # joblib wants its generator made, read and closed by one thread.
+            results = parallel(
+                joblib.delayed(_indexed)(index, function, *call, stop) for index, call in enumerate(calls)
+            )
+            try:
+                for result in results:
+                    arrived.put(result)
+                arrived.put(None)
+            finally:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # that calls were cancelled, which was asked for
+                    results.close()
+        except BaseException as error:  # handed over to the thread that waits
+            arrived.put(error)
+        finally:
+            stop.path.unlink(missing_ok=True)
+            _WORKERS.release()
+
+    collector = threading.Thread(target=collect, daemon=True)
+    collector.start()
+    try:
+        while True:
+            look(False)
+            try:
+                result = arrived.get(timeout=PATIENCE)
+            except queue.Empty:
+                continue
+            if result is None:
+                return
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+    finally:
+        stop.path.touch()
+        collector.join(timeout=0.7)  # most end by then; what takes longer ends unheard
+        if not collector.is_alive():  # it may have ended just before
+            stop.path.unlink(missing_ok=True)
+
+
+def _indexed(index: int, function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
+    return index, function(*arguments)
