@@ -162,7 +162,7 @@ def agreement_grid(keeping: Tensor, blocks: int = 8) -> go.Figure:
             "margin": {"l": 0, "r": 0, "t": 10, "b": 0},
             "xaxis": {"visible": False, "range": [-0.5, columns - 0.5]},
             "yaxis": {"visible": False, "range": [rows - 0.5, -0.5], "scaleanchor": "x"},
-            "legend": {"orientation": "h", "y": 1.12},
+            "legend": {"orientation": "h", "y": 1, "yanchor": "bottom"},
         },
     )
 

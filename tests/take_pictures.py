@@ -127,7 +127,8 @@ def _save(page: Page, name: str) -> None:
 
 def _shoot(page: Page, path: Path, width: int, tallest: int) -> None:
     page.wait_for_timeout(2000)
-    height = page.get_by_test_id("stMain").evaluate("area => area.firstElementChild.scrollHeight")
+    page_and_foot = "area => [...area.children].reduce((height, part) => height + part.scrollHeight, 0)"
+    height = page.get_by_test_id("stMain").evaluate(page_and_foot)
     page.set_viewport_size({"width": width, "height": min(height, tallest)})
     page.mouse.move(0, 0)
     page.wait_for_timeout(1500)
