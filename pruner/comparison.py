@@ -9,6 +9,7 @@ from torch import Tensor
 from pruner.gates import BLOCKS, split_gates
 from pruner.lstm import LSTM
 from pruner.recipe import Recipe
+from pruner.saliency import as_table
 
 
 def differing_settings(a: Recipe, now: Recipe) -> pd.DataFrame:
@@ -61,6 +62,22 @@ def by_block(
                     }
                 )
     return pd.DataFrame(lines)
+
+
+def by_row(
+    lstms: Iterable[LSTM],
+    masks_a: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    saliency_a: Mapping[str, Tensor],
+    saliency: Mapping[str, Tensor],
+) -> pd.DataFrame:
+    """One line a row: where it stands, its saliency and whether it is kept, in A and now. Arguments as in `by_block`."""
+    tables = []
+    for lstm in lstms:
+        a, now = as_table(lstm, saliency_a, masks_a), as_table(lstm, saliency, masks)
+        both = now.rename(columns={"saliency": "saliency now", "kept": "kept now"})
+        tables.append(both.assign(**{"saliency A": a["saliency"], "kept A": a["kept"]}))
+    return pd.concat(tables)
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:

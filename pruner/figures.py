@@ -225,7 +225,7 @@ def sorted_curves(saliency: Tensor, side: str, dropped: tuple[int, ...] | None =
         curves,
         {
             "height": 300,
-            "margin": {"l": 0, "r": 0, "t": 10, "b": 0},
+            "margin": {"l": 0, "r": 16, "t": 10, "b": 0},  # room for half of the last label
             "xaxis": {"title": {"text": "rows of the gate, lowest saliency first (%)"}, "range": [0, 100]},
             "yaxis": {"title": {"text": "saliency"}, "rangemode": "tozero"},
             "legend": {"orientation": "h", "y": 1.18},

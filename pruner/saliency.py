@@ -134,9 +134,10 @@ def _outgoing(
         yield tensors[name][:, own].movedim(1, -1).flatten(0, -2)
 
 
-def as_table(lstm: LSTM, scores: Mapping[str, Tensor]) -> pd.DataFrame:
-    """One line a row of every packed weight: where it stands, which gate and unit it belongs to, its saliency."""
-    return pd.concat(
+def as_table(lstm: LSTM, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None) -> pd.DataFrame:
+    """One line a row of every packed weight: where it stands, which gate and unit it belongs to, its saliency, and where
+    `masks` ({name in the file: (4H,) bool}) are given, whether it is kept; without a mask of its own it is."""
+    table = pd.concat(
         pd.DataFrame(
             {
                 "lstm": lstm.name,
@@ -151,3 +152,9 @@ def as_table(lstm: LSTM, scores: Mapping[str, Tensor]) -> pd.DataFrame:
         )
         for (layer, direction, side), name in lstm.weight_names().items()
     )
+    if masks is not None:
+        kept = [
+            masks.get(name, torch.ones(len(scores[name]), dtype=torch.bool)) for name in lstm.weight_names().values()
+        ]
+        table["kept"] = torch.cat(kept).cpu().numpy()
+    return table

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pruner import Recipe
-from pruner.comparison import by_block, differing_settings, rank_correlation
+from pruner.comparison import by_block, by_row, differing_settings, rank_correlation
 from pruner.lstm import find_lstms
 from pruner.saliency import score
 from tests.conftest import named, random_lstm
@@ -36,6 +36,22 @@ def test_blocks_count_what_both_and_only_one_drops() -> None:
     others = table.drop(line.name)
     assert not others[["both", "only A", "only now"]].to_numpy().any() and (others["overlap"] == 1).all()
     assert table["rank correlation"].tolist() == pytest.approx([1.0] * 16)
+
+
+def test_rows_tell_both_saliencies_and_decisions() -> None:
+    tensors = named(random_lstm(num_layers=2), "rnn.")
+    lstm = find_lstms(tensors)[0][0]
+    saliency = score(lstm, tensors)
+    saliency_a = {name: 2 * values for name, values in saliency.items()}
+    masks = {name: torch.ones(16, dtype=torch.bool) for name in saliency}
+    masks_a = {name: mask.clone() for name, mask in masks.items()}
+    masks_a["rnn.weight_hh_l1"][5] = False
+    masks["rnn.weight_ih_l0"][0] = False
+    table = by_row([lstm], masks_a, masks, saliency_a, saliency).reset_index(drop=True)
+    assert len(table) == 4 * 16 and table["saliency A"].tolist() == (2 * table["saliency now"]).tolist()
+    places = [(line["tensor"], line["row"]) for _, line in table[~table["kept A"]].iterrows()]
+    assert places == [("rnn.weight_hh_l1", 5)]
+    assert [(line["gate"], line["unit"]) for _, line in table[~table["kept now"]].iterrows()] == [("ii", 0)]
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,14 @@ def test_table_has_a_line_for_every_row() -> None:
         assert np.array_equal(lines["saliency"], scores[name].numpy())
 
 
+def test_the_table_tells_what_masks_keep() -> None:
+    lstm, tensors = found_in(random_lstm(), "rnn.")
+    scores = score(lstm, tensors)
+    table = as_table(lstm, scores, {"rnn.weight_hh_l0": torch.arange(16) % 3 > 0})
+    kept = {name: list(lines["kept"]) for name, lines in table.groupby("tensor")}
+    assert kept == {"rnn.weight_ih_l0": [True] * 16, "rnn.weight_hh_l0": [row % 3 > 0 for row in range(16)]}
+
+
 def test_table_of_a_cell() -> None:
     lstm, tensors = found_in(nn.LSTMCell(3, 4), "cell.")
     table = as_table(lstm, score(lstm, tensors))

@@ -2,9 +2,11 @@
 
 import re
 
+import pandas as pd
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from pruner import Recipe, examples
+from pruner.gates import ALL_BLOCKS
 from pruner.run import choose_masks
 from tests.test_journeys import TIMEOUT, at_rest, browser, page, server
 
@@ -133,6 +135,19 @@ def test_a_gate_of_its_own_sparsity_can_be_slid_typed_and_reset(server: str, pag
     field.press("Enter")
     expect(canvas).to_have_attribute("data-fallen", "16 16 16 16 16 16 24 16")
     expect(slider).to_have_value("0.75")
+
+
+def test_every_row_with_its_decision_is_downloaded(server: str, page: Page) -> None:
+    page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5&gates=hg:0.25")
+    button = page.get_by_role("button", name="Download every row as CSV")
+    expect(button).to_be_visible()
+    at_rest(page)
+    with page.expect_download() as download:
+        button.click()
+    table = pd.read_csv(download.value.path())
+    fallen = table[~table["kept"]].groupby("gate").size()
+    assert fallen.to_dict() == {block: 8 if block == "hg" else 16 for block in ALL_BLOCKS}
+    assert len(table) == 8 * 32
 
 
 def test_the_keyboard_walks_over_the_grids(server: str, page: Page) -> None:

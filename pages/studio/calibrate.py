@@ -1,7 +1,9 @@
 """Give inputs, so that scores and compensation know what the model does with them."""
 
 import html
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 import torch
 
@@ -10,6 +12,7 @@ from pruner.checkpoint import Checkpoint
 from pruner.consumers import consumers_of
 from pruner.dashboard import data, state, widgets
 from pruner.dashboard.data import Gathered, Wanted
+from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain
@@ -111,13 +114,18 @@ def start() -> None:
 
 
 def layer_titles(opened: Checkpoint, lstm: LSTM) -> dict[tuple[int, int], str]:
-    """What each layer and direction is called in a figure."""
-    prefix = f"{html.escape(lstm.title)}, " if len(opened.lstms) > 1 else ""  # Plotly reads labels as HTML
+    """What each layer and direction is called."""
+    prefix = f"{lstm.title}, " if len(opened.lstms) > 1 else ""
     return {
         (layer, direction): f"{prefix}layer {layer}{', reverse' if direction else ''}"
         for layer in range(lstm.num_layers)
         for direction in range(lstm.directions)
     }
+
+
+def labelled(found: dict[str, Any]) -> dict[str, Any]:
+    """The same with keys that Plotly, which reads labels as HTML, shows as they are."""
+    return {html.escape(title): values for title, values in found.items()}
 
 
 def shares_of(lstm: LSTM, masks: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
@@ -159,16 +167,23 @@ st.markdown(
     f"`{calibration.sha256[:12]}`. A fifth of the sequences is held back to judge by."
 )
 st.caption("How active the units of each layer are. One that hardly moves has little to say.")
+activations = {
+    title: gathered.statistics[lstm.name].layers[place].activation
+    for lstm in lstms
+    for place, title in layer_titles(checkpoint, lstm).items()
+}
 st.plotly_chart(
-    figures.activation_curves(
-        {
-            title: gathered.statistics[lstm.name].layers[place].activation
-            for lstm in lstms
-            for place, title in layer_titles(checkpoint, lstm).items()
-        }
-    ),
+    figures.activation_curves(labelled(activations)),
     key="activations",
+    config=png_button("activations"),
     alt="Units of each layer sorted by their mean absolute activation on the inputs",
+)
+csv_button(
+    lambda: pd.concat(
+        pd.DataFrame({"layer": title, "unit": range(len(values)), "mean absolute activation": values.cpu().numpy()})
+        for title, values in activations.items()
+    ),
+    "activations",
 )
 st.subheader("Uneven by nature")
 try:
@@ -185,8 +200,11 @@ st.markdown(
     "model to model: taking an equal share of every gate hurts most."
 )
 st.plotly_chart(
-    figures.block_shares(shares),
+    figures.block_shares(labelled(shares)),
     key="shares",
+    config=png_button("shares"),
     alt="Heatmap of the share of rows that falls in each of the eight gate blocks of every layer",
 )
-st.page_link("pages/studio/masks.py", label="Tune the sparsity", icon=":material/arrow_forward:")
+with st.container(horizontal=True, vertical_alignment="center"):
+    csv_button(pd.DataFrame(shares).T.rename_axis("layer").reset_index(), "shares")
+    st.page_link("pages/studio/masks.py", label="Tune the sparsity", icon=":material/arrow_forward:")

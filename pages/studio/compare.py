@@ -104,13 +104,10 @@ else:
 both = [
     lstm for lstm in checkpoint.lstms if all(name in masks and name in masks_a for name in lstm.weight_names().values())
 ]
-table = comparison.by_block(
-    both,
-    masks_a,
-    masks,
-    {name: values for each in scored_a.values() for name, values in each.saliency.items()},
-    {name: values for each in scored.values() for name, values in each.saliency.items()},
+saliency_a, saliency = (
+    {name: values for each in found.values() for name, values in each.saliency.items()} for found in (scored_a, scored)
 )
+table = comparison.by_block(both, masks_a, masks, saliency_a, saliency)
 st.subheader("Block by block")
 st.dataframe(
     table,
@@ -125,7 +122,14 @@ st.caption(
     "Overlap: the rows dropped by both, as a share of those dropped by either. Rank correlation: Spearman's, of the "
     "saliencies of the block's rows in A and now; 1 where both rank alike."
 )
-csv_button(table, "compare-blocks", "Download the table as CSV")
+with st.container(horizontal=True):
+    csv_button(table, "compare-blocks", "Download the table as CSV")
+    if both:
+        csv_button(
+            lambda: comparison.by_row(both, masks_a, masks, saliency_a, saliency),
+            "compare-rows",
+            "Download every row as CSV",
+        )
 st.subheader("What is left")
 dense = dense_size(checkpoint)
 sums = pd.DataFrame(

@@ -18,7 +18,7 @@ from pruner.dashboard.text import plain
 from pruner.dashboard.widgets import View
 from pruner.gates import ALL_BLOCKS, BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, SIDES, split_gates
 from pruner.masks import unit_agreement
-from pruner.saliency import ROW_CRITERIA
+from pruner.saliency import ROW_CRITERIA, as_table
 
 GRANULARITY_TITLES = {"rows": "Rows", "units": "Units"}
 PAUSE = 0.1  # seconds
@@ -142,6 +142,11 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         csv_button(table, "masks-by-gate", "Download the table as CSV")
+        csv_button(
+            lambda: as_table(view.lstm, found.scored[view.lstm.name].saliency, found.masks),
+            "masks-by-row",
+            "Download every row as CSV",
+        )
         st.download_button(
             "Save the recipe",
             recipe.to_json(),

@@ -68,13 +68,10 @@ st.dataframe(
     alt=f"Lowest, median, mean and highest {norm} of the rows of each gate of {view.tensor}",
 )
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.download_button(
+    csv_button(
+        lambda: as_table(view.lstm, scored.saliency),
+        f"{view.lstm.name or 'lstm'}-saliency",
         "Download every row as CSV",
-        data=lambda: as_table(view.lstm, scored.saliency).to_csv(index=False),
-        file_name=f"{view.lstm.name or 'lstm'}-saliency.csv",
-        mime="text/csv",
-        icon=":material/download:",
-        on_click="ignore",
     )
     csv_button(facts, "saliency-by-gate", "Download the table as CSV")
     st.page_link("pages/studio/weights.py", label="See the weights behind it", icon=":material/grid_4x4:")

@@ -5,6 +5,7 @@ import streamlit as st
 
 from pruner import PrunerError, examples, figures
 from pruner.dashboard import data, explore, state, widgets
+from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.explore import Measured
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
@@ -93,6 +94,7 @@ loss = f"loss of {found.judged.name}" if found.judged.quality else found.judged.
 st.plotly_chart(
     figures.sensitivity_heatmap(sensitivity, loss),
     key="heatmap",
+    config=png_button("sensitivity"),
     alt=f"Heatmap of the {loss} when each {part} alone is pruned, at several sparsities",
 )
 lost = {place: sum(sensitivity.losses(place)) for place in sensitivity.values}
@@ -108,14 +110,7 @@ st.markdown(
     "far."
     + (f" Here **{titled(mildest)}** bears the most and **{titled(worst)}** the least." if mildest != worst else "")
 )
-st.download_button(
-    "Download as CSV",
-    data=lambda: as_table(sensitivity).to_csv(index=False),
-    file_name="sensitivity.csv",
-    mime="text/csv",
-    icon=":material/download:",
-    on_click="ignore",
-)
+csv_button(as_table(sensitivity), "sensitivity")
 
 st.subheader("Suggest")
 target, amount = choose_amount(found.judged.name, sensitivity.dense)

@@ -4,6 +4,7 @@ import streamlit as st
 
 from pruner import examples, figures
 from pruner.dashboard import data, explore, state, widgets
+from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.explore import Sweep
 from pruner.dashboard.jobs import Job
 from pruner.run import Progress
@@ -102,6 +103,7 @@ st.plotly_chart(
         {**widgets.CRITERION_TITLES, **{name: name for name in widgets.COMPENSATION_TITLES}},
     ),
     key="curves",
+    config=png_button("sweep"),
     alt=f"{title.capitalize()} over sparsity, one line for each criterion and compensation, random choices as a band",
 )
 better = "Higher" if found.judged.higher_is_better else "Lower"
@@ -138,14 +140,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
         on_click=take,
         args=(chosen[0] if chosen else 0,),
     )
-    st.download_button(
-        "Download as CSV",
-        data=lambda: table.to_csv(index=False),
-        file_name="sweep.csv",
-        mime="text/csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    csv_button(table, "sweep")
     st.page_link("pages/studio/masks.py", label="See what falls", icon=":material/arrow_forward:")
 if chosen and found.rated[chosen[0]].recipe == recipe:
     st.success("This is your recipe now: the star in the figure.", icon=":material/star:")

@@ -1,16 +1,17 @@
 """What the pages show, to take away: tables and the data of figures as CSV, figures as PNG."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 
-def csv_button(table: pd.DataFrame, name: str, label: str = "Download as CSV") -> None:
-    """A button that downloads a table as `name`.csv, written when it is clicked."""
+def csv_button(table: pd.DataFrame | Callable[[], pd.DataFrame], name: str, label: str = "Download as CSV") -> None:
+    """A button that downloads a table as `name`.csv, written, and made if it is not there yet, when it is clicked."""
     st.download_button(
         label,
-        data=lambda: table.to_csv(index=False),
+        data=lambda: (table() if callable(table) else table).to_csv(index=False),
         file_name=f"{name}.csv",
         mime="text/csv",
         icon=":material/download:",
