@@ -97,6 +97,17 @@ def at_rest(page: Page) -> None:
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
+def wait_until_it_fits(page: Page) -> None:
+    """Wait until nothing lies beyond the sides of the page: charts follow the window a moment later."""
+    at_rest(page)
+    page.wait_for_function(
+        """() => {
+            const area = document.querySelector('[data-testid="stMain"]')
+            return area.scrollWidth <= area.clientWidth
+        }"""
+    )
+
+
 def _title(page: Page, text: str) -> None:
     expect(page.get_by_role("heading", name=text, exact=True, level=1)).to_be_visible()
 
@@ -239,5 +250,4 @@ def test_nothing_is_cut_off_sideways(server: str, browser: Browser, theme: str, 
         page = context.new_page()
         page.goto(f"{server}/masks?example=embedded-reber")
         expect(page.locator(".js-plotly-plot")).to_have_count(2)
-        main_area = page.get_by_test_id("stMain")
-        assert main_area.evaluate("area => area.scrollWidth <= area.clientWidth")
+        wait_until_it_fits(page)
