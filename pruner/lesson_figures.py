@@ -107,12 +107,12 @@ def reshapes(reshaped: Reshaped, row: int) -> go.Figure:
             name=f"rows of {gate}",
             marker={"symbol": "square", "size": 12, "color": color},
         )
-    figure.update_xaxes(fixedrange=True, title="taken for unit", title_standoff=2, row=2, col=1)
+    figure.update_xaxes(fixedrange=True, title="taken for unit", title_standoff=10, row=2, col=1)
     figure.update_xaxes(fixedrange=True, showticklabels=False, row=1, col=1)
     figure.update_yaxes(
         autorange="reversed", fixedrange=True, tickvals=list(range(len(GATES))), ticktext=list(GATES), showgrid=False
     )
-    return _sized(figure, 275, legend=TOP | {"y": 1.16}, margin={"l": 0, "r": 0, "t": 75, "b": 0})
+    return _sized(figure, 285, legend=TOP | {"y": 1.16}, margin={"l": 0, "r": 0, "t": 75, "b": 0})
 
 
 def norm_bars(saliency: Tensor, ranks: Tensor | None = None, dropped: int = 0) -> go.Figure:
@@ -179,6 +179,7 @@ def parts(kept: Mapping[str, Tensor]) -> go.Figure:
             marker_color=GATE_COLORS[gate],
             text=counts,
             textposition="inside",
+            insidetextfont_color="#ffffff" if gate == "i" else "#000000",  # whichever can be read on its colour
             insidetextanchor="middle",
             textangle=0,
             hovertemplate=f"%{{y}}<br>{gate}: %{{x}} rows left<extra></extra>",
