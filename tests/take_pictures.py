@@ -5,6 +5,7 @@ python -m tests.take_pictures --every FOLDER  # every page in two themes and thr
 """
 
 import argparse
+import re
 from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
@@ -107,6 +108,7 @@ def _take_worked(page: Page, url: str, folder: Path, theme: str) -> None:
     page.get_by_role("button", name="Pin as A").click()
     for _ in range(10):  # so that there is something to compare
         page.get_by_role("slider").first.press("ArrowRight")
+    expect(page).to_have_url(re.compile("sparsity=0.5"))  # the server knows of it
     for name, button in WORKED:
         page.get_by_test_id("stSidebarNav").get_by_role("link", name=name, exact=True).click()
         page.get_by_role("heading", name=name, exact=True, level=1).wait_for()

@@ -188,6 +188,15 @@ def test_a_link_opens_example_recipe_and_view(app: AppTest) -> None:
     assert list(app.dataframe[0].value["gate"]) == ["hi (input)", "hf (forget)", "hg (cell)", "ho (output)"]
 
 
+def test_a_link_opens_the_weights_of_its_gate(app: AppTest) -> None:
+    app.query_params.update({"example": "embedded-reber", "side": "hh", "shown_gate": "o"})
+    app = _checked(_go(app.run(), "weights"))
+    assert any("Gate **ho (output)**" in text.value for text in app.markdown)
+    app.session_state.shown_gate = "i"
+    app = _checked(app.run())
+    assert "shown_gate" not in app.query_params
+
+
 @pytest.mark.parametrize(
     "params",
     [
@@ -197,7 +206,14 @@ def test_a_link_opens_example_recipe_and_view(app: AppTest) -> None:
         {"example": "embedded-reber", "criterion": "best"},
         {"example": "embedded-reber", "gates": ["xx:1", "::"]},
         {"example": "embedded-reber", "layers": "9:0.1"},
-        {"example": "embedded-reber", "lstm": "other", "layer": "7", "direction": "up", "side": "zz"},
+        {
+            "example": "embedded-reber",
+            "lstm": "other",
+            "layer": "7",
+            "direction": "up",
+            "side": "zz",
+            "shown_gate": "x",
+        },
         {"example": "embedded-reber", "lstms": ["none"]},
         {"example": "embedded-reber", "granularity": "whole"},
         {"example": "embedded-reber", "granularity": "units", "allocation": "fair"},

@@ -18,13 +18,18 @@ st.title("Weights")
 checkpoint = state.required_checkpoint()
 session = st.session_state
 view = widgets.choose_view(checkpoint)
-session.setdefault("gate", GATES[0])
 session.setdefault("reduction", REDUCTIONS[0])
 session.setdefault("window_size", SIZES[0])
 titles = {gate: f"{block} ({GATE_TITLES[gate]})" for gate, block in zip(GATES, BLOCKS[view.side], strict=True)}
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.segmented_control(
-        "Gate", GATES, format_func=titles.__getitem__, key="gate", required=True, persist_state="session", wrap=True
+        "Gate",
+        GATES,
+        format_func=titles.__getitem__,
+        key="shown_gate",
+        required=True,
+        persist_state="session",
+        wrap=True,
     )
     st.segmented_control(
         "Colour by",
@@ -35,7 +40,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         persist_state="session",
         wrap=True,
     )
-gate, reduction = session.gate, session.reduction
+gate, reduction = session.shown_gate, session.reduction
 block = weight_block(view.lstm, checkpoint.tensors, view.layer, view.direction, view.side, gate)
 hidden_size, width = block.shape
 

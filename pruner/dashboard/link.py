@@ -6,7 +6,7 @@ import streamlit as st
 
 from pruner import PrunerError, Recipe, examples
 from pruner.dashboard import state
-from pruner.gates import SIDES
+from pruner.gates import GATES, SIDES
 
 Params = dict[str, list[str]]
 HASH_LENGTH = 16  # of a file's hash in a link
@@ -92,6 +92,7 @@ def _apply(params: Params) -> None:
     st.session_state.layer = _choice(range(lstm.num_layers), _first(params, "layer"))
     st.session_state.direction = _choice(state.DIRECTIONS[: lstm.directions], _first(params, "direction"))
     st.session_state.side = _choice(SIDES, _first(params, "side"))
+    st.session_state.shown_gate = _choice(GATES, _first(params, "shown_gate"))
     unit = _whole(_first(params, "unit"), -1)
     st.session_state.unit = unit if 0 <= unit < lstm.hidden_size else None
 

@@ -14,7 +14,7 @@ from pruner import Recipe, examples, open_checkpoint
 from pruner.checkpoint import Checkpoint
 from pruner.consumers import consumers_of, suggestions
 from pruner.dashboard.text import plain
-from pruner.gates import ALL_BLOCKS
+from pruner.gates import ALL_BLOCKS, GATES
 from pruner.masks import check_layers
 from pruner.run import Result
 from pruner.saliency import COST_CRITERIA, ROW_CRITERIA, row_norm
@@ -23,7 +23,7 @@ SUGGESTED_ROUND_TO = 16  # multiplication kernels take steps of this many units
 DIRECTIONS = ("forward", "reverse")
 JOBS = ("job", "gathering", "sweep", "sensitivity")  # each page of long work has its own; "job" is that of the run
 SWITCH_INTERVAL = 0.0005  # seconds; Python's own is ten times as long
-FIRST_VIEW = {"lstm": None, "layer": 0, "direction": "forward", "side": "ih", "unit": None}
+FIRST_VIEW = {"lstm": None, "layer": 0, "direction": "forward", "side": "ih", "unit": None, "shown_gate": GATES[0]}
 
 
 @st.cache_resource
