@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -76,6 +77,28 @@ def quality(name: str) -> float:
     checkpoint = EXAMPLES[name].open()
     lstms = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms}
     return EXAMPLES[name].quality(checkpoint.tensors, lstms)
+
+
+@pytest.mark.parametrize(
+    ("given", "consumers", "task"),
+    [
+        ({"criterion": "obs"}, ("linear.weight",), "softmax"),
+        ({"criterion": "obs", "consumers": ("linear.weight",)}, ("linear.weight",), "softmax"),
+        ({"compensation": "fold", "consumers": ("other.weight",)}, ("other.weight",), None),
+        (
+            {"criterion": "obs", "consumers": ("linear.weight",), "task": "regression"},
+            ("linear.weight",),
+            "regression",
+        ),
+        ({"criterion": "l1"}, (), None),
+    ],
+    ids=["nothing named", "its head named", "another named", "another task", "no use for either"],
+)
+def test_what_is_known_of_an_example_completes_a_recipe(
+    given: dict[str, Any], consumers: tuple[str, ...], task: str | None
+) -> None:
+    recipe = named("embedded-reber").complete(Recipe(granularity="units", **given))
+    assert (recipe.consumers, recipe.task) == (consumers, task)
 
 
 def test_pydocs_chars_is_as_good_as_recorded() -> None:

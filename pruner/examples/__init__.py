@@ -37,9 +37,9 @@ class Example:
     def complete(self, recipe: Recipe) -> Recipe:
         """The recipe with what is known of an example, its head and its task, where scores from data or compensation ask
         for them and it names no others."""
-        if not recipe.needs_data or recipe.consumers:
+        if not recipe.needs_data or recipe.consumers not in ((), (self.head,)):
             return recipe
-        return replace(recipe, consumers=(self.head,), task=self.task)
+        return replace(recipe, consumers=(self.head,), task=recipe.task or self.task)
 
 
 def _bits_per_character(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]) -> float:
