@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from pruner.figures import DROPPED, GATE_COLORS, LINE_COLORS
+from pruner.figures import CELL_TEXT, DROPPED, GATE_COLORS, LINE_COLORS
 from pruner.gates import ALL_BLOCKS, GATE_TITLES, GATES
 from pruner.unit_trace import TRACED
 from pruner.weight_view import Cells, clip_limit
@@ -32,6 +32,7 @@ def block_heatmap(rows: list[str], values: np.ndarray, value_title: str, percent
         y=rows,
         coloraxis="coloraxis",
         texttemplate=f"%{{z:{form}}}" if labelled else None,
+        textfont=CELL_TEXT,
         xgap=2 if labelled else 1,
         ygap=2 if labelled else 1,
         hovertemplate=f"%{{y}}<br>gate %{{x}} (%{{customdata}})<br>{value_title} %{{z:{exact}}}<extra></extra>",

@@ -23,6 +23,7 @@ GATE_COLORS = {
     "g": "#009e73",
     "o": "#cc79a7",
 }  # Okabe & Ito, safe for colour-blind eyes
+CELL_TEXT = {"weight": 600}  # Plotly writes in dark grey or white, which is faint on the middle of a scale
 CRITERION_COLORS = {
     "l1": "#0072b2",
     "l2": "#56b4e9",
@@ -271,6 +272,7 @@ def block_shares(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
         y=layers,
         coloraxis="coloraxis",
         texttemplate="%{z:.0f} %",
+        textfont=CELL_TEXT,
         xgap=2,
         ygap=2,
         hovertemplate="%{y}<br>%{x}<br>%{z:.1f} % of its rows fall<extra></extra>",
@@ -368,6 +370,7 @@ def sensitivity_heatmap(sensitivity: Sensitivity, value_title: str = "loss") -> 
         y=[f"layer {layer}" if part == UNITS else f"layer {layer}, {part}" for layer, part in parts],
         coloraxis="coloraxis",
         texttemplate="%{z:.3~g}",
+        textfont=CELL_TEXT,
         xgap=2,
         ygap=2,
         hovertemplate=f"%{{y}} at %{{x}}<br>{value_title} %{{z:.4g}}<extra></extra>",
