@@ -222,7 +222,8 @@ class _Rows(nn.Module):
         bias = data.new_zeros(4 * self.hidden_size)
         if ih_bias is not None and hh_bias is not None:
             bias = ih_bias + hh_bias
-        gates = bias.expand(data.size(0), -1).index_add(1, self.rows_ih, data @ self.weight_ih_rows.t())
+        kept = (data @ self.weight_ih_rows.t()).to(bias.dtype)  # autocast multiplies in a lower precision
+        gates = bias.expand(data.size(0), -1).index_add(1, self.rows_ih, kept)
         h = data.new_zeros(width, self.output_size) if h_0 is None else h_0[0]
         c = data.new_zeros(width, self.hidden_size) if c_0 is None else c_0[0]
         # One sequence alone is a vector: its product with a matrix is faster than that of a matrix of one row.
@@ -239,7 +240,8 @@ class _Rows(nn.Module):
             if ragged:  # shorter sequences have ended and keep their state
                 alive = piece.size(0)
                 ended_h, ended_c, h, c = h[alive:], c[alive:], h[:alive], c[:alive]
-            both = piece.index_add(-1, rows, weight @ h if alone else h @ weight.t())
+            product = weight @ h if alone else h @ weight.t()
+            both = piece.index_add(-1, rows, product.to(piece.dtype))
             g = both[..., 2 * hidden_size : 3 * hidden_size].tanh()
             i, f, _, o = both.sigmoid().chunk(4, -1)
             c = torch.addcmul(f * c, i, g)
@@ -253,11 +255,17 @@ class _Rows(nn.Module):
             output, h, c = torch.stack(outputs), h.unsqueeze(0), c.unsqueeze(0)
         else:
             output = torch.cat(outputs)
-        return output if batch_sizes is not None else output.unflatten(0, [-1, width]), h[None], c[None]
+        return output if batch_sizes is not None else output.unflatten(0, [len(sizes), width]), h[None], c[None]
 
     def widen(self, output: Tensor) -> Tensor:
         """Nothing was removed from the output, so it has its full width."""
         return output
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Rows in the order of their shape: safetensors writes nothing else."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not keep_vars:
+            destination[f"{prefix}weight_hh_rows"] = destination[f"{prefix}weight_hh_rows"].contiguous()
 
 
 class _Compact(nn.Module):
@@ -314,6 +322,9 @@ class _Compact(nn.Module):
             return output.squeeze(1), (h_n.squeeze(1), c_n.squeeze(1))
         output, h_n, c_n = self._run(input.transpose(0, 1) if self.batch_first else input, None, None, h_0, c_0)
         return output.transpose(0, 1) if self.batch_first else output, (h_n, c_n)
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do. It is here because the `forward` of many models calls it on their `nn.LSTM`."""
 
     def _packed(self, packed: PackedSequence, hx: tuple[Tensor, Tensor] | None) -> Any:
         """The packed sequences of the output, and the final states in the order of the caller."""

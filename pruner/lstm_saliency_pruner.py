@@ -14,6 +14,12 @@ from pruner.readers import linear_readers
 from pruner.recipe import check_choice, check_sparsity
 from pruner.saliency import row_saliency
 
+_HOOKS = {
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
+}
+
 
 class RowMask(nn.Module):
     """A parametrization that zeroes the rows of a weight (4H, ...) where `mask` (4H,) is False.
@@ -71,7 +77,8 @@ class LSTMSaliencyPruner:
 
         An entry is `{"tensor_fqn": "lstm.weight_ih_l0"}`, with a `sparsity_level` of its own if it is to differ from
         the defaults. With `units`, either weight stands for its whole layer and direction. Raises PrunerError, before
-        anything is attached, for a tensor that is not there, is not a packed LSTM weight, or is masked already.
+        anything is attached, for a tensor that is not there, is not a packed LSTM weight, is masked already, or is computed
+        by another tool.
         """
         if self.model is not None:
             raise PrunerError("expected a new pruner, found one already prepared; make one pruner a model")
@@ -92,10 +99,13 @@ class LSTMSaliencyPruner:
                     f"{groups[key]['tensor_fqn']!r} and {group['sparsity_level']} for {group['tensor_fqn']!r}"
                 )
         for group in groups.values():
+            path = group["tensor_fqn"].rpartition(".")[0]
             for module, name in self._tensors(model, group):
-                tensor = getattr(module, name)
-                mask = torch.ones(len(tensor), dtype=torch.bool, device=tensor.device)
-                parametrize.register_parametrization(module, name, RowMask(mask))
+                _check_plain(path, module, name)
+        for module, name in [each for group in groups.values() for each in self._tensors(model, group)]:
+            tensor = getattr(module, name)
+            mask = torch.ones(len(tensor), dtype=torch.bool, device=tensor.device)
+            parametrize.register_parametrization(module, name, RowMask(mask))
         self.model, self.groups = model, list(groups.values())
 
     def step(self) -> None:
@@ -135,16 +145,20 @@ class LSTMSaliencyPruner:
         other, it is the `nn.LSTM` itself, smaller: its `hidden_size` is the number of kept units, and those Linears lose the
         columns of the others. With `rows` it is a `RowCompactLSTM`, which multiplies only the kept rows. An `LSTMCell`
         keeps its size and its zeros. Returns the model, which is changed in place; if the model is itself an `nn.LSTM`, the
-        smaller module.
+        smaller module. Hooks move over to it. Raises PrunerError, before anything is changed, for an LSTM with a `forward`
+        of its own or with weights that another tool computes: they would be lost.
         """
         masks: dict[int, dict[str, Tensor]] = {}
         for _, tensors in self._masked():
             for module, name in tensors:
                 masks.setdefault(id(module), {})[name] = module.parametrizations[name][0].mask
         model = self._prepared()
+        for path, module in model.named_modules():
+            if isinstance(module, nn.LSTM) and id(module) in masks:
+                _check_replaceable(path, module, masks[id(module)])
         self.squash_mask()
         if isinstance(model, nn.LSTM):
-            return self._compacted(model, masks[id(model)])
+            return _with_hooks_of(model, self._compacted(model, masks[id(model)]))
         # After squash_mask: torch.fx cannot look into parametrized modules.
         read = linear_readers(model) if self.granularity == "units" else {}
         small: dict[int, nn.Module] = {}
@@ -153,7 +167,7 @@ class LSTMSaliencyPruner:
                 if id(module) not in small:
                     compact = self._compacted(module, masks[id(module)])
                     folded = path in read and _fold(model, module, compact, read[path])
-                    small[id(module)] = module if folded else compact
+                    small[id(module)] = module if folded else _with_hooks_of(module, compact)
                 model.set_submodule(path, small[id(module)])
         return model
 
@@ -191,8 +205,7 @@ class LSTMSaliencyPruner:
         module, name = _owner(model, group["tensor_fqn"])
         if self.granularity == "rows":
             return [(module, name)]
-        names = [f"{kind}_{side}{_suffix(name)}" for kind in ("weight", "bias") for side in SIDES]
-        return [(module, name) for name in names if isinstance(getattr(module, name, None), Tensor)]
+        return [(module, each) for each in _names(module) if _suffix(each) == _suffix(name)]
 
     def _group(self, model: nn.Module, entry: dict[str, Any]) -> dict[str, Any]:
         known = isinstance(entry, dict) and entry.keys() <= {"tensor_fqn", "sparsity_level"}
@@ -215,8 +228,6 @@ class LSTMSaliencyPruner:
             raise PrunerError(f"expected a packed LSTM weight (weight_ih or weight_hh), found {name!r}")
         if not isinstance(module, nn.LSTM | nn.LSTMCell):
             raise PrunerError(f"expected a tensor of an nn.LSTM or nn.LSTMCell, found one of {type(module).__name__}")
-        if parametrize.is_parametrized(module, last):
-            raise PrunerError(f"expected a plain weight, found {name!r} parametrized already; squash its mask first")
         level = entry.get("sparsity_level", self.defaults["sparsity_level"])
         check_sparsity(f"sparsity_level of {name}", level)
         return {"tensor_fqn": name, "sparsity_level": level}
@@ -256,17 +267,53 @@ def _fold(model: nn.Module, lstm: nn.LSTM, compact: nn.Module, readers: dict[str
     return True
 
 
+def _check_plain(path: str, module: nn.Module, name: str) -> None:
+    if name not in dict(module.named_parameters(recurse=False, remove_duplicate=False)):
+        shown_name = f"{path}.{name}" if path else name
+        raise PrunerError(
+            f"expected plain weights, found {shown_name!r} parametrized already, or computed by another tool such as "
+            "weight_norm or torch.nn.utils.prune; squash its mask, or take that tool off, first"
+        )
+
+
+def _check_replaceable(path: str, lstm: nn.LSTM, masked: dict[str, Tensor]) -> None:
+    own_class = parametrize.type_before_parametrizations(lstm)
+    if own_class is not nn.LSTM or "forward" in vars(lstm):
+        raise PrunerError(
+            f"expected a plain nn.LSTM to put a smaller module in its place, found {path or 'the model'} with a forward of "
+            f"its own ({own_class.__name__}), which would be lost; call squash_mask(), which leaves zeros"
+        )
+    for name in _names(lstm):
+        if name not in masked:
+            _check_plain(path, lstm, name)
+
+
+def _with_hooks_of(lstm: nn.LSTM, compact: nn.Module) -> nn.Module:
+    """The compact module with the very dictionaries of hooks, in which their handles find and remove them."""
+    vars(compact).update({name: hooks for name, hooks in vars(lstm).items() if name in _HOOKS})
+    return compact
+
+
+def _names(module: nn.LSTM | nn.LSTMCell) -> list[str]:
+    """What the tensors of 4H rows are called, layer by layer, as in PyTorch's documentation."""
+    suffixes = [""]
+    if isinstance(module, nn.LSTM):
+        directions = 2 if module.bidirectional else 1
+        suffixes = [layer_suffix(layer, side) for layer in range(module.num_layers) for side in range(directions)]
+    kinds = ("weight", "bias") if module.bias else ("weight",)
+    return [f"{kind}_{side}{suffix}" for suffix in suffixes for kind in kinds for side in SIDES]
+
+
 def _suffix(name: str) -> str:
-    """The layer and direction in a packed weight's name: `_l1_reverse`, or nothing for an LSTMCell."""
-    return name.removeprefix("weight_ih").removeprefix("weight_hh")
+    """The layer and direction in a tensor's name: `_l1_reverse`, or nothing for an LSTMCell."""
+    return name[len("weight_ih") if name.startswith("weight") else len("bias_ih") :]
 
 
 def _every_lstm(model: nn.Module) -> list[dict[str, Any]]:
-    entries = []
-    for path, module in model.named_modules():
-        if isinstance(module, nn.LSTM | nn.LSTMCell):
-            for name, _ in module.named_parameters(recurse=False):
-                standard = parse_standard_name(name)
-                if standard and standard.kind == "weight" and standard.side in SIDES:
-                    entries.append({"tensor_fqn": f"{path}.{name}" if path else name})
-    return entries
+    return [
+        {"tensor_fqn": f"{path}.{name}" if path else name}
+        for path, module in model.named_modules()
+        if isinstance(module, nn.LSTM | nn.LSTMCell)
+        for name in _names(module)
+        if name.startswith("weight")
+    ]
