@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, or 2 after one line on stderr for unusable input."""
+    """Run one command. Returns the exit status: 0, 2 after one line on stderr for unusable input, 130 if interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names in a file can be anything
@@ -52,8 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output left early, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
+    except OSError as error:
+        _give_up_stdout()
+        print(f"error: expected a place to print the output, found {error}; give another", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
+
+
+def _give_up_stdout() -> None:
+    """Nothing more can be printed; what is left of it must not fail again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -395,9 +407,16 @@ def _sparsities(text: str) -> list[float]:
         raise PrunerError(f"expected sparsities as 0.25,0.5, found {text!r}") from error
 
 
+def _check_place(output: str | None) -> None:
+    """Before long work, not after it."""
+    if output is not None and not (parent := Path(output).absolute().parent).is_dir():
+        raise PrunerError(f"expected a place to write {output}, found no folder {parent}; make it first")
+
+
 def _check_table(output: str | None) -> None:
     if output is not None and not output.endswith((".csv", ".json")):
         raise PrunerError(f"expected --output as a .csv or .json file, found {output!r}; change its suffix")
+    _check_place(output)
 
 
 def _sweep(options: argparse.Namespace) -> None:
@@ -434,6 +453,7 @@ def _measured_sensitivity(
 
 
 def _suggest(options: argparse.Namespace) -> None:
+    _check_place(options.output)
     checkpoint, recipe, example = _rating(options)
     measured = _measured_sensitivity(checkpoint, recipe, example, options)
     found = suggest(checkpoint, recipe, measured, options.target, options.amount)
@@ -474,18 +494,24 @@ def _examples(options: argparse.Namespace) -> None:
 
 
 def _write(output: str, write: Callable[[Path], Any], source: str | Path) -> None:
-    """Write a file under a temporary name beside its place, then rename it: never a partial file, never the source."""
-    target = Path(os.path.abspath(output))  # noqa: PTH100 - "." and ".." have no name to write under
+    """Write a file under a temporary name beside its place, then rename it: never a partial file, never the source. What is
+    there and is no file, a pipe or a device, is written to."""
     try:
+        target = Path(os.path.realpath(output))
         if target.is_dir():
             raise PrunerError(f"expected a place to write a file, found the folder {output!r}; add the name of a file")
         if target.exists() and target.samefile(source):
             raise PrunerError(f"expected another file than the source, found {output!r} for both; choose another name")
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-            staged = Path(folder) / target.name
+        stream = Path(output).exists() and not Path(output).is_file()
+        with tempfile.TemporaryDirectory(prefix=".pruner-", dir=None if stream else target.parent) as folder:
+            staged = Path(folder) / "written"
             write(staged)
-            staged.chmod(0o644)
-            staged.replace(target)
+            if stream:
+                with open(output, "wb") as place:  # noqa: PTH123
+                    place.write(staged.read_bytes())
+            else:
+                staged.chmod(0o644)
+                staged.replace(target)
     except (OSError, ValueError) as error:
         raise PrunerError(f"expected a place to write {output}, found {error}; choose another") from error
 

@@ -48,17 +48,23 @@ def save(
 
     `forms` holds the masked one, too, which every other is certified against; `compensation` are the facts for the manifest.
 
-    The folder is written under a temporary name beside its place, read back, and renamed only when it is whole. Raises
-    PrunerError if the folder is in use, cannot be written, or does not compute what the masks say when read back.
+    It is written under a temporary name, beside its place or within an empty folder that is there already, read back, and
+    put in its place only when it is whole. Raises PrunerError if the folder is in use, cannot be written, or does not
+    compute what the masks say when read back.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - "." and ".." have no name to write under
     check_free(folder)
     try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        there = folder.exists()  # perhaps where somebody stands, or a volume: it is filled, not replaced
+        staging = Path(tempfile.mkdtemp(prefix=".export-", dir=folder if there else folder.parent))
         try:
             _write_files(staging, checkpoint, recipe, masks, forms, name, totals, compensation)
-            staging.chmod(0o755)
-            staging.replace(folder)
+            if there:
+                for file in list(staging.iterdir()):
+                    file.replace(folder / file.name)
+            else:
+                staging.chmod(0o755)
+                staging.replace(folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:

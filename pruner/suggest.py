@@ -7,7 +7,7 @@ from pruner.checkpoint import Checkpoint
 from pruner.errors import PrunerError
 from pruner.gates import GATES
 from pruner.lstm import LSTM
-from pruner.masks import dropped_rows
+from pruner.masks import dropped_rows, rounded_up
 from pruner.recipe import Recipe, check_choice
 from pruner.sensitivity import Sensitivity
 
@@ -109,12 +109,12 @@ def _cost(lstm: LSTM, layer: int, recipe: Recipe, below: float, own: float, coun
     """Parameters or multiply-accumulates that one layer of an LSTM keeps, both directions, when the layer below and
     it are pruned so far."""
     size, directions = lstm.hidden_size, lstm.directions
-    kept = size - dropped_rows(size, own)
+    kept = rounded_up(size, dropped_rows(size, own), recipe.round_to)
     inputs, outputs = lstm.layer_input_size(layer), lstm.output_size
     if recipe.granularity == "units" and not lstm.proj_size:
         outputs = kept
         if layer:
-            inputs = directions * (size - dropped_rows(size, below))
+            inputs = directions * rounded_up(size, dropped_rows(size, below), recipe.round_to)
     total = len(GATES) * kept * (inputs + outputs)
     if lstm.proj_size:
         total += lstm.proj_size * (kept if recipe.granularity == "units" else size)

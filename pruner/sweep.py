@@ -14,6 +14,7 @@ from pruner.lstm import build
 from pruner.measure import difference, one_thread, outputs, random_input
 from pruner.recipe import Recipe
 from pruner.run import choose_masks, forms_of, gather_statistics, held_back_input
+from pruner.saliency import COST_CRITERIA
 from pruner.statistics import Progress, Statistics
 from pruner.workers import as_they_come
 
@@ -47,14 +48,23 @@ def sweep_recipes(
     not know becomes uniform.
     """
     base = replace(recipe, layer_sparsity={}, gate_sparsity={}, allocation="uniform", seed=0, criterion="l1")
+    by_units = recipe.granularity == "units"
     drawn = [("random", seed) for seed in range(seeds)]
     found = []
     for compensation in compensations:
         for criterion, seed in [*((name, 0) for name in criteria if name != "random"), *drawn]:
-            for sparsity in sparsities:
-                found.append(
-                    replace(base, sparsity=sparsity, criterion=criterion, compensation=compensation, seed=seed)
+            allocation = recipe.allocation if by_units or criterion in COST_CRITERIA else "uniform"
+            found += [
+                replace(
+                    base,
+                    sparsity=sparsity,
+                    criterion=criterion,
+                    compensation=compensation,
+                    allocation=allocation,
+                    seed=seed,
                 )
+                for sparsity in sparsities
+            ]
     return found
 
 

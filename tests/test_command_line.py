@@ -505,3 +505,55 @@ def test_the_source_is_never_written_over(workplace: Path, command: str) -> None
     before = (workplace / "model.pt").read_bytes()
     assert main([command, "model.pt", "--output", "./model.pt"]) == 2
     assert (workplace / "model.pt").read_bytes() == before
+
+
+def test_a_link_is_followed_and_a_pipe_is_written_to(workplace: Path) -> None:
+    Path("real.csv").write_text("old")
+    Path("link.csv").symlink_to("real.csv")
+    assert command("saliency root.pt --output link.csv") == 0
+    assert Path("link.csv").is_symlink() and len(pd.read_csv("real.csv")) == 32
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert command("saliency root.pt --output pipe") == 0
+    assert os.read(reader, 2**16) == Path("real.csv").read_bytes() and Path("pipe").is_fifo()
+    os.close(reader)
+
+
+def test_an_empty_folder_is_filled_even_if_one_stands_in_it(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("here").mkdir()
+    Path("link").symlink_to("here")
+    assert command("prune root.pt --output link") == 0
+    assert Path("link").is_symlink() and len(list(Path("here").iterdir())) == 4
+    Path("there").mkdir()
+    monkeypatch.chdir("there")
+    assert command("prune ../root.pt --output .") == 0
+    assert sorted(path.name for path in Path.cwd().iterdir()) == [
+        "load_pruned.py",
+        "manifest.json",
+        "masks.safetensors",
+        "pruned.pt",
+    ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_cannot_be_printed_is_one_line_too(workplace: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pruner", "inspect", "root.pt"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: expected a place to print the output") and done.stderr.count(b"\n") == 1
+
+
+def test_who_interrupts_sees_no_traceback(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pruner.__main__.open_checkpoint", interrupted)
+    assert command("inspect root.pt") == 130
+    assert capsys.readouterr().err == "stopped\n"

@@ -55,6 +55,7 @@ def test_calibration_from_a_file_and_at_random(tmp_path: Path, capsys: pytest.Ca
     ("arguments", "message"),
     [
         (["sweep", REBER, "--output", "table.txt"], "expected --output as a .csv or .json file"),
+        (["suggest", REBER, "--target", "macs", "--amount", "0.5", "--output", "no/such.json"], "found no folder"),
         (["sweep", REBER, "--sparsities", "half"], "expected sparsities as 0.25,0.5, found 'half'"),
         (["sweep", REBER, "--criteria", "magic"], "expected a criterion among"),
         (["sensitivity", REBER, "--sparsities", "2"], "expected sparsity between 0 and 1, found 2.0"),

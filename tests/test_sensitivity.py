@@ -45,3 +45,10 @@ def test_layers_are_rated_alone_by_drift_without_a_quality() -> None:
 def test_what_comes_out_better_is_no_loss() -> None:
     found = Sensitivity((0.1, 0.2), 1.5, False, {(0, "units"): (1.4, 1.7)})
     assert found.losses((0, "units")) == (0.0, 1.7 - 1.5)
+
+
+def test_readers_hinder_no_layer_from_being_pruned_alone() -> None:
+    checkpoint = PYDOCS.open()
+    found = measure_sensitivity(checkpoint, Recipe(0.5, "units", consumers=("linear.weight",)), [0.5])
+    without = measure_sensitivity(checkpoint, Recipe(0.5, "units"), [0.5])
+    assert list(found.values) == [(0, "units"), (1, "units")] and found.values == without.values

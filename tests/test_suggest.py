@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pruner import Checkpoint, PrunerError, Recipe, open_checkpoint
+from pruner import Checkpoint, PrunerError, Recipe, open_checkpoint, run
 from pruner.masks import dropped_rows
 from pruner.sensitivity import Sensitivity
 from pruner.suggest import suggest
@@ -82,3 +82,14 @@ def test_what_cannot_be_reached_is_said(target: str, amount: float) -> None:
     measured = Sensitivity((0.5,), 0.0, False, {(0, "units"): (0.5,)})
     with pytest.raises(PrunerError, match="expected"):
         suggest(stored(), Recipe(0.5, "units"), measured, target, amount)
+
+
+def test_kept_counts_are_rounded_as_the_recipe_rounds_them() -> None:
+    measured = Sensitivity(LEVELS, 0.0, False, {(0, "units"): (0.1, 0.2, 0.3), (1, "units"): (0.1, 0.2, 0.3)})
+    checkpoint = stored(num_layers=2)
+    found = suggest(checkpoint, Recipe(0.5, "units", round_to=4), measured, "macs", 0.7)
+    result = run(checkpoint, found.recipe)
+    assert found.recipe.round_to == 4
+    assert found.share == result.costs["compact"].macs_per_step / result.costs["dense"].macs_per_step <= 0.7
+    with pytest.raises(PrunerError, match="is the least"):
+        suggest(checkpoint, Recipe(0.5, "units", round_to=8), measured, "macs", 0.9)

@@ -32,7 +32,16 @@ def test_the_grid_holds_every_combination_and_the_random_band() -> None:
     lines = [("l1", 0), ("obs", 0), ("random", 0), ("random", 1), ("random", 2)]
     assert found == {(s, name, how, seed) for s in (0.25, 0.5) for name, seed in lines for how in ("none", "fold")}
     assert len(recipes) == len(found)
-    assert {(each.granularity, each.round_to, each.allocation) for each in recipes} == {("units", 4, "uniform")}
+    assert {(each.granularity, each.round_to, each.allocation) for each in recipes} == {("units", 4, "global")}
+
+
+def test_a_criterion_that_does_not_know_an_allocation_is_uniform() -> None:
+    recipes = sweep_recipes(Recipe(0.5, "rows", "fisher", "global"), [0.5], ["l1", "fisher"], ["none"], seeds=1)
+    assert {each.criterion: each.allocation for each in recipes} == {
+        "l1": "uniform",
+        "fisher": "global",
+        "random": "uniform",
+    }
 
 
 @pytest.mark.parametrize("granularity", ["rows", "units"])
