@@ -507,8 +507,7 @@ def _write(output: str, write: Callable[[Path], Any], source: str | Path) -> Non
             staged = Path(folder) / "written"
             write(staged)
             if stream:
-                with open(output, "wb") as place:  # noqa: PTH123
-                    place.write(staged.read_bytes())
+                Path(output).write_bytes(staged.read_bytes())
             else:
                 staged.chmod(0o644)
                 staged.replace(target)

@@ -283,7 +283,10 @@ def _check_replaceable(path: str, lstm: nn.LSTM, masked: dict[str, Tensor]) -> N
             f"expected a plain nn.LSTM to put a smaller module in its place, found {path or 'the model'} with a forward of "
             f"its own ({own_class.__name__}), which would be lost; call squash_mask(), which leaves zeros"
         )
-    for name in _names(lstm):
+    names = _names(lstm)
+    if lstm.proj_size:
+        names += [f"weight_hr{suffix}" for suffix in sorted({_suffix(name) for name in names})]
+    for name in names:
         if name not in masked:
             _check_plain(path, lstm, name)
 

@@ -139,11 +139,12 @@ def test_weights_of_another_tool_are_refused_before_anything_is_attached(
     assert dict(model.named_parameters()).keys() == before.keys()
 
 
-def test_weights_of_another_tool_beside_the_masked_ones_are_refused_before_anything_is_pruned() -> None:
-    model = Reader()
-    prune.l1_unstructured(model.lstm, "weight_hh_l1", amount=0.5)
+@pytest.mark.parametrize("beside", ["weight_hh_l1", "weight_hr_l0"])
+def test_weights_of_another_tool_beside_the_masked_ones_are_refused_before_anything_is_pruned(beside: str) -> None:
+    model = Reader(nn.LSTM(6, 16, num_layers=2, proj_size=4))
+    prune.l1_unstructured(model.lstm, beside, amount=0.5)
     pruner = LSTMSaliencyPruner()
     pruner.prepare(model, [{"tensor_fqn": "lstm.weight_ih_l0"}])
-    with pytest.raises(PrunerError, match=r"found 'lstm\.weight_hh_l1'"):
+    with pytest.raises(PrunerError, match=rf"found 'lstm\.{beside}'"):
         pruner.prune()
     assert list(pruner.masks()) == ["lstm.weight_ih_l0"]
