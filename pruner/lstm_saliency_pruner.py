@@ -14,11 +14,7 @@ from pruner.readers import linear_readers
 from pruner.recipe import check_choice, check_sparsity
 from pruner.saliency import row_saliency
 
-_HOOKS = {
-    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
-    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
-    *("_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
-}
+_HOOKS = {name for name in vars(nn.Module()) if "forward" in name or "backward" in name}  # where a module holds them
 
 
 class RowMask(nn.Module):
@@ -98,11 +94,12 @@ class LSTMSaliencyPruner:
                     f"expected one sparsity_level for all of a layer's units, found {groups[key]['sparsity_level']} for "
                     f"{groups[key]['tensor_fqn']!r} and {group['sparsity_level']} for {group['tensor_fqn']!r}"
                 )
-        for group in groups.values():
-            path = group["tensor_fqn"].rpartition(".")[0]
-            for module, name in self._tensors(model, group):
-                _check_plain(path, module, name)
-        for module, name in [each for group in groups.values() for each in self._tensors(model, group)]:
+        tensors = [
+            (_path(group), module, name) for group in groups.values() for module, name in self._tensors(model, group)
+        ]
+        for path, module, name in tensors:
+            _check_plain(path, module, name)
+        for _, module, name in tensors:
             tensor = getattr(module, name)
             mask = torch.ones(len(tensor), dtype=torch.bool, device=tensor.device)
             parametrize.register_parametrization(module, name, RowMask(mask))
@@ -175,9 +172,7 @@ class LSTMSaliencyPruner:
         whole = torch.ones(
             len(GATES) * lstm.hidden_size, dtype=torch.bool, device=lstm.get_parameter("weight_ih_l0").device
         )
-        directions = 2 if lstm.bidirectional else 1
-        suffixes = [layer_suffix(layer, side) for layer in range(lstm.num_layers) for side in range(directions)]
-        rows = [[masks.get(f"weight_{side}{suffix}", whole) for side in SIDES] for suffix in suffixes]
+        rows = [[masks.get(f"weight_{side}{suffix}", whole) for side in SIDES] for suffix in _suffixes(lstm)]
         if self.granularity == "rows":
             return compact_rows(lstm, [(ih, hh) for ih, hh in rows])
         return compact_units(lstm, [split_gates(ih)[0] for ih, _ in rows])
@@ -186,9 +181,8 @@ class LSTMSaliencyPruner:
         """{name of a masked tensor: (4H,) bool mask}, True = kept."""
         found = {}
         for group, tensors in self._masked():
-            prefix = group["tensor_fqn"].rpartition(".")[0]
             for module, name in tensors:
-                found[f"{prefix}.{name}" if prefix else name] = module.parametrizations[name][0].mask
+                found[_full_name(_path(group), name)] = module.parametrizations[name][0].mask
         return found
 
     def _masked(self) -> list[tuple[dict[str, Any], list[tuple[Any, str]]]]:
@@ -233,6 +227,14 @@ class LSTMSaliencyPruner:
         return {"tensor_fqn": name, "sparsity_level": level}
 
 
+def _path(group: dict[str, Any]) -> str:
+    return str(group["tensor_fqn"]).rpartition(".")[0]
+
+
+def _full_name(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
 def _owner(model: nn.Module, tensor_fqn: str) -> tuple[Any, str]:
     path, _, name = tensor_fqn.rpartition(".")
     try:
@@ -269,10 +271,9 @@ def _fold(model: nn.Module, lstm: nn.LSTM, compact: nn.Module, readers: dict[str
 
 def _check_plain(path: str, module: nn.Module, name: str) -> None:
     if name not in dict(module.named_parameters(recurse=False, remove_duplicate=False)):
-        shown_name = f"{path}.{name}" if path else name
         raise PrunerError(
-            f"expected plain weights, found {shown_name!r} parametrized already, or computed by another tool such as "
-            "weight_norm or torch.nn.utils.prune; squash its mask, or take that tool off, first"
+            f"expected plain weights, found {_full_name(path, name)!r} parametrized already, or computed by another tool "
+            "such as weight_norm or torch.nn.utils.prune; squash its mask, or take that tool off, first"
         )
 
 
@@ -283,10 +284,8 @@ def _check_replaceable(path: str, lstm: nn.LSTM, masked: dict[str, Tensor]) -> N
             f"expected a plain nn.LSTM to put a smaller module in its place, found {path or 'the model'} with a forward of "
             f"its own ({own_class.__name__}), which would be lost; call squash_mask(), which leaves zeros"
         )
-    names = _names(lstm)
-    if lstm.proj_size:
-        names += [f"weight_hr{suffix}" for suffix in sorted({_suffix(name) for name in names})]
-    for name in names:
+    projections = [f"weight_hr{suffix}" for suffix in _suffixes(lstm)] if lstm.proj_size else []
+    for name in [*_names(lstm), *projections]:
         if name not in masked:
             _check_plain(path, lstm, name)
 
@@ -299,12 +298,16 @@ def _with_hooks_of(lstm: nn.LSTM, compact: nn.Module) -> nn.Module:
 
 def _names(module: nn.LSTM | nn.LSTMCell) -> list[str]:
     """What the tensors of 4H rows are called, layer by layer, as in PyTorch's documentation."""
-    suffixes = [""]
-    if isinstance(module, nn.LSTM):
-        directions = 2 if module.bidirectional else 1
-        suffixes = [layer_suffix(layer, side) for layer in range(module.num_layers) for side in range(directions)]
     kinds = ("weight", "bias") if module.bias else ("weight",)
-    return [f"{kind}_{side}{suffix}" for suffix in suffixes for kind in kinds for side in SIDES]
+    return [f"{kind}_{side}{suffix}" for suffix in _suffixes(module) for kind in kinds for side in SIDES]
+
+
+def _suffixes(module: nn.LSTM | nn.LSTMCell) -> list[str]:
+    """The layers and directions in the names of tensors: `_l0`, `_l0_reverse` and so on, or nothing for an LSTMCell."""
+    if isinstance(module, nn.LSTMCell):
+        return [""]
+    directions = 2 if module.bidirectional else 1
+    return [layer_suffix(layer, side) for layer in range(module.num_layers) for side in range(directions)]
 
 
 def _suffix(name: str) -> str:
@@ -314,7 +317,7 @@ def _suffix(name: str) -> str:
 
 def _every_lstm(model: nn.Module) -> list[dict[str, Any]]:
     return [
-        {"tensor_fqn": f"{path}.{name}" if path else name}
+        {"tensor_fqn": _full_name(path, name)}
         for path, module in model.named_modules()
         if isinstance(module, nn.LSTM | nn.LSTMCell)
         for name in _names(module)
