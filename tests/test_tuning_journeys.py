@@ -81,6 +81,7 @@ def test_from_the_overview_to_a_comparison_and_a_shared_link(server: str, page: 
     expect(page.get_by_text(f"Unit {unit} is selected.")).to_be_visible()
 
     _go(page, "Masks")
+    expect(canvas).to_have_attribute("data-fallen", _fallen(0.5))  # drawn at once, the slider may come after it
     _set(page, "30")
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.3))
     page.get_by_role("button", name="Pin as A").click()

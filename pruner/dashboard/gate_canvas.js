@@ -2,6 +2,7 @@
 // While a sparsity slider of the page is dragged it sends nothing to the server, so the grids follow the slider itself.
 
 const GAP = 12, TITLE = 20, LEAST_LINED = 6 // pixels; cells smaller than this have no lines between them
+const SLIDER = "input[type=range]"
 const instances = new WeakMap()
 
 export default function ({ data, parentElement, setTriggerValue }) {
@@ -31,10 +32,12 @@ function create(parent) {
   }
   view.resizes = new ResizeObserver(redraw)
   view.resizes.observe(view.canvas.parentElement)
+  // A slider moves, or comes after the grids: without it they cannot know what falls.
+  const comes = (node) => node instanceof Element && (node.matches(SLIDER) || node.querySelector(SLIDER))
   view.slides = new MutationObserver((changes) => {
-    if (changes.some(({ target }) => target.type === "range")) redraw()
+    if (changes.some(({ target, addedNodes }) => target.type === "range" || [...addedNodes].some(comes))) redraw()
   })
-  view.slides.observe(document.body, { subtree: true, attributeFilter: ["value"] })
+  view.slides.observe(document.body, { subtree: true, childList: true, attributeFilter: ["value"] })
   const hover = (unit, place) => {
     if (unit !== view.hovered) {
       view.hovered = unit
@@ -97,7 +100,7 @@ const pixel = ([red, green, blue]) => ((255 << 24) | (blue << 16) | (green << 8)
 function fallen(view) {
   if (!view.counts) return view.now
   return view.blocks.map((_, block) => {
-    const input = document.querySelector(`.st-key-${view.sliders[block]} input[type=range]`)
+    const input = document.querySelector(`.st-key-${view.sliders[block]} ${SLIDER}`)
     const standing = input && Number(input.value)
     if (view.now[block] !== null && (!input || standing === view.settings[block])) return view.now[block]
     return input ? view.counts[Math.round(100 * standing)][block] : 0
