@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.ao.pruning._experimental.pruner.lstm_saliency_pruner import LSTMSaliencyPruner as Upstream
 
 from pruner import Recipe, examples
-from pruner.compensation import compensate
-from pruner.lstm import build
-from pruner.run import choose_masks, forms_of, gather_statistics
-from pruner.saliency import CRITERIA, ROW_CRITERIA
+from pruner.compensation.chain import compensate
+from pruner.importance.weights import CRITERIA, ROW_CRITERIA
+from pruner.lstm.find import build
+from pruner.result import choose_masks, forms_of, gather_statistics
 
 SEEDS = (0, 1, 2)
 COLUMNS = ("none", "fold", "full")

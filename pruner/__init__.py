@@ -1,10 +1,10 @@
 """Look inside an LSTM and make it smaller: gate-aware saliency pruning for PyTorch."""
 
-from pruner.checkpoint import Checkpoint, open_checkpoint
 from pruner.errors import Cancelled, PrunerError
-from pruner.lstm_saliency_pruner import LSTMSaliencyPruner
+from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.in_memory.lstm_saliency_pruner import LSTMSaliencyPruner
 from pruner.recipe import Recipe
-from pruner.run import Result, run
+from pruner.result import Result, run
 
 __all__ = [
     "Cancelled",

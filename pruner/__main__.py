@@ -14,22 +14,22 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from pruner import examples
-from pruner.calibration import Calibration, gaussian, read_calibration, sampled
-from pruner.checkpoint import Checkpoint, open_checkpoint
+from pruner.calibration.inputs import Calibration, gaussian, read_calibration, sampled
+from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS
 from pruner.errors import PrunerError
-from pruner.export import check_free, write_masks
-from pruner.forms import DEFAULT_FORM, FORMS
-from pruner.lstm import build
-from pruner.measure import cost_of_file, latency
+from pruner.exports.export import check_free, write_masks
+from pruner.exports.verify import read_export, verify
+from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.importance.weights import CRITERIA, ROW_NORMS, as_table, score
+from pruner.lstm.find import build
+from pruner.lstm.measure import cost_of_file, latency
 from pruner.recipe import ALLOCATIONS, COMPENSATIONS, GRANULARITIES, TASKS, Recipe
-from pruner.run import choose_masks, gather_statistics, run
-from pruner.saliency import CRITERIA, ROW_NORMS, as_table, score
-from pruner.sensitivity import Sensitivity, measure_sensitivity
-from pruner.sensitivity import as_table as table_of_sensitivity
-from pruner.suggest import TARGETS, suggest
-from pruner.sweep import as_table as table_of_rated
-from pruner.sweep import rate_all, sweep_recipes
-from pruner.verify import read_export, verify
+from pruner.result import choose_masks, gather_statistics, run
+from pruner.search.sensitivity import Sensitivity, measure_sensitivity
+from pruner.search.sensitivity import as_table as table_of_sensitivity
+from pruner.search.suggest import TARGETS, suggest
+from pruner.search.sweep import as_table as table_of_rated
+from pruner.search.sweep import rate_all, sweep_recipes
 
 
 class _Parser(argparse.ArgumentParser):

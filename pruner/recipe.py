@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pruner.errors import PrunerError, shown
-from pruner.gates import ALL_BLOCKS
-from pruner.saliency import COST_CRITERIA, CRITERIA, DATA_CRITERIA, ROW_CRITERIA
+from pruner.importance.weights import COST_CRITERIA, CRITERIA, DATA_CRITERIA, ROW_CRITERIA
+from pruner.lstm.gates import ALL_BLOCKS
 
 GRANULARITIES = ("rows", "units")
 ALLOCATIONS = ("uniform", "global")

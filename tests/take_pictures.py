@@ -10,8 +10,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.test_dashboard import STUDIO
-from tests.test_journeys import PROJECT, THEMES, installed_chromium, serving
+from tests.dashboard.test_dashboard import STUDIO
+from tests.journeys.test_journeys import PROJECT, THEMES, installed_chromium, serving
 
 PICTURES = Path(__file__).resolve().parents[1] / ".github" / "pictures"
 LINK = "example=pydocs-chars&sparsity=0.5&gates=hg:0.25"

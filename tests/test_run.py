@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pruner import Cancelled, Checkpoint, PrunerError, Recipe, open_checkpoint, run
-from pruner.load_pruned import CompactLSTM, RowCompactLSTM
-from pruner.masks import drop_rows
-from pruner.run import available_devices, choose_masks
+from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM
+from pruner.importance.masks import drop_rows
+from pruner.result import available_devices, choose_masks
 from tests.conftest import named, random_lstm
 
 ENCODER = {"num_layers": 2, "bidirectional": True}

@@ -2,11 +2,11 @@
 
 import streamlit as st
 
-from pruner import lesson_figures
 from pruner.dashboard import lesson
-from pruner.gates import GATE_TITLES, GATES
+from pruner.lessons import figures as lesson_figures
 from pruner.lessons import frozen
 from pruner.lessons.frozen import ROWS
+from pruner.lstm.gates import GATE_TITLES, GATES
 
 picture, words = lesson.begin(frozen.LESSON)
 with picture:

@@ -3,12 +3,14 @@
 import pandas as pd
 import streamlit as st
 
-from pruner import PrunerError, figures, lesson_figures
+from pruner import PrunerError
 from pruner.dashboard import lesson, widgets
-from pruner.gates import GATES, split_gates
+from pruner.importance.weights import row_saliency
+from pruner.lessons import figures as lesson_figures
 from pruner.lessons import norms
 from pruner.lessons.model import GRAMMAR, model
-from pruner.saliency import row_saliency
+from pruner.lstm.gates import GATES, split_gates
+from pruner.views import figures
 
 
 def take_over() -> None:

@@ -3,10 +3,10 @@
 import pandas as pd
 import streamlit as st
 
-from pruner import figures
 from pruner.dashboard import lesson
 from pruner.lessons import smaller
 from pruner.lessons.smaller import SHARES, WAYS
+from pruner.views import figures
 
 picture, words = lesson.begin(smaller.LESSON)
 with picture:

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from pruner import lesson_figures
 from pruner.dashboard import lesson
+from pruner.lessons import figures as lesson_figures
 from pruner.lessons import steps
 from pruner.lessons.model import GRAMMAR
 from pruner.lessons.steps import STEPS

@@ -7,19 +7,20 @@ import pandas as pd
 import streamlit as st
 import torch
 
-from pruner import PrunerError, Recipe, examples, figures
-from pruner.checkpoint import Checkpoint
-from pruner.consumers import consumers_of
+from pruner import PrunerError, Recipe, examples
 from pruner.dashboard import data, state, widgets
 from pruner.dashboard.data import Gathered, Wanted
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain
-from pruner.gates import BLOCKS, SIDES, split_gates
-from pruner.lstm import LSTM
-from pruner.masks import make_masks_by_cost
-from pruner.run import Progress
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumers import consumers_of
+from pruner.importance.masks import make_masks_by_cost
+from pruner.lstm.find import LSTM
+from pruner.lstm.gates import BLOCKS, SIDES, split_gates
+from pruner.result import Progress
+from pruner.views import figures
 
 SOURCE_TITLES = {
     "example": "The example’s own",

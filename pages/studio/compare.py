@@ -4,16 +4,17 @@ import pandas as pd
 import streamlit as st
 import torch
 
-from pruner import PrunerError, comparison
+from pruner import PrunerError
 from pruner.dashboard import data, grids, state, widgets
 from pruner.dashboard.downloads import csv_button
 from pruner.dashboard.gate_canvas import Falling
 from pruner.dashboard.pinned import Pinned, pin_file, pin_recipe, unpin
 from pruner.dashboard.scores import all_scores, masks_of
 from pruner.dashboard.text import plain
-from pruner.gates import SIDES, split_gates
-from pruner.preview import compact_size, dense_size
-from pruner.saliency import DATA_CRITERIA
+from pruner.importance.weights import DATA_CRITERIA
+from pruner.lstm.gates import SIDES, split_gates
+from pruner.views import comparison
+from pruner.views.preview import compact_size, dense_size
 
 st.title("Compare")
 checkpoint = state.required_checkpoint()

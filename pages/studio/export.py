@@ -7,10 +7,10 @@ from pathlib import Path
 import streamlit as st
 
 from pruner import PrunerError
+from pruner.compact.masked_and_compact import DEFAULT_FORM
 from pruner.dashboard import data, state, widgets
 from pruner.dashboard.exports import exported
-from pruner.export import LOADER, MANIFEST, MASKS, pack
-from pruner.forms import DEFAULT_FORM
+from pruner.exports.export import LOADER, MANIFEST, MASKS, pack
 
 FORM_TITLES = {"masked": "Masked: full size, with zeros", "compact": "Compact: without what was dropped"}
 MIME_TYPES = {".json": "application/json", ".py": "text/x-python"}

@@ -7,8 +7,7 @@ import streamlit as st
 import torch
 from streamlit.delta_generator import DeltaGenerator
 
-from pruner import PrunerError, Recipe, figures
-from pruner.checkpoint import Checkpoint
+from pruner import PrunerError, Recipe
 from pruner.dashboard import data, grids, numbers, state, tuning, widgets
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.gate_canvas import Look
@@ -16,9 +15,11 @@ from pruner.dashboard.numbers import Preview
 from pruner.dashboard.pinned import pin_recipe
 from pruner.dashboard.text import plain
 from pruner.dashboard.widgets import View
-from pruner.gates import ALL_BLOCKS, BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, SIDES, split_gates
-from pruner.masks import unit_agreement
-from pruner.saliency import ROW_CRITERIA, as_table
+from pruner.files.checkpoint import Checkpoint
+from pruner.importance.masks import unit_agreement
+from pruner.importance.weights import ROW_CRITERIA, as_table
+from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, SIDES, split_gates
+from pruner.views import figures
 
 GRANULARITY_TITLES = {"rows": "Rows", "units": "Units"}
 PAUSE = 0.1  # seconds

@@ -5,13 +5,14 @@ import html
 import pandas as pd
 import streamlit as st
 
-from pruner import PrunerError, explorer_figures
-from pruner.blocks import NEAR_ZERO, REACH, block_table
+from pruner import PrunerError
 from pruner.dashboard import state, widgets
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.scores import scores
-from pruner.gates import ALL_BLOCKS, BLOCKS, SIDES
-from pruner.saliency import DATA_CRITERIA
+from pruner.importance.weights import DATA_CRITERIA
+from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, SIDES
+from pruner.views import explorer_figures
+from pruner.views.blocks import NEAR_ZERO, REACH, block_table
 
 FIGURES = {
     "median per weight": "Median per weight",

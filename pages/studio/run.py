@@ -7,8 +7,8 @@ from pruner import examples, run
 from pruner.dashboard import data, state, widgets
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
-from pruner.measure import SEQUENCE_LENGTH
-from pruner.run import Progress, Result, available_devices
+from pruner.lstm.measure import SEQUENCE_LENGTH
+from pruner.result import Progress, Result, available_devices
 
 st.title("Run")
 checkpoint = state.required_checkpoint()

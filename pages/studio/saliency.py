@@ -3,14 +3,15 @@
 import pandas as pd
 import streamlit as st
 
-from pruner import PrunerError, figures
-from pruner.consumers import consumers_of
+from pruner import PrunerError
 from pruner.dashboard import grids, state, widgets
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain
-from pruner.gates import BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, split_gates
-from pruner.saliency import as_table
+from pruner.files.consumers import consumers_of
+from pruner.importance.weights import as_table
+from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, split_gates
+from pruner.views import figures
 
 st.title("Saliency")
 checkpoint = state.required_checkpoint()

@@ -3,16 +3,17 @@
 import pandas as pd
 import streamlit as st
 
-from pruner import PrunerError, examples, figures
+from pruner import PrunerError, examples
 from pruner.dashboard import data, explore, state, widgets
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.explore import Measured
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
-from pruner.gates import ALL_BLOCKS
-from pruner.run import Progress
-from pruner.sensitivity import as_table
-from pruner.suggest import Suggestion, suggest
+from pruner.lstm.gates import ALL_BLOCKS
+from pruner.result import Progress
+from pruner.search.sensitivity import as_table
+from pruner.search.suggest import Suggestion, suggest
+from pruner.views import figures
 
 TARGET_TITLES = {"parameters": "Parameters", "macs": "Multiply-accumulates", "loss": "Loss"}
 

@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from pruner import examples, figures
+from pruner import examples
 from pruner.dashboard import data, explore, state, widgets
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.explore import Sweep
 from pruner.dashboard.jobs import Job
-from pruner.run import Progress
-from pruner.sweep import SEEDS, as_table
+from pruner.result import Progress
+from pruner.search.sweep import SEEDS, as_table
+from pruner.views import figures
 
 st.title("Sweep")
 checkpoint = state.required_checkpoint()

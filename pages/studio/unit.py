@@ -5,15 +5,16 @@ import math
 import pandas as pd
 import streamlit as st
 
-from pruner import PrunerError, explorer_figures, unit_facts
-from pruner.consumers import consumers_of
+from pruner import PrunerError
 from pruner.dashboard import state, widgets
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.neighbours import STRONGEST, show_heads, show_neighbours
 from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain
 from pruner.dashboard.unit_over_time import show_over_time
-from pruner.gates import ALL_BLOCKS
+from pruner.files.consumers import consumers_of
+from pruner.lstm.gates import ALL_BLOCKS
+from pruner.views import explorer_figures, unit_facts
 
 st.title("Unit")
 checkpoint = state.required_checkpoint()

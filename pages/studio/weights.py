@@ -4,12 +4,12 @@ import pandas as pd
 import streamlit as st
 from torch import Tensor
 
-from pruner import explorer_figures
 from pruner.dashboard import state, widgets
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.text import plain
-from pruner.gates import BLOCKS, GATE_TITLES, GATES
-from pruner.weight_view import REDUCTIONS, Cells, cut_window, reduce_block, weight_block
+from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES
+from pruner.views import explorer_figures
+from pruner.views.weight_view import REDUCTIONS, Cells, cut_window, reduce_block, weight_block
 
 SIZES = (64, 128, 256)
 REDUCTION_TITLES = {"mean absolute": "Absolute value", "signed mean": "Signed value"}

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import streamlit as st
 
 from pruner import PrunerError, Recipe
-from pruner.calibration import Calibration, gaussian, read_calibration, sampled
-from pruner.checkpoint import Checkpoint
-from pruner.consumers import suggestions
+from pruner.calibration.inputs import Calibration, gaussian, read_calibration, sampled
+from pruner.calibration.observations import Statistics
 from pruner.dashboard import state
 from pruner.dashboard.text import plain
 from pruner.examples import Example
-from pruner.lstm import DTYPES, LSTM
-from pruner.run import Progress, gather_statistics
-from pruner.statistics import Statistics
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumers import suggestions
+from pruner.lstm.find import DTYPES, LSTM
+from pruner.result import Progress, gather_statistics
 
 FILE_TYPES = ("npy", "npz", "csv", "safetensors", "pt")
 MAX_MEGABYTES = 200

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pruner import Recipe
-from pruner.checkpoint import Checkpoint
 from pruner.dashboard.data import Gathered
 from pruner.examples import Example
-from pruner.run import Progress, Quality
-from pruner.sensitivity import Sensitivity, measure_sensitivity
-from pruner.sweep import Rated, dense_value, rate_all, sweep_recipes
+from pruner.files.checkpoint import Checkpoint
+from pruner.result import Progress, Quality
+from pruner.search.sensitivity import Sensitivity, measure_sensitivity
+from pruner.search.sweep import Rated, dense_value, rate_all, sweep_recipes
 
 LEAST, MOST = 0.1, 0.9  # sparsities that are tried
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pruner.run import Result
+from pruner.result import Result
 
 
 def exported(result: Result, form: str) -> Path:

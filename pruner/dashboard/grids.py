@@ -10,11 +10,11 @@ from torch import Tensor
 from pruner.dashboard import widgets
 from pruner.dashboard.gate_canvas import Falling, Look, gate_canvas
 from pruner.dashboard.widgets import View
-from pruner.gates import ALL_BLOCKS, SIDES, split_gates
-from pruner.lstm import LSTM
-from pruner.masks import Scores
-from pruner.preview import block_ranks, block_scores, dropped_at_every_percent
+from pruner.importance.masks import Scores
+from pruner.lstm.find import LSTM
+from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
 from pruner.recipe import Recipe
+from pruner.views.preview import block_ranks, block_scores, dropped_at_every_percent
 
 ORDER_TITLES = {"index": "By index", "saliency": "By saliency", "agreement": "By agreement"}
 OPTION_TITLES = {

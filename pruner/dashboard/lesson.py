@@ -12,10 +12,10 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from pruner.dashboard import state
-from pruner.gates import SIDES
 from pruner.lessons import LESSONS, SOURCES, TERMS, Lesson, source_of
 from pruner.lessons.model import GRAMMAR
-from pruner.measure import one_thread
+from pruner.lstm.gates import SIDES
+from pruner.lstm.measure import one_thread
 
 Made = TypeVar("Made")
 

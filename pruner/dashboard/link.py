@@ -6,7 +6,7 @@ import streamlit as st
 
 from pruner import PrunerError, Recipe, examples
 from pruner.dashboard import state
-from pruner.gates import GATES, SIDES
+from pruner.lstm.gates import GATES, SIDES
 
 Params = dict[str, list[str]]
 HASH_LENGTH = 16  # of a file's hash in a link

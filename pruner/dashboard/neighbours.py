@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from pruner.dashboard.downloads import csv_button
-from pruner.gates import GATES
+from pruner.lstm.gates import GATES
 
 STRONGEST = 10  # neighbours shown; the CSV holds all
 

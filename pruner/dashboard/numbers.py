@@ -6,12 +6,12 @@ import streamlit as st
 from torch import Tensor
 
 from pruner import PrunerError, Recipe
-from pruner.checkpoint import Checkpoint
 from pruner.dashboard import data
 from pruner.dashboard.scores import all_scores, masks_of
-from pruner.masks import Scores, Summary, summarize
-from pruner.preview import Size, compact_size, dense_size
-from pruner.saliency import DATA_CRITERIA
+from pruner.files.checkpoint import Checkpoint
+from pruner.importance.masks import Scores, Summary, summarize
+from pruner.importance.weights import DATA_CRITERIA
+from pruner.views.preview import Size, compact_size, dense_size
 
 
 @dataclass(frozen=True)

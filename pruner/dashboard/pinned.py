@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import streamlit as st
 
 from pruner import PrunerError, Recipe, open_checkpoint
-from pruner.checkpoint import Checkpoint
 from pruner.dashboard import state
 from pruner.errors import shown
-from pruner.saliency import DATA_CRITERIA, row_norm
+from pruner.files.checkpoint import Checkpoint
+from pruner.importance.weights import DATA_CRITERIA, row_norm
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import streamlit as st
 from torch import Tensor
 
 from pruner import Recipe
-from pruner.checkpoint import Checkpoint
-from pruner.consumers import consumers_of
+from pruner.calibration.observations import Statistics
 from pruner.dashboard import data, state
 from pruner.dashboard.data import Gathered
-from pruner.lstm import LSTM
-from pruner.masks import Scores, score_lstm
-from pruner.saliency import DATA_CRITERIA, row_norm
-from pruner.statistics import Statistics
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumers import consumers_of
+from pruner.importance.masks import Scores, score_lstm
+from pruner.importance.weights import DATA_CRITERIA, row_norm
+from pruner.lstm.find import LSTM
 
 
 def scores(

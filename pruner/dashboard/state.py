@@ -11,13 +11,13 @@ from dataclasses import replace
 import streamlit as st
 
 from pruner import Recipe, examples, open_checkpoint
-from pruner.checkpoint import Checkpoint
-from pruner.consumers import consumers_of, suggestions
 from pruner.dashboard.text import plain
-from pruner.gates import ALL_BLOCKS, GATES
-from pruner.masks import check_layers
-from pruner.run import Result
-from pruner.saliency import COST_CRITERIA, ROW_CRITERIA, row_norm
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumers import consumers_of, suggestions
+from pruner.importance.masks import check_layers
+from pruner.importance.weights import COST_CRITERIA, ROW_CRITERIA, row_norm
+from pruner.lstm.gates import ALL_BLOCKS, GATES
+from pruner.result import Result
 
 SUGGESTED_ROUND_TO = 16  # multiplication kernels take steps of this many units
 DIRECTIONS = ("forward", "reverse")

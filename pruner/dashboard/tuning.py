@@ -8,9 +8,9 @@ import streamlit as st
 
 from pruner.dashboard import history, link, state, widgets
 from pruner.dashboard.text import plain
-from pruner.gates import BLOCKS, GATE_TITLES, GATES, SIDES
+from pruner.importance.weights import COST_CRITERIA
+from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, SIDES
 from pruner.recipe import MAX_ROUND_TO, Recipe
-from pruner.saliency import COST_CRITERIA
 
 ALLOCATION_TITLES = {
     "units": {"uniform": "Every layer alike", "global": "All layers ranked together"},

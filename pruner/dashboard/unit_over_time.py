@@ -6,12 +6,13 @@ import pandas as pd
 import streamlit as st
 from torch import Tensor
 
-from pruner import PrunerError, explorer_figures
-from pruner.checkpoint import Checkpoint
+from pruner import PrunerError
 from pruner.dashboard import data, state, widgets
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.widgets import View
-from pruner.unit_trace import held_back, masked, steps_to_trace, unit_trace
+from pruner.files.checkpoint import Checkpoint
+from pruner.views import explorer_figures
+from pruner.views.unit_trace import held_back, masked, steps_to_trace, unit_trace
 
 
 def show_over_time(checkpoint: Checkpoint, view: View, unit: int, masks: Mapping[str, Tensor]) -> None:

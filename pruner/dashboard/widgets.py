@@ -7,17 +7,17 @@ from typing import Any, NoReturn
 import streamlit as st
 
 from pruner import PrunerError, Recipe
-from pruner.checkpoint import Checkpoint
-from pruner.compensation import check_data
+from pruner.compensation.chain import check_data
 from pruner.dashboard import data, state
 from pruner.dashboard.data import Gathered
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
-from pruner.data_scores import ROW_SCORES
-from pruner.gates import SIDE_TITLES, SIDES
-from pruner.lstm import LSTM
+from pruner.files.checkpoint import Checkpoint
+from pruner.importance.data import ROW_SCORES
+from pruner.importance.weights import CRITERIA, DATA_CRITERIA, ROW_CRITERIA, ROW_NORMS, row_norm
+from pruner.lstm.find import LSTM
+from pruner.lstm.gates import SIDE_TITLES, SIDES
 from pruner.recipe import MAX_SEED, TASKS
-from pruner.saliency import CRITERIA, DATA_CRITERIA, ROW_CRITERIA, ROW_NORMS, row_norm
 
 CRITERION_TITLES = {
     "l1": "L1 norm",

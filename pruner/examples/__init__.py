@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pruner.calibration import BURN_IN, Calibration
-from pruner.checkpoint import Checkpoint, open_checkpoint
+from pruner.calibration.inputs import BURN_IN, Calibration
 from pruner.errors import PrunerError
 from pruner.examples import embedded_reber, pydocs_chars
+from pruner.files.checkpoint import Checkpoint, open_checkpoint
 from pruner.recipe import Recipe
 
 

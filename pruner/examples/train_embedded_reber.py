@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pruner.examples.embedded_reber import FILE, PADDING, SEED, SYMBOLS, encode, strings, strings_right
-from pruner.gates import GATES, split_gates
+from pruner.lstm.gates import GATES, split_gates
 
 HIDDEN_SIZE, STEPS, BATCH_SIZE, LEARNING_RATE = 32, 3000, 64, 1e-2
 

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from pruner.examples import embedded_reber
 from pruner.examples.embedded_reber import SYMBOLS, encode
-from pruner.gates import GATE_TITLES, GATES, SIDES
+from pruner.importance.masks import drop_rows
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.model import GRAMMAR, Model, model
-from pruner.lstm import build
-from pruner.masks import drop_rows
-from pruner.trace import layers_of, trace
+from pruner.lstm.find import build
+from pruner.lstm.gates import GATE_TITLES, GATES, SIDES
+from pruner.lstm.traces import layers_of, trace
 
 ROWS = {"none": (), "weight_ih": ("ih",), "weight_hh": ("hh",), "both": SIDES}
 

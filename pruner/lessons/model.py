@@ -7,10 +7,10 @@ from functools import cache
 from torch import Tensor
 
 from pruner import examples
-from pruner.checkpoint import Checkpoint
 from pruner.examples import Example
-from pruner.lstm import LSTM, build
-from pruner.masks import drop_rows
+from pruner.files.checkpoint import Checkpoint
+from pruner.importance.masks import drop_rows
+from pruner.lstm.find import LSTM, build
 
 GRAMMAR, TEXT = "embedded-reber", "pydocs-chars"
 

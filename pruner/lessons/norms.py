@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from pruner.errors import PrunerError, shown
-from pruner.gates import GATES
+from pruner.importance.masks import row_ranks
+from pruner.importance.weights import ROW_NORMS, row_saliency
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.packed import place
-from pruner.masks import row_ranks
-from pruner.saliency import ROW_NORMS, row_saliency
+from pruner.lstm.gates import GATES
 
 UNITS, INPUTS = 4, 2
 # Two weights a row, 16 rows: i, f, g, o of units 0 to 3. Easy to add up in the head.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruner.gates import GATE_TITLES, GATES, split_gates
 from pruner.lessons.course import Answer, Lesson
+from pruner.lstm.gates import GATE_TITLES, GATES, split_gates
 
 
 @dataclass(frozen=True)

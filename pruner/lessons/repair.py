@@ -6,16 +6,16 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pruner.calibration import Calibration
-from pruner.compensation import compensate
-from pruner.fold import takeover
-from pruner.gates import split_gates
+from pruner.calibration.inputs import Calibration
+from pruner.calibration.observations import Moments, Statistics
+from pruner.compensation.chain import compensate
+from pruner.compensation.fold import takeover
+from pruner.importance.masks import score_lstm
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.model import GRAMMAR, model
-from pruner.masks import score_lstm
+from pruner.lstm.gates import split_gates
 from pruner.recipe import Recipe
-from pruner.run import forms_of, gather_statistics
-from pruner.statistics import Moments, Statistics
+from pruner.result import forms_of, gather_statistics
 
 SHARES = tuple(step / 100 for step in range(10, 90, 10))
 SHARE = 0.5

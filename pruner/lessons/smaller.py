@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pruner.gates import SIDES, split_gates
+from pruner.importance.masks import unit_agreement
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.model import GRAMMAR, TEXT, Model, model
-from pruner.lstm import build
-from pruner.masks import unit_agreement
-from pruner.measure import SEQUENCE_LENGTH, Drift, difference, latency, outputs, random_input
+from pruner.lstm.find import build
+from pruner.lstm.gates import SIDES, split_gates
+from pruner.lstm.measure import SEQUENCE_LENGTH, Drift, difference, latency, outputs, random_input
 from pruner.recipe import Recipe
-from pruner.run import choose_masks, forms_of
+from pruner.result import choose_masks, forms_of
 
 SHARES = tuple(step / 100 for step in range(5, 80, 5))
 SHARE = 0.25

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pruner.gates import GATES, split_gates
+from pruner.importance.masks import dropped_rows, keep_mask, row_ranks
+from pruner.importance.weights import ROW_NORMS, row_saliency
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.model import model
-from pruner.lstm import LSTM
-from pruner.masks import dropped_rows, keep_mask, row_ranks
-from pruner.saliency import ROW_NORMS, row_saliency
+from pruner.lstm.find import LSTM
+from pruner.lstm.gates import GATES, split_gates
 
 CODE: dict[str, Callable[..., Any]] = {
     "Packed": LSTM.weight_names,

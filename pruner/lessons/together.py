@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruner.gates import GATE_TITLES, GATES, split_gates
+from pruner.importance.masks import dropped_rows, keep_mask, row_ranks
+from pruner.importance.weights import score
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.model import model
-from pruner.masks import dropped_rows, keep_mask, row_ranks
-from pruner.saliency import score
+from pruner.lstm.gates import GATE_TITLES, GATES, split_gates
 
 SHARES = tuple(step / 100 for step in range(0, 65, 5))
 SHARE = 0.2

@@ -1,0 +1,323 @@
+"""Inputs to gather statistics from: real ones from a file, sampled from the model itself, or random."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pruner.calibration.array_files import is_csv, read_arrays, read_csv
+from pruner.errors import PrunerError, shown
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumers import bias_beside
+from pruner.lstm.find import DTYPES, LSTM, build
+
+SOURCES = ("example", "file", "sampled", "gaussian")
+ROOT = "root"  # what an array for the LSTM at the root, whose name is empty, may be called
+SEED = 0
+SEQUENCES, LENGTH = 64, 128  # of random inputs
+STREAMS, STEPS = 160, 512  # of inputs sampled from a model
+TEMPERATURE = 1.2  # warmer than the model itself, which would repeat what it knows by heart of its training data
+BURN_IN = 20  # steps after which little of a zero state is left
+LEAST_STEPS = 10  # on either side of a split
+
+_STEPS_BETWEEN_PROGRESS = 16
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Inputs of LSTMs. `sequences` holds, by LSTM name, groups of sequences of one length, batch first.
+
+    A group is float32 inputs (N, T, I), or int64 token ids (N, T) that `embedding` turns into inputs. Random inputs name
+    the embedding that they resemble.
+    """
+
+    source: str  # one of SOURCES
+    sequences: dict[str, list[Tensor]]
+    embedding: str | None = None  # the tensor (V, I) of the checkpoint
+    burn_in: int = 0  # first steps of each sequence that statistics leave out: a zero state still shows in them
+    name: str = ""  # what the file is called
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash over names, shapes, dtypes and values: the same for the same sequences, whatever format held them."""
+        digest = hashlib.sha256()
+        for name, groups in sorted(self.sequences.items()):
+            facts = [name, *((list(group.shape), str(group.dtype)) for group in groups)]
+            digest.update(json.dumps(facts).encode() + b"\n")
+            for group in groups:
+                digest.update(group.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def steps(self) -> dict[str, int]:
+        """Time steps by LSTM name, those of all sequences together, without the burn-in."""
+        return {
+            name: sum(len(group) * max(group.shape[1] - self.burn_in, 0) for group in groups)
+            for name, groups in self.sequences.items()
+        }
+
+    def inputs(self, lstm: LSTM, tensors: Mapping[str, Tensor], batch_size: int = 64) -> Iterator[Tensor]:
+        """Batches (B, T, I) of float32 for one LSTM, B at most `batch_size`; `tensors` are those of the checkpoint.
+
+        Token ids become inputs one batch at a time, so that memory does not grow with the data.
+        """
+        for group in self.sequences[lstm.name]:
+            for batch in group.split(batch_size):
+                yield self.looked_up(batch, tensors)
+
+    def looked_up(self, batch: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Float32 inputs (B, T, I) of a part of a group: token ids become the rows of the embedding."""
+        if self.embedding is None or batch.is_floating_point():
+            return batch
+        return F.embedding(batch, tensors[self.embedding]).float()
+
+    def split(self, share: float = 0.2) -> tuple["Calibration", "Calibration"]:
+        """(to fit on, held back): about `share` of the sequences of each LSTM are held back, its last ones, at least one.
+
+        Of a single sequence the last steps are. Raises PrunerError where a side gets fewer than `LEAST_STEPS` steps.
+        """
+        fit, held = {}, {}
+        for name, groups in self.sequences.items():
+            count = sum(map(len, groups))
+            if count == 1:
+                steps = groups[0].shape[1]
+                cut = steps - max(1, round(steps * share))
+                fit[name], held[name] = [groups[0][:, :cut]], [groups[0][:, cut:]]
+            else:
+                fit[name], held[name] = _cut(groups, count - min(max(1, round(count * share)), count - 1))
+        sides = replace(self, sequences=fit), replace(self, sequences=held)
+        for side, purpose in zip(sides, ("fit on", "hold back"), strict=True):
+            for name, steps in side.steps().items():
+                if steps < LEAST_STEPS:
+                    raise PrunerError(
+                        f"expected at least {LEAST_STEPS} time steps of {_title(name)} to {purpose}, found {steps}; "
+                        "give more or longer sequences"
+                    )
+        return sides
+
+
+def read_calibration(
+    data: bytes,
+    name: str,
+    checkpoint: Checkpoint,
+    lstms: Sequence[LSTM],
+    embedding: str | None = None,
+    time_major: bool = False,
+) -> Calibration:
+    """Inputs from the bytes of a `.npy`, `.npz`, `.csv`, `.safetensors`, `.pt` or `.pth` file called `name`.
+
+    An array is called like the LSTM that reads it ("root" for the one at the root); where one LSTM is wanted and the file
+    holds one array, its name does not matter. Those of other LSTMs of the checkpoint are left aside. Its shape is
+    (N, T, I), or (T, I) for one sequence, or, with an embedding, (N, T) or (T,) for token ids; `time_major` swaps N and T.
+    A CSV file holds one step a line, as `arrays.read_csv` says. Raises PrunerError for what cannot be used.
+    """
+    if is_csv(data, name):
+        arrays, time_major = {"": read_csv(data, name)}, False
+    else:
+        arrays = {key: [array] for key, array in read_arrays(data, name).items()}
+    sequences = {}
+    for lstm, found in _matched(arrays, name, checkpoint, lstms):
+        where = f"{name}, inputs of {lstm.title}"
+        if embedding is None:
+            read = [_as_inputs(array, lstm, time_major, where) for array in found]
+        else:
+            vocabulary = len(_embedding(checkpoint, embedding, lstm))
+            read = [_as_ids(array, vocabulary, time_major, where) for array in found]
+        sequences[lstm.name] = _grouped(read)
+    return Calibration("file", sequences, embedding, name=name)
+
+
+def gaussian(checkpoint: Checkpoint, lstms: Sequence[LSTM], embedding: str | None = None) -> Calibration:
+    """Random inputs (64, 128, I), the same every time: standard normal, or with the mean and covariance of an embedding.
+
+    Raises PrunerError for an embedding that does not fit an LSTM.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    sequences = {}
+    for lstm in lstms:
+        inputs = torch.randn(SEQUENCES, LENGTH, lstm.input_size, generator=generator)
+        if embedding is not None:
+            rows = _embedding(checkpoint, embedding, lstm).float()
+            inputs = rows.mean(0) + inputs @ _square_root(torch.cov(rows.T, correction=0))
+        sequences[lstm.name] = [inputs]
+    return Calibration("gaussian", sequences, embedding, BURN_IN)
+
+
+def sampled(
+    checkpoint: Checkpoint,
+    lstm: LSTM,
+    embedding: str,
+    head: str,
+    progress: Callable[[float, str], None] = lambda *_: None,
+) -> Calibration:
+    """Token ids (160, 512) drawn from a generative model, each from what it makes of those before, the same every time.
+
+    Ids -> `embedding` (V, I) -> LSTM -> `head` (V, R), and the bias (V,) beside it if there is one -> softmax at
+    `TEMPERATURE` -> next id, in float32, from a random token and a zero state. `progress(fraction, what)` is called
+    every few steps; raise in it to stop. Raises PrunerError where the tensors do not fit together or an LSTM that
+    reads backwards cannot generate.
+    """
+    if lstm.bidirectional:
+        raise PrunerError(
+            f"expected an LSTM that reads forwards to sample from, found the bidirectional {lstm.title}; "
+            "give inputs from a file, or random ones"
+        )
+    vectors = _embedding(checkpoint, embedding, lstm).float()
+    weight = _matrix(checkpoint, head, "head", lstm.output_size, lstm).float()
+    if len(weight) != len(vectors):
+        raise PrunerError(
+            f"expected an embedding and a head of as many tokens, found {len(vectors)} in {shown(embedding)} and "
+            f"{len(weight)} in {shown(head)}; name those of one vocabulary"
+        )
+    bias_name = bias_beside(checkpoint.tensors, head)
+    bias = None if bias_name is None else checkpoint.tensors[bias_name].float()
+    module = build(lstm, checkpoint.tensors).float()
+    generator = torch.Generator().manual_seed(SEED)
+    ids = torch.randint(len(vectors), (STREAMS, STEPS), generator=generator)
+    state = None
+    for step in range(1, STEPS):
+        if step % _STEPS_BETWEEN_PROGRESS == 1:
+            progress(step / STEPS, f"Sampling inputs of {lstm.title}, step {step} of {STEPS}")
+        output, state = module(F.embedding(ids[:, step - 1 : step], vectors), state)
+        probabilities = (F.linear(output[:, 0], weight, bias) / TEMPERATURE).softmax(1)
+        if not probabilities.isfinite().all():
+            raise PrunerError(
+                f"expected finite outputs of {shown(head)}, found NaN or infinity at step {step}; "
+                "give inputs from a file, or random ones"
+            )
+        ids[:, step : step + 1] = torch.multinomial(probabilities, 1, generator=generator)
+    return Calibration("sampled", {lstm.name: [ids]}, embedding, BURN_IN)
+
+
+def _matched(
+    arrays: dict[str, list[Tensor]], name: str, checkpoint: Checkpoint, lstms: Sequence[LSTM]
+) -> list[tuple[LSTM, list[Tensor]]]:
+    """Each LSTM with the arrays of its name."""
+    known = {lstm.name for lstm in checkpoint.lstms}
+    listed = ", ".join(name or ROOT for name in sorted(known))
+    by_name: dict[str, list[Tensor]] = {}
+    for key, found in arrays.items():
+        lstm_name = "" if key == ROOT and ROOT not in known else key
+        if len(arrays) == len(lstms) == 1 and (not key or lstm_name not in known):
+            lstm_name = lstms[0].name
+        if lstm_name not in known:
+            raise PrunerError(
+                f"expected arrays called like LSTMs of the checkpoint ({listed}), found "
+                f"{shown(key) if key else 'one without a name'}: {name}; rename it, or save several in a .npz file"
+            )
+        if lstm_name in by_name:
+            raise PrunerError(f"expected one array for {_title(lstm_name)}, found two: {name}; remove one")
+        by_name[lstm_name] = found
+    for lstm in lstms:
+        if lstm.name not in by_name:
+            raise PrunerError(
+                f"expected inputs for every LSTM to prune, found none for {lstm.title}: {name}; add an array called "
+                f"{shown(lstm.name or ROOT)}, or leave that LSTM out"
+            )
+    return [(lstm, by_name[lstm.name]) for lstm in lstms]
+
+
+def _as_inputs(array: Tensor, lstm: LSTM, time_major: bool, where: str) -> Tensor:
+    """Stored numbers as float32 (N, T, I)."""
+    shape = tuple(array.shape)
+    if len(shape) == 2:
+        array = array[None]
+    elif len(shape) == 3 and time_major:
+        array = array.transpose(0, 1)
+    if array.dim() != 3 or shape[-1] != lstm.input_size:
+        order = "(T, N, I)" if time_major else "(N, T, I)"
+        raise PrunerError(
+            f"expected inputs {order} or (T, I) with I = {lstm.input_size}, as {lstm.title} reads them, found shape "
+            f"{shape}: {where}; reshape the array, or name the embedding if these are token ids"
+        )
+    _check_length(array, where)
+    inputs = array.float().contiguous()
+    if not inputs.isfinite().all():
+        raise PrunerError(f"expected finite inputs, found NaN or infinity as float32: {where}; remove or replace those")
+    return inputs
+
+
+def _as_ids(array: Tensor, vocabulary: int, time_major: bool, where: str) -> Tensor:
+    """Stored token ids as int64 (N, T). A CSV file, and many others, hold them as floats in one column."""
+    shape = tuple(array.shape)
+    if len(shape) == 3 and shape[2] == 1:
+        array = array[..., 0]
+    if array.dim() == 1:
+        array = array[None]
+    elif time_major and array.dim() == 2:
+        array = array.T
+    numbers = array.double() if array.is_floating_point() else array.long()
+    if array.dim() != 2 or not torch.equal(numbers, numbers.round()):
+        raise PrunerError(
+            f"expected token ids for the embedding, whole numbers {'(T, N)' if time_major else '(N, T)'} or (T,), found "
+            f"{str(array.dtype).removeprefix('torch.')} of shape {shape}: {where}; without embedding they are inputs"
+        )
+    _check_length(array, where)
+    low, high = numbers.min().item(), numbers.max().item()
+    if low < 0 or high >= vocabulary:
+        found = f"the smallest {low:.0f}" if low < 0 else f"the largest {high:.0f}"
+        raise PrunerError(
+            f"expected token ids from 0 to {vocabulary - 1}, since the embedding has {vocabulary} rows, found {found}: "
+            f"{where}; use the model's own vocabulary"
+        )
+    return numbers.long().contiguous()
+
+
+def _check_length(array: Tensor, where: str) -> None:
+    count, steps = array.shape[:2]
+    if count < 1 or steps < 2:
+        raise PrunerError(
+            f"expected at least one sequence of at least 2 steps, found {count} of {steps}: {where}; give longer sequences, "
+            "or say which dimension is time"
+        )
+
+
+def _grouped(sequences: list[Tensor]) -> list[Tensor]:
+    """Neighbours of one length joined, which run faster together."""
+    return [torch.cat(list(group)) for _, group in groupby(sequences, lambda sequence: sequence.shape[1])]
+
+
+def _cut(groups: list[Tensor], count: int) -> tuple[list[Tensor], list[Tensor]]:
+    """The first `count` sequences and the others."""
+    before, after = [], []
+    for group in groups:
+        before += [group[:count]] if count else []
+        after += [group[count:]] if count < len(group) else []
+        count = max(count - len(group), 0)
+    return before, after
+
+
+def _embedding(checkpoint: Checkpoint, name: str, lstm: LSTM) -> Tensor:
+    return _matrix(checkpoint, name, "embedding", lstm.input_size, lstm)
+
+
+def _matrix(checkpoint: Checkpoint, name: str, role: str, width: int, lstm: LSTM) -> Tensor:
+    """A tensor (V, width) of the checkpoint with one row a token."""
+    if name not in checkpoint.tensors:
+        raise PrunerError(
+            f"expected the name of a tensor of the checkpoint as {role}, found {shown(name)}; check the name"
+        )
+    matrix = checkpoint.tensors[name]
+    if matrix.dim() != 2 or matrix.shape[1] != width or not len(matrix) or matrix.dtype not in DTYPES:
+        raise PrunerError(
+            f"expected floats (V, {width}) as {role} of {lstm.title}, found {shown(name)} of {matrix.dtype} and shape "
+            f"{tuple(matrix.shape)}; name a tensor that fits"
+        )
+    if not matrix.isfinite().all():
+        raise PrunerError(f"expected finite numbers in the {role}, found NaN or infinity in {shown(name)}; repair it")
+    return matrix
+
+
+def _square_root(covariance: Tensor) -> Tensor:
+    """The symmetric square root, which exists where an embedding has fewer rows than columns too."""
+    values, vectors = torch.linalg.eigh(torch.atleast_2d(covariance).double())
+    return (vectors * values.clamp(min=0).sqrt() @ vectors.T).float()
+
+
+def _title(name: str) -> str:
+    return name or "(root)"

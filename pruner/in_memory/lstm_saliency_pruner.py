@@ -1,0 +1,325 @@
+"""Gate-aware saliency pruning of a model in memory, in the workflow of torch.ao.pruning."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from pruner.compact.compaction import compact_rows, compact_units
+from pruner.errors import PrunerError, shown
+from pruner.importance.masks import keep_mask, row_ranks, unit_mask
+from pruner.importance.weights import row_saliency
+from pruner.in_memory.linear_consumers import linear_readers
+from pruner.lstm.gates import GATES, SIDES, layer_suffix, parse_standard_name, split_gates
+from pruner.recipe import check_choice, check_sparsity
+
+_HOOKS = {name for name in vars(nn.Module()) if "forward" in name or "backward" in name}  # where a module holds them
+
+
+class RowMask(nn.Module):
+    """A parametrization that zeroes the rows of a weight (4H, ...) where `mask` (4H,) is False.
+
+    The mask is a buffer: it travels in the model's `state_dict` and moves with it between devices.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return torch.where(self.mask.reshape(-1, *[1] * (weight.dim() - 1)), weight, 0.0)
+
+
+class LSTMSaliencyPruner:
+    """Masks the rows of lowest L1 norm in packed LSTM weights, gate by gate or unit by unit.
+
+    The workflow, and with `granularity="rows"` the choice of rows, are those of `torch.ao.pruning`'s experimental class of
+    this name (https://github.com/pytorch/pytorch/blob/main/torch/ao/pruning/_experimental/pruner/lstm_saliency_pruner.py),
+    built on the public `torch.nn.utils.parametrize`:
+
+        pruner = LSTMSaliencyPruner({"sparsity_level": 0.5})
+        pruner.prepare(model, config=[{"tensor_fqn": "lstm.weight_ih_l0"}, {"tensor_fqn": "lstm.weight_hh_l0"}])
+        pruner.enable_mask_update = True
+        pruner.step()          # the masks now follow the weights; train on, step again, as often as you like
+        pruner.squash_mask()   # the masks become zeros in plain weights
+
+    `rows`: each gate of each tensor loses its own `int(H * sparsity_level)` rows. `units`: each layer and direction loses
+    `int(H * sparsity_level)` whole hidden units, those with the lowest sum over their eight rows; all eight rows and the
+    biases are masked. `prune` takes either out of the model.
+
+    Masks are chosen anew from the unmasked weights at every step, so a lower sparsity brings rows back. `groups` holds
+    one dictionary a tensor, or with `units` one a layer and direction, with `tensor_fqn` and `sparsity_level`, which may
+    be changed between steps. PyTorch cannot deep-copy a parametrized `nn.LSTM` once it has been called; copy the model
+    before that, or after `squash_mask`.
+    """
+
+    def __init__(self, defaults: dict[str, float] | None = None, granularity: str = "rows") -> None:
+        self.defaults = {"sparsity_level": 0.5, **(defaults or {})}
+        unknown = self.defaults.keys() - {"sparsity_level"}
+        if unknown:
+            raise PrunerError(f"expected sparsity_level in the defaults, found {sorted(unknown)[0]!r}")
+        check_sparsity("sparsity_level", self.defaults["sparsity_level"])
+        check_choice("granularity", granularity, ("rows", "units"))
+        self.granularity = granularity
+        self.enable_mask_update = False
+        self.groups: list[dict[str, Any]] = []
+        self.model: nn.Module | None = None
+
+    def prepare(self, model: nn.Module, config: list[dict[str, Any]] | None = None) -> None:
+        """Attach an all-kept mask to each tensor of the config; None means every LSTM and LSTMCell of the model.
+
+        An entry is `{"tensor_fqn": "lstm.weight_ih_l0"}`, with a `sparsity_level` of its own if it is to differ from
+        the defaults. With `units`, either weight stands for its whole layer and direction. Raises PrunerError, before
+        anything is attached, for a tensor that is not there, is not a packed LSTM weight, is masked already, or is computed
+        by another tool.
+        """
+        if self.model is not None:
+            raise PrunerError("expected a new pruner, found one already prepared; make one pruner a model")
+        entries = _every_lstm(model) if config is None else config
+        if not entries:
+            raise PrunerError(f"expected an LSTM in the model, found none in {type(model).__name__}")
+        groups: dict[tuple[int, str], dict[str, Any]] = {}
+        for group in [self._group(model, entry) for entry in entries]:
+            module, name = _owner(model, group["tensor_fqn"])
+            key = id(module), _suffix(name) if self.granularity == "units" else name
+            if key not in groups:
+                groups[key] = group
+            elif self.granularity == "rows":
+                raise PrunerError(f"expected each tensor once in the config, found {group['tensor_fqn']!r} twice")
+            elif groups[key]["sparsity_level"] != group["sparsity_level"]:
+                raise PrunerError(
+                    f"expected one sparsity_level for all of a layer's units, found {groups[key]['sparsity_level']} for "
+                    f"{groups[key]['tensor_fqn']!r} and {group['sparsity_level']} for {group['tensor_fqn']!r}"
+                )
+        tensors = [
+            (_path(group), module, name) for group in groups.values() for module, name in self._tensors(model, group)
+        ]
+        for path, module, name in tensors:
+            _check_plain(path, module, name)
+        for _, module, name in tensors:
+            tensor = getattr(module, name)
+            mask = torch.ones(len(tensor), dtype=torch.bool, device=tensor.device)
+            parametrize.register_parametrization(module, name, RowMask(mask))
+        self.model, self.groups = model, list(groups.values())
+
+    def step(self) -> None:
+        """Choose every mask anew from the present weights; does nothing while `enable_mask_update` is False."""
+        if not self.enable_mask_update:
+            return
+        masked = self._masked()
+        for group, _ in masked:
+            check_sparsity(f"sparsity_level of {group['tensor_fqn']}", group["sparsity_level"])
+        for group, tensors in masked:
+            saliencies = [
+                row_saliency(module.parametrizations[name].original)
+                for module, name in tensors
+                if name.startswith("weight")
+            ]
+            if self.granularity == "rows":
+                mask = keep_mask(row_ranks(saliencies[0]), (group["sparsity_level"],) * len(GATES))
+            else:
+                mask = unit_mask(saliencies, group["sparsity_level"]).repeat(len(GATES))
+            for module, name in tensors:
+                # A new tensor, because a backward pass under way still needs the old one.
+                module.parametrizations[name][0].mask = mask.clone()
+
+    def squash_mask(self) -> None:
+        """Turn masked rows into zeros of plain weights and take the masks off the model."""
+        for _, tensors in self._masked():
+            for module, name in tensors:
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        self.model, self.groups = None, []
+
+    def prune(self) -> nn.Module:
+        """Take what the masks drop out of the model: each masked `nn.LSTM` becomes a smaller module, wherever it stands.
+
+        With `units` that is a `CompactLSTM`, which computes from a zero state what the masked model computed, whatever reads
+        it, because removed units come back as zeros. Where the model's `forward` shows for certain that only `nn.Linear`
+        layers read the output, or single layers of `h_n`, and where all layers and directions keep as many units as each
+        other, it is the `nn.LSTM` itself, smaller: its `hidden_size` is the number of kept units, and those Linears lose the
+        columns of the others. With `rows` it is a `RowCompactLSTM`, which multiplies only the kept rows. An `LSTMCell`
+        keeps its size and its zeros. Returns the model, which is changed in place; if the model is itself an `nn.LSTM`, the
+        smaller module. Hooks move over to it. Raises PrunerError, before anything is changed, for an LSTM with a `forward`
+        of its own or with weights that another tool computes: they would be lost.
+        """
+        masks: dict[int, dict[str, Tensor]] = {}
+        for _, tensors in self._masked():
+            for module, name in tensors:
+                masks.setdefault(id(module), {})[name] = module.parametrizations[name][0].mask
+        model = self._prepared()
+        for path, module in model.named_modules():
+            if isinstance(module, nn.LSTM) and id(module) in masks:
+                _check_replaceable(path, module, masks[id(module)])
+        self.squash_mask()
+        if isinstance(model, nn.LSTM):
+            return _with_hooks_of(model, self._compacted(model, masks[id(model)]))
+        # After squash_mask: torch.fx cannot look into parametrized modules.
+        read = linear_readers(model) if self.granularity == "units" else {}
+        small: dict[int, nn.Module] = {}
+        for path, module in list(model.named_modules(remove_duplicate=False)):
+            if isinstance(module, nn.LSTM) and id(module) in masks:
+                if id(module) not in small:
+                    compact = self._compacted(module, masks[id(module)])
+                    folded = path in read and _fold(model, module, compact, read[path])
+                    small[id(module)] = module if folded else _with_hooks_of(module, compact)
+                model.set_submodule(path, small[id(module)])
+        return model
+
+    def _compacted(self, lstm: nn.LSTM, masks: dict[str, Tensor]) -> nn.Module:
+        whole = torch.ones(
+            len(GATES) * lstm.hidden_size, dtype=torch.bool, device=lstm.get_parameter("weight_ih_l0").device
+        )
+        rows = [[masks.get(f"weight_{side}{suffix}", whole) for side in SIDES] for suffix in _suffixes(lstm)]
+        if self.granularity == "rows":
+            return compact_rows(lstm, [(ih, hh) for ih, hh in rows])
+        return compact_units(lstm, [split_gates(ih)[0] for ih, _ in rows])
+
+    def masks(self) -> dict[str, Tensor]:
+        """{name of a masked tensor: (4H,) bool mask}, True = kept."""
+        found = {}
+        for group, tensors in self._masked():
+            for module, name in tensors:
+                found[_full_name(_path(group), name)] = module.parametrizations[name][0].mask
+        return found
+
+    def _masked(self) -> list[tuple[dict[str, Any], list[tuple[Any, str]]]]:
+        model = self._prepared()
+        return [(group, self._tensors(model, group)) for group in self.groups]
+
+    def _prepared(self) -> nn.Module:
+        if self.model is None:
+            raise PrunerError("expected a prepared pruner, found none; call prepare(model) first")
+        return self.model
+
+    def _tensors(self, model: nn.Module, group: dict[str, Any]) -> list[tuple[Any, str]]:
+        """The tensors that one group masks: its own, or with `units` all of its layer and direction that have 4H rows."""
+        module, name = _owner(model, group["tensor_fqn"])
+        if self.granularity == "rows":
+            return [(module, name)]
+        return [(module, each) for each in _names(module) if _suffix(each) == _suffix(name)]
+
+    def _group(self, model: nn.Module, entry: dict[str, Any]) -> dict[str, Any]:
+        known = isinstance(entry, dict) and entry.keys() <= {"tensor_fqn", "sparsity_level"}
+        if not known or not isinstance(entry.get("tensor_fqn"), str):
+            raise PrunerError(f"expected config entries of tensor_fqn and sparsity_level, found {shown(entry)}")
+        name = entry["tensor_fqn"]
+        module, last = _owner(model, name)
+        weight = getattr(module, last, None)
+        if not isinstance(weight, Tensor):
+            raise PrunerError(
+                f"expected the name of a tensor of the model, found {name!r}; see model.named_parameters()"
+            )
+        if weight.dim() < 2:
+            raise PrunerError(
+                f"expected a weight of two or more dimensions, whose rows have norms; found {name!r} of shape "
+                f"{tuple(weight.shape)}"
+            )
+        standard = parse_standard_name(last)
+        if standard is None or (standard.kind, standard.side) not in (("weight", "ih"), ("weight", "hh")):
+            raise PrunerError(f"expected a packed LSTM weight (weight_ih or weight_hh), found {name!r}")
+        if not isinstance(module, nn.LSTM | nn.LSTMCell):
+            raise PrunerError(f"expected a tensor of an nn.LSTM or nn.LSTMCell, found one of {type(module).__name__}")
+        level = entry.get("sparsity_level", self.defaults["sparsity_level"])
+        check_sparsity(f"sparsity_level of {name}", level)
+        return {"tensor_fqn": name, "sparsity_level": level}
+
+
+def _path(group: dict[str, Any]) -> str:
+    return str(group["tensor_fqn"]).rpartition(".")[0]
+
+
+def _full_name(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _owner(model: nn.Module, tensor_fqn: str) -> tuple[Any, str]:
+    path, _, name = tensor_fqn.rpartition(".")
+    try:
+        return model.get_submodule(path), name
+    except AttributeError as error:
+        raise PrunerError(f"expected the name of a tensor of the model, found {tensor_fqn!r} ({error})") from error
+
+
+def _fold(model: nn.Module, lstm: nn.LSTM, compact: nn.Module, readers: dict[str, list[int]]) -> bool:
+    """Shrink an `nn.LSTM`, and the columns of the Linears that alone read it, to the units of its `CompactLSTM`.
+
+    They change in place, so whatever else refers to them sees the same. False, and nothing done, if layers or directions
+    differ in size: an `nn.LSTM` has one.
+    """
+    kept = [units for name, units in compact.named_buffers() if name.endswith(".kept")]
+    size = len(kept[0])
+    if any(len(units) != size for units in kept):
+        return False
+    for path, blocks in readers.items():
+        linear = cast(nn.Linear, model.get_submodule(path))
+        weight = linear.weight
+        columns = torch.cat([place * lstm.hidden_size + kept[block] for place, block in enumerate(blocks)])
+        narrow = weight.detach().index_select(1, columns.to(weight.device))
+        linear.weight = nn.Parameter(narrow, weight.requires_grad)
+        linear.in_features = len(columns)
+    for name, parameter in compact.named_parameters():
+        _, index, _, tensor = name.split(".")  # layers.{index}.lstm.{tensor}
+        suffix = layer_suffix(*divmod(int(index), 2 if lstm.bidirectional else 1))
+        setattr(lstm, tensor.removesuffix("_l0") + suffix, parameter)
+    lstm.hidden_size = size
+    lstm.flatten_parameters()
+    return True
+
+
+def _check_plain(path: str, module: nn.Module, name: str) -> None:
+    if name not in dict(module.named_parameters(recurse=False, remove_duplicate=False)):
+        raise PrunerError(
+            f"expected plain weights, found {_full_name(path, name)!r} parametrized already, or computed by another tool "
+            "such as weight_norm or torch.nn.utils.prune; squash its mask, or take that tool off, first"
+        )
+
+
+def _check_replaceable(path: str, lstm: nn.LSTM, masked: dict[str, Tensor]) -> None:
+    own_class = parametrize.type_before_parametrizations(lstm)
+    if own_class is not nn.LSTM or "forward" in vars(lstm):
+        raise PrunerError(
+            f"expected a plain nn.LSTM to put a smaller module in its place, found {path or 'the model'} with a forward of "
+            f"its own ({own_class.__name__}), which would be lost; call squash_mask(), which leaves zeros"
+        )
+    projections = [f"weight_hr{suffix}" for suffix in _suffixes(lstm)] if lstm.proj_size else []
+    for name in [*_names(lstm), *projections]:
+        if name not in masked:
+            _check_plain(path, lstm, name)
+
+
+def _with_hooks_of(lstm: nn.LSTM, compact: nn.Module) -> nn.Module:
+    """The compact module with the very dictionaries of hooks, in which their handles find and remove them."""
+    vars(compact).update({name: hooks for name, hooks in vars(lstm).items() if name in _HOOKS})
+    return compact
+
+
+def _names(module: nn.LSTM | nn.LSTMCell) -> list[str]:
+    """What the tensors of 4H rows are called, layer by layer, as in PyTorch's documentation."""
+    kinds = ("weight", "bias") if module.bias else ("weight",)
+    return [f"{kind}_{side}{suffix}" for suffix in _suffixes(module) for kind in kinds for side in SIDES]
+
+
+def _suffixes(module: nn.LSTM | nn.LSTMCell) -> list[str]:
+    """The layers and directions in the names of tensors: `_l0`, `_l0_reverse` and so on, or nothing for an LSTMCell."""
+    if isinstance(module, nn.LSTMCell):
+        return [""]
+    directions = 2 if module.bidirectional else 1
+    return [layer_suffix(layer, side) for layer in range(module.num_layers) for side in range(directions)]
+
+
+def _suffix(name: str) -> str:
+    """The layer and direction in a tensor's name: `_l1_reverse`, or nothing for an LSTMCell."""
+    return name[len("weight_ih") if name.startswith("weight") else len("bias_ih") :]
+
+
+def _every_lstm(model: nn.Module) -> list[dict[str, Any]]:
+    return [
+        {"tensor_fqn": _full_name(path, name)}
+        for path, module in model.named_modules()
+        if isinstance(module, nn.LSTM | nn.LSTMCell)
+        for name in _names(module)
+        if name.startswith("weight")
+    ]

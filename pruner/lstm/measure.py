@@ -1,0 +1,187 @@
+"""What a model costs and how far pruning moved it."""
+
+import copy
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pruner.compact.masked_and_compact import Form
+from pruner.errors import PrunerError
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.writing import write
+from pruner.lstm.find import LSTM
+
+SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size and work of a checkpoint: all its parameters, the zeros among those of its LSTMs, the size of its file in
+    bytes, and the multiply-accumulates of its LSTMs for one time step."""
+
+    parameters: int
+    zeros: int
+    bytes: int
+    macs_per_step: int
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far an LSTM's output moved on random inputs: the largest difference, and the root mean square of the
+    difference over the root mean square of the reference output (0: identical, 1: as far as zero output)."""
+
+    max_abs_difference: float
+    max_abs_output: float
+    relative: float
+
+
+def cost(tensors: Mapping[str, Tensor], lstms: Iterable[Iterable[str]], size: int) -> Cost:
+    """The cost of a file of `size` bytes: all its tensors by name, and for each LSTM in it the names of its tensors.
+
+    Multiply-accumulates are those of the matrix products of one time step, batch 1, all layers and directions: one for every
+    stored weight, as each is multiplied once, zeros like any other number. Indices of kept rows and units (int64) that a
+    compact LSTM carries are no parameters.
+    """
+    weights = [tensors[name] for names in lstms for name in names]
+    indices = sum(tensor.numel() for tensor in weights if tensor.dtype == torch.int64)
+    return Cost(
+        parameters=sum(tensor.numel() for tensor in tensors.values()) - indices,
+        zeros=sum(tensor.numel() - int(tensor.count_nonzero()) for tensor in weights if tensor.dtype.is_floating_point),
+        bytes=size,
+        macs_per_step=sum(tensor.numel() for tensor in weights if tensor.dim() == 2),
+    )
+
+
+def cost_of_file(checkpoint: Checkpoint) -> Cost:
+    """The cost of a checkpoint as it lies in its file."""
+    return cost(checkpoint.tensors, [lstm.tensors.values() for lstm in checkpoint.lstms], checkpoint.size)
+
+
+def cost_of_form(checkpoint: Checkpoint, form: Form) -> Cost:
+    """The cost of what a checkpoint becomes in one of its forms."""
+    stored = {lstm.name: lstm.tensors for lstm in checkpoint.lstms}
+    stored |= {layout.lstm.name: layout.tensors for layout in form.layouts}
+    size = _file_size(checkpoint, form.changed)
+    return cost(form.tensors(checkpoint), [names.values() for names in stored.values()], size)
+
+
+def _file_size(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None]) -> int:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pruned"
+            write(checkpoint, changed, path)
+            return path.stat().st_size
+    except OSError as error:
+        raise PrunerError(f"expected room for a temporary file, found {error}; make room or set TMPDIR") from error
+
+
+def random_input(lstm: LSTM, batch_size: int = BATCH_SIZE, length: int = SEQUENCE_LENGTH) -> Tensor:
+    """Standard normal inputs (batch, time, input size) in float64 from a fixed seed: the same on every machine."""
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.randn(batch_size, length, lstm.input_size, generator=generator, dtype=torch.float64)
+
+
+@torch.inference_mode()
+def outputs(module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`output`, `h_n` and `c_n` of a module from a zero state, at the module's own device and dtype.
+
+    Half precision is computed in float32: not every CPU can run an LSTM in it.
+    """
+    weight = next(module.parameters())
+    half = weight.dtype in (torch.float16, torch.bfloat16)
+    if half:
+        module = module.float()
+    output, (h_n, c_n) = module(inputs.to(weight.device, torch.float32 if half else weight.dtype))
+    return output, h_n, c_n
+
+
+def difference(reference: Iterable[Tensor], other: Iterable[Tensor]) -> Drift:
+    """Compare two models tensor by tensor, in float64. NaN in either makes NaN of the differences."""
+    a = torch.cat([tensor.double().flatten() for tensor in reference])
+    b = torch.cat([tensor.double().flatten() for tensor in other])
+    changed, size = (a - b).norm().item(), a.norm().item()
+    relative = changed / size if size else (0.0 if changed == 0 else math.inf)
+    return Drift((a - b).abs().max().item(), a.abs().max().item(), relative)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one CPU thread: the same sums wherever it is, and times that do not depend on what else is running.
+
+    Threads that share small operations wait for each other at every one of them, without end where a core is busy.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds to read `SEQUENCE_LENGTH` steps: the median of several runs, and where 10 and 90 % of them lie."""
+
+    median: float
+    low: float
+    high: float
+
+
+def latency(
+    forms: Mapping[str, Mapping[str, nn.Module]],
+    lstms: Iterable[LSTM],
+    batch_size: int = 1,
+    runs: int = 15,
+    seconds: float = 5.0,
+) -> dict[str, Latency]:
+    """{form: time for all its LSTMs to read one batch} in float32, the forms in turns so that slow moments meet them all;
+    on a CPU with one thread.
+
+    `forms` maps a form's name to its modules by LSTM name. Stops after `seconds`, but not before the third run.
+    """
+    inputs = {lstm.name: random_input(lstm, batch_size).float() for lstm in lstms}
+
+    @torch.inference_mode()
+    def once(modules: Mapping[str, nn.Module]) -> float:
+        place = next(next(iter(modules.values())).parameters()).device
+        moved = {name: tensor.to(place) for name, tensor in inputs.items()}
+        _wait_for(place)
+        started = time.perf_counter()
+        for name, tensor in moved.items():
+            modules[name](tensor)
+        _wait_for(place)
+        return (time.perf_counter() - started) * 1000
+
+    full = {
+        form: {name: copy.deepcopy(module).float() for name, module in modules.items()}
+        for form, modules in forms.items()
+    }
+    times: dict[str, list[float]] = {form: [] for form in forms}
+    until = time.perf_counter() + seconds
+    with one_thread():
+        for run in range(runs + 1):
+            for form, modules in full.items():
+                took = once(modules)
+                if run:  # the first warms up
+                    times[form].append(took)
+            if run >= 3 and time.perf_counter() > until:
+                break
+    found = {}
+    for form, values in times.items():
+        ordered = sorted(values)
+        tenth = len(ordered) // 10
+        found[form] = Latency(statistics.median(ordered), ordered[tenth], ordered[-1 - tenth])
+    return found
+
+
+def _wait_for(place: torch.device) -> None:
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)

@@ -1,0 +1,107 @@
+"""What each layer and each gate block bears when it is pruned alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pruner.calibration.inputs import Calibration
+from pruner.calibration.observations import Progress, Statistics
+from pruner.files.checkpoint import Checkpoint
+from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, split_gates
+from pruner.recipe import Recipe
+from pruner.result import choose_masks, gather_statistics
+from pruner.search.sweep import Quality, dense_value, rate_all
+
+UNITS = "units"
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """`values` holds, for each part, what is left of the whole model at each of the `sparsities` of that part alone:
+    its quality, or its drift where there is none. A part is (layer, "units"), or (layer, block) with blocks ii to ho."""
+
+    sparsities: tuple[float, ...]
+    dense: float
+    higher_is_better: bool
+    values: dict[tuple[int, str], tuple[float, ...]]
+
+    def losses(self, part: tuple[int, str]) -> tuple[float, ...]:
+        """How much worse than dense, at each sparsity; what comes out better counts as 0."""
+        sign = -1 if self.higher_is_better else 1
+        return tuple(max(0.0, sign * (value - self.dense)) for value in self.values[part])
+
+
+def measure_sensitivity(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    sparsities: Sequence[float],
+    calibration: Calibration | None = None,
+    statistics: Mapping[str, Statistics] | None = None,
+    quality: Quality | None = None,
+    higher_is_better: bool = False,
+    progress: Progress = lambda *_: None,
+) -> Sensitivity:
+    """Prune each layer alone (granularity units), or each of its eight gate blocks alone (rows), at several sparsities.
+
+    By the recipe's criterion and compensation; layer k of all its LSTMs, in both directions, is one part. Raises PrunerError
+    and calls `progress` as `rate_all` does.
+    """
+    base = replace(recipe, layer_sparsity={}, gate_sparsity={}, allocation="uniform", round_to=1)
+    if statistics is None and calibration is not None and base.needs_data:
+        statistics = gather_statistics(
+            checkpoint, base, calibration, progress=lambda done, what: progress(0.2 * done, what)
+        )
+    layers = range(max(lstm.num_layers for lstm in checkpoint.select(recipe.lstms)))
+    names = [UNITS] if recipe.granularity == "units" else list(ALL_BLOCKS)
+    parts = [(layer, name) for layer in layers for name in names]
+    recipes, masks = [], []
+    for sparsity in sparsities:
+        here = replace(base, sparsity=sparsity)
+        everything = choose_masks(checkpoint, here, statistics=statistics)
+        # One layer alone leaves sizes that no reader can be folded to; weights alone need readers for nothing else.
+        recipes += [here if here.needs_data else replace(here, consumers=(), task=None)] * len(parts)
+        masks += [only(checkpoint, here, everything, part) for part in parts]
+    rated = rate_all(checkpoint, recipes, calibration, statistics, quality, progress, masks)
+    values = [each.value for each in rated]
+    return Sensitivity(
+        tuple(sparsities),
+        dense_value(checkpoint, quality),
+        higher_is_better,
+        {part: tuple(values[index :: len(parts)]) for index, part in enumerate(parts)},
+    )
+
+
+def only(
+    checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str, Tensor], part: tuple[int, str]
+) -> dict[str, Tensor]:
+    """The masks with everything kept but one layer, or one block of it."""
+    layer, name = part
+    found = {key: torch.ones_like(mask) for key, mask in masks.items()}
+    for lstm in checkpoint.select(recipe.lstms):
+        for direction in range(lstm.directions if layer < lstm.num_layers else 0):
+            suffix = lstm.suffix(layer, direction)
+            for side, blocks in BLOCKS.items():
+                for kind in ("weight", "bias"):
+                    key = lstm.tensors.get(f"{kind}_{side}{suffix}")
+                    if key is None or key not in masks:
+                        continue
+                    if name == UNITS:
+                        found[key] = masks[key]
+                    elif name in blocks:
+                        gate = blocks.index(name)
+                        split_gates(found[key])[gate] = split_gates(masks[key])[gate]
+    return found
+
+
+def as_table(sensitivity: Sensitivity) -> pd.DataFrame:
+    """One line a part and sparsity."""
+    return pd.DataFrame(
+        [
+            {"layer": layer, "part": name, "sparsity": sparsity, "value": value}
+            for (layer, name), values in sensitivity.values.items()
+            for sparsity, value in zip(sensitivity.sparsities, values, strict=True)
+        ]
+    )

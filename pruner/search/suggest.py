@@ -1,0 +1,123 @@
+"""Layer sparsities that reach a target with the least loss, from what each layer bears alone."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from pruner.errors import PrunerError
+from pruner.files.checkpoint import Checkpoint
+from pruner.importance.masks import dropped_rows, rounded_up
+from pruner.lstm.find import LSTM
+from pruner.lstm.gates import GATES
+from pruner.recipe import Recipe, check_choice
+from pruner.search.sensitivity import Sensitivity
+
+TARGETS = ("parameters", "macs", "loss")
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A recipe with a sparsity for each layer, the share of the LSTMs' parameters or multiply-accumulates that it
+    leaves (of the latter for the target `loss`), and the sum of what its layers lost alone, which is no more than a
+    guess at the loss of all."""
+
+    recipe: Recipe
+    share: float
+    predicted_loss: float
+
+
+def suggest(checkpoint: Checkpoint, recipe: Recipe, sensitivity: Sensitivity, target: str, amount: float) -> Suggestion:
+    """The sparsities of least predicted loss that leave at most the share `amount` of the LSTMs' `parameters` or `macs`; for
+    the target `loss`, those that leave the least work and are predicted to lose at most `amount` of the quality.
+
+    Exact among the sparsities that were measured, and 0: what a layer costs depends on the one below, so fronts of (cost,
+    loss) that nothing beats in both are carried from layer to layer, one for each sparsity of the layer reached. Raises
+    PrunerError if no choice reaches the target.
+    """
+    check_choice("target", target, TARGETS)
+    if not amount >= 0:
+        raise PrunerError(f"expected an amount from 0 up, found {amount}")
+    lstms = checkpoint.select(recipe.lstms)
+    levels = (0.0, *sensitivity.sparsities)
+    losses = _losses_by_layer(sensitivity)
+    counted = "parameters" if target == "parameters" else "macs"
+    whole = sum(_cost(lstm, layer, recipe, 0.0, 0.0, counted) for lstm in lstms for layer in range(lstm.num_layers))
+    fronts: dict[float, list[_Choice]] = {}
+    for layer, own in sorted(losses.items()):
+        reached: dict[float, list[_Choice]] = {}
+        for level, loss in zip(levels, (0.0, *own), strict=True):
+            before = [choice for front in fronts.values() for choice in front] or [_Choice(0, 0.0, ())]
+            reached[level] = _front(
+                _Choice(
+                    choice.cost
+                    + sum(
+                        _cost(lstm, layer, recipe, choice.levels[-1] if choice.levels else 0.0, level, counted)
+                        for lstm in lstms
+                        if layer < lstm.num_layers
+                    ),
+                    choice.loss + loss,
+                    (*choice.levels, level),
+                )
+                for choice in before
+            )
+        fronts = reached
+    ends = [choice for front in fronts.values() for choice in front]
+    if target == "loss":
+        fitting = sorted((choice.cost, choice.loss, choice.levels) for choice in ends if choice.loss <= amount)
+        cost, loss, chosen = fitting[0]  # dropping nothing loses nothing
+    else:
+        within = sorted((choice.loss, choice.cost, choice.levels) for choice in ends if choice.cost <= amount * whole)
+        if not within:
+            least = min(choice.cost for choice in ends) / whole
+            raise PrunerError(
+                f"expected a share of {target} that the measured sparsities reach, found {amount:g}, where "
+                f"{least:.3f} is the "
+                "least; measure higher sparsities, or ask for more"
+            )
+        loss, cost, chosen = within[0]
+    suggested = replace(
+        recipe, allocation="uniform", gate_sparsity={}, layer_sparsity=dict(enumerate(chosen)), sparsity=chosen[0]
+    )
+    return Suggestion(suggested, cost / whole, loss)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    cost: int
+    loss: float
+    levels: tuple[float, ...]
+
+
+def _front(choices: Iterable[_Choice]) -> list[_Choice]:
+    """Those that no other beats in both cost and loss."""
+    found: list[_Choice] = []
+    for choice in sorted(choices, key=lambda each: (each.cost, each.loss)):
+        if not found or choice.loss < found[-1].loss:
+            found.append(choice)
+    return found
+
+
+def _losses_by_layer(sensitivity: Sensitivity) -> dict[int, tuple[float, ...]]:
+    """What each layer loses at each sparsity; of gate blocks, the sum over its eight."""
+    found: dict[int, tuple[float, ...]] = {}
+    for part in sensitivity.values:
+        before = found.get(part[0], (0.0,) * len(sensitivity.sparsities))
+        found[part[0]] = tuple(a + b for a, b in zip(before, sensitivity.losses(part), strict=True))
+    return found
+
+
+def _cost(lstm: LSTM, layer: int, recipe: Recipe, below: float, own: float, counted: str) -> int:
+    """Parameters or multiply-accumulates that one layer of an LSTM keeps, both directions, when the layer below and
+    it are pruned so far."""
+    size, directions = lstm.hidden_size, lstm.directions
+    kept = rounded_up(size, dropped_rows(size, own), recipe.round_to)
+    inputs, outputs = lstm.layer_input_size(layer), lstm.output_size
+    if recipe.granularity == "units" and not lstm.proj_size:
+        outputs = kept
+        if layer:
+            inputs = directions * rounded_up(size, dropped_rows(size, below), recipe.round_to)
+    total = len(GATES) * kept * (inputs + outputs)
+    if lstm.proj_size:
+        total += lstm.proj_size * (kept if recipe.granularity == "units" else size)
+    if counted == "parameters" and lstm.bias:
+        total += 2 * len(GATES) * (kept if recipe.granularity == "units" else size)
+    return directions * total

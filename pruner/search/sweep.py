@@ -1,0 +1,184 @@
+"""Many recipes rated side by side, in parallel: by the quality of what they leave, or by how far its output drifts."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+from torch import Tensor, nn
+
+from pruner.calibration.inputs import Calibration
+from pruner.calibration.observations import Progress, Statistics
+from pruner.compact.masked_and_compact import Form
+from pruner.compensation.chain import NO_COMPENSATION, check_data, compensate
+from pruner.files.checkpoint import Checkpoint
+from pruner.importance.weights import COST_CRITERIA
+from pruner.lstm.find import build
+from pruner.lstm.measure import difference, one_thread, outputs, random_input
+from pruner.recipe import Recipe
+from pruner.result import choose_masks, forms_of, gather_statistics, held_back_input
+from pruner.search.workers import as_they_come
+
+Quality = Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
+
+SEEDS = 3  # of the random band, which every other score should beat
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A recipe with what it leaves: `value` is the quality, or where there is none the relative drift of the output, the
+    largest of all pruned LSTMs; parameters and multiply-accumulates a step are those of the compact LSTMs and their
+    consumers."""
+
+    recipe: Recipe
+    value: float
+    parameters: int
+    macs_per_step: int
+
+
+def sweep_recipes(
+    recipe: Recipe,
+    sparsities: Sequence[float],
+    criteria: Sequence[str],
+    compensations: Sequence[str],
+    seeds: int = SEEDS,
+) -> list[Recipe]:
+    """The grid from a base recipe: every sparsity by criterion and compensation, and `random` with so many seeds.
+
+    A layer's or a gate's own sparsity is left out, since the grid sets them all. An allocation that a criterion does
+    not know becomes uniform.
+    """
+    base = replace(recipe, layer_sparsity={}, gate_sparsity={}, allocation="uniform", seed=0, criterion="l1")
+    by_units = recipe.granularity == "units"
+    drawn = [("random", seed) for seed in range(seeds)]
+    found = []
+    for compensation in compensations:
+        for criterion, seed in [*((name, 0) for name in criteria if name != "random"), *drawn]:
+            allocation = recipe.allocation if by_units or criterion in COST_CRITERIA else "uniform"
+            found += [
+                replace(
+                    base,
+                    sparsity=sparsity,
+                    criterion=criterion,
+                    compensation=compensation,
+                    allocation=allocation,
+                    seed=seed,
+                )
+                for sparsity in sparsities
+            ]
+    return found
+
+
+def rate(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    calibration: Calibration | None = None,
+    statistics: Mapping[str, Statistics] | None = None,
+    quality: Quality | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    progress: Progress = lambda *_: None,
+) -> Rated:
+    """Rate one recipe on the CPU with one thread, so that the number is the same whoever computes it.
+
+    `masks` go before those that the recipe would choose. Drift is measured on the held-back part of `calibration`, or
+    on random inputs where there is none. `progress` as in `compensate`. Raises PrunerError as that and `choose_masks` do.
+    """
+    with one_thread():
+        check_data(checkpoint, recipe, calibration)
+        chosen = dict(masks or choose_masks(checkpoint, recipe, progress, statistics))
+        compensation = NO_COMPENSATION
+        if statistics is not None and calibration is not None:
+            compensation = compensate(checkpoint, recipe, chosen, statistics, calibration, progress=progress)
+        progress(1.0, "Rating")
+        forms = forms_of(checkpoint, recipe, chosen, compensation)
+        compact = forms["compact"].modules(checkpoint)
+        if quality is not None:
+            value = quality(forms["masked"].tensors(checkpoint), compact)
+        else:
+            value = max(_drift(checkpoint, recipe, calibration, compact))
+        return Rated(recipe, value, *_size(checkpoint, forms["compact"]))
+
+
+def _drift(
+    checkpoint: Checkpoint, recipe: Recipe, calibration: Calibration | None, modules: Mapping[str, nn.Module]
+) -> list[float]:
+    found = []
+    for lstm in checkpoint.select(recipe.lstms):
+        inputs = random_input(lstm) if calibration is None else held_back_input(lstm, checkpoint, calibration)
+        before, _, _ = outputs(build(lstm, checkpoint.tensors), inputs)
+        after, _, _ = outputs(modules[lstm.name], inputs)
+        found.append(difference([before], [after]).relative)
+    return found
+
+
+def _size(checkpoint: Checkpoint, form: Form) -> tuple[int, int]:
+    """(parameters of the file, multiply-accumulates of its LSTMs for one time step)."""
+    tensors = form.tensors(checkpoint)
+    stored = {lstm.name: lstm.tensors for lstm in checkpoint.lstms}
+    stored |= {layout.lstm.name: layout.tensors for layout in form.layouts}
+    weights = [tensors[name] for names in stored.values() for name in names.values()]
+    parameters = sum(tensor.numel() for tensor in tensors.values() if tensor.dtype.is_floating_point)
+    return parameters, sum(tensor.numel() for tensor in weights if tensor.dim() == 2)
+
+
+def dense_value(checkpoint: Checkpoint, quality: Quality | None) -> float:
+    """The quality of the dense model; its drift from itself, 0, where there is none."""
+    if quality is None:
+        return 0.0
+    return quality(checkpoint.tensors, {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms})
+
+
+def rate_all(
+    checkpoint: Checkpoint,
+    recipes: Sequence[Recipe],
+    calibration: Calibration | None = None,
+    statistics: Mapping[str, Statistics] | None = None,
+    quality: Quality | None = None,
+    progress: Progress = lambda *_: None,
+    masks: Sequence[Mapping[str, Tensor] | None] | None = None,
+) -> list[Rated]:
+    """Rate recipes in parallel, through joblib: as many at once as there are CPUs, or wherever its backend runs them.
+
+    Within `joblib.parallel_config("dask")` and the like a cluster does the work, with the same numbers. Statistics
+    are gathered once if they are needed and not given; they depend on LSTMs, consumers and task, in which all recipes
+    must agree. `progress(fraction, what)` is called several times a second; raise in it to stop, whatever still runs.
+    Calls from several threads wait for each other. Raises PrunerError as `rate` does.
+    """
+    if statistics is None and calibration is not None and any(recipe.needs_data for recipe in recipes):
+        wanted = next(recipe for recipe in recipes if recipe.needs_data)
+        statistics = gather_statistics(
+            checkpoint, wanted, calibration, progress=lambda done, what: progress(0.2 * done, what)
+        )
+    light = replace(checkpoint, container={})  # workers need its tensors, not the file's own objects
+    calls = [
+        (light, recipe, calibration, statistics, quality, mask)
+        for recipe, mask in zip(recipes, masks or [None] * len(recipes), strict=True)
+    ]
+    found: dict[int, Rated] = {}
+
+    def look(waiting: bool) -> None:
+        rated = f"{len(found)} of {len(calls)} recipes rated"
+        what = "Waiting until other recipes are rated" if waiting else rated
+        progress(min(1.0, 0.2 + 0.8 * len(found) / len(calls)), what)
+
+    for index, rated in as_they_come(rate, calls, look):
+        found[index] = rated
+    progress(1.0, "Done")
+    return [found[index] for index in range(len(calls))]
+
+
+def as_table(rated: Iterable[Rated]) -> pd.DataFrame:
+    """One line a recipe."""
+    return pd.DataFrame(
+        [
+            {
+                "sparsity": each.recipe.sparsity,
+                "criterion": each.recipe.criterion,
+                "compensation": each.recipe.compensation,
+                "seed": each.recipe.seed,
+                "value": each.value,
+                "parameters": each.parameters,
+                "macs_per_step": each.macs_per_step,
+            }
+            for each in rated
+        ]
+    )

@@ -1,0 +1,52 @@
+"""What one hidden unit does over time, on a sequence that was held back."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pruner.calibration.inputs import Calibration
+from pruner.importance.masks import drop_rows
+from pruner.lstm.find import LSTM
+from pruner.lstm.gates import GATES
+from pruner.lstm.traces import layers_of, run_layers, turned
+
+TRACED = ("h", "c", *GATES)  # its output (before a projection), its cell state, and its four gates
+MOST_STEPS, LEAST_STEPS = 200, 16
+MAX_MACS = 20e9  # multiply-accumulates of a trace: some seconds on one core
+
+
+def steps_to_trace(lstm: LSTM, layer: int) -> int:
+    """How many time steps are traced: `MOST_STEPS`, fewer where running the layers up to this one takes too long."""
+    widths = sum(lstm.layer_input_size(below) + lstm.output_size for below in range(layer + 1))
+    macs = lstm.directions * len(GATES) * lstm.hidden_size * widths
+    return max(LEAST_STEPS, min(MOST_STEPS, int(MAX_MACS / macs)))
+
+
+def held_back(calibration: Calibration, lstm: LSTM) -> list[Tensor]:
+    """The sequences of an LSTM that are kept to judge by, each (1, T) token ids or (1, T, I) inputs.
+
+    Raises PrunerError where there are too few to hold any back.
+    """
+    _, held = calibration.split()
+    return [sequence for group in held.sequences[lstm.name] for sequence in group.split(1)]
+
+
+def masked(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with the rows that their masks drop set to zero."""
+    return {name: drop_rows(tensor, masks[name]) if name in masks else tensor for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def unit_trace(
+    lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction: int, unit: int, inputs: Tensor
+) -> pd.DataFrame:
+    """What one unit does at each of the T steps of inputs (1, T, I), from a zero state, in the order of time: a line a step,
+    a column each of `TRACED`."""
+    traces, _ = run_layers(layers_of(lstm, tensors)[: layer + 1], inputs.transpose(0, 1))
+    found = traces[layer][direction]
+    values = [found.units, found.cells[1:], *found.split()]
+    return pd.DataFrame(
+        {what: turned(value[:, 0, unit], direction).numpy() for what, value in zip(TRACED, values, strict=True)}
+    )

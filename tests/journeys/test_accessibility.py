@@ -1,0 +1,74 @@
+"""What axe finds on the pages, over what it finds on a bare Streamlit page."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.journeys.test_journeys import PROJECT, THEMES, TIMEOUT, browser, server, serving
+
+__all__ = ["browser", "server"]  # fixtures
+
+BARE = """import pandas as pd, streamlit as st
+def page():
+    st.title("Bare")
+    st.slider("Share", 0.0, 1.0, 0.5)
+    st.number_input("Number", 0, 9)
+    st.segmented_control("Choice", ["a", "b"], default="a", required=True)
+    st.selectbox("One of", ["a", "b"])
+    st.button("Do")
+    st.metric("Figure", "1")
+    st.dataframe(pd.DataFrame({"a": [1]}), alt="A table")
+    with st.expander("More"):
+        st.caption("Small print")
+st.set_page_config(page_title="Bare")
+pages = [st.Page(page, title=title, url_path=title.lower()) for title in ("Bare", "Other")]
+st.navigation({"One": pages[:1], "Two": pages[1:]}).run()
+"""
+# Words of code have colours of Streamlit's own. On the primary colour Streamlit writes in white, and with the primary
+# colour on the ground: in the dark no colour is right for both, and the second is what there is more of.
+DRAWN_BY_STREAMLIT = [
+    ["[data-testid=stCode]"],
+    ["[data-testid=stBaseButton-primary]"],
+    ["[data-testid=stMultiSelect]"],
+]
+PAGES = [path.stem for path in sorted((PROJECT / "pages").glob("*.py"))]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    script: Path = tmp_path_factory.mktemp("bare") / "bare.py"
+    script.write_text(BARE)
+    with serving(script) as url:
+        yield url
+
+
+def _findings(page: Page, url: str) -> dict[str, list[str]]:
+    """{rule: what breaks it} of serious and critical findings."""
+    page.goto(url)
+    expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=TIMEOUT)
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=TIMEOUT)  # the script has run to its end
+    page.wait_for_timeout(500)
+    found = Axe().run(page, {"exclude": DRAWN_BY_STREAMLIT}).response["violations"]
+    return {
+        each["id"]: [node["html"][:200] for node in each["nodes"]]
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    }
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_no_page_adds_a_serious_finding(server: str, bare: str, browser: Browser, theme: str) -> None:
+    added = {}
+    with browser.new_context(viewport={"width": 1280, "height": 1000}, color_scheme=theme) as context:
+        context.set_default_timeout(TIMEOUT)
+        page = context.new_page()
+        known = _findings(page, bare)
+        for name in ["", *PAGES]:
+            found = _findings(page, f"{server}/{name}?example=embedded-reber&unit=3")
+            new = {rule: nodes for rule, nodes in found.items() if rule not in known}
+            if new:
+                added[name or "open"] = new
+    assert not added, added

@@ -1,0 +1,61 @@
+"""The explorer's pages in a real Chromium: from the overview to a block, and one unit followed."""
+
+import re
+
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.journeys.test_journeys import TIMEOUT, _title, browser, page, server
+
+__all__ = ["browser", "page", "server"]  # fixtures
+
+
+def _table_of_blocks(page: Page) -> Locator:
+    _title(page, "Overview")
+    expect(page.get_by_role("link", name="See every row")).to_be_visible()
+    expect(page.locator(".js-plotly-plot")).to_have_count(1)
+    return page.get_by_test_id("stDataFrame").nth(1)
+
+
+def test_from_the_overview_to_a_block(server: str, page: Page) -> None:
+    page.goto(f"{server}/overview?example=pydocs-chars")
+    _table_of_blocks(page).click(
+        position={"x": 25, "y": 35 + 35 * 4 + 17}
+    )  # the button of the fifth line: hi of layer 0
+    _title(page, "Saliency")
+    expect(page).to_have_url(re.compile("/saliency.*side=hh"))
+    expect(page).not_to_have_url(re.compile("layer="))
+    page.get_by_role("link", name="Overview", exact=True).click()
+    table = _table_of_blocks(page)
+    for _ in range(2):  # by layer, the last one first
+        table.click(position={"x": 120, "y": 17})
+    table.click(position={"x": 25, "y": 35 + 17})
+    _title(page, "Saliency")
+    expect(page).to_have_url(re.compile("/saliency.*layer=1"))
+
+
+def test_a_unit_is_followed_and_its_link_opens_it_in_a_fresh_browser(server: str, page: Page, browser: Browser) -> None:
+    page.goto(f"{server}/unit?example=pydocs-chars&layer=1")
+    _title(page, "Unit")
+    number = page.get_by_role("spinbutton", name="Hidden unit, 0 to 255")
+    number.fill("200")
+    number.press("Enter")
+    expect(page.get_by_role("heading", name="At rest")).to_be_visible()
+    expect(page).to_have_url(re.compile("unit=200"))
+    with browser.new_context(viewport={"width": 1440, "height": 1000}) as context:
+        fresh = context.new_page()
+        fresh.set_default_timeout(TIMEOUT)
+        fresh.goto(page.url)
+        expect(fresh.get_by_role("spinbutton", name="Hidden unit, 0 to 255")).to_have_value("200")
+        expect(fresh.get_by_text("Unit 200 of lstm, layer 1")).to_be_visible()
+    clear = page.get_by_role("button", name="Clear selection")
+    expect(clear).to_be_in_viewport()
+    below = page.get_by_test_id("stDataFrame").nth(2)
+    below.click(position={"x": 20, "y": 35 + 17})  # the strongest neighbour in the layer below
+    expect(page.get_by_text(re.compile(r"Unit \d+ of lstm, layer 0"))).to_be_visible()
+    expect(page).not_to_have_url(re.compile("layer=1"))
+    clear.click()
+    expect(page.get_by_text("Type a number, or select a unit in the table")).to_be_visible()
+    expect(page).not_to_have_url(re.compile("unit="))
+    expect(page.get_by_test_id("stDataFrame")).to_have_count(1)
+    page.get_by_test_id("stDataFrame").click(position={"x": 25, "y": 35 + 35 * 2 + 17})
+    expect(page).to_have_url(re.compile("unit=2(&|$)"))

@@ -1,0 +1,147 @@
+"""The lessons in a real Chromium: from a link, with controls that change what they say, and questions that react."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from pruner.lessons import LESSONS, norms
+from tests.journeys import test_journeys
+from tests.journeys.test_journeys import _title as title
+from tests.journeys.test_journeys import serving, wait_until_it_fits
+
+browser, page, server = test_journeys.browser, test_journeys.page, test_journeys.server
+
+
+def drawn(page: Page, charts: int) -> None:
+    expect(page.locator(".js-plotly-plot")).to_have_count(charts)
+
+
+def test_every_question_reacts_and_every_lesson_leads_to_the_next(server: str, page: Page) -> None:
+    page.goto(f"{server}/{LESSONS[0].path}")
+    for lesson, after in zip(LESSONS, [*LESSONS[1:], None], strict=True):
+        title(page, lesson.title)
+        expect(page.get_by_test_id("stAlert")).to_have_count(0)
+        for answer in lesson.answers:
+            page.get_by_test_id("stRadio").get_by_text(answer.text, exact=True).click()
+            expect(page.get_by_test_id("stAlert")).to_contain_text("Right." if answer.right else "Not quite.")
+        page.get_by_role("link", name=f"Next: {after.title}" if after else "All lessons and terms").click()
+    title(page, "Learn")
+
+
+def test_a_row_is_found_again_by_its_link(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_packed?row=101&packed=weight_hh")
+    expect(page.get_by_text("Row 101 is the output gate o of unit 5.")).to_be_visible()
+    drawn(page, 2)
+    slider = page.get_by_role("slider", name="Row of the packed tensor")
+    slider.press("ArrowRight")
+    expect(page.get_by_text("Row 102 is the output gate o of unit 6.")).to_be_visible()
+    expect(page).to_have_url(re.compile("row=102"))
+    page.reload()
+    expect(page.get_by_text("Row 102 is the output gate o of unit 6.")).to_be_visible()
+
+
+def test_numbers_are_edited_in_the_table_and_stand_in_the_link(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_saliency")
+    expect(page.get_by_text("1.2 + 0.8 = 2.")).to_be_visible()
+    expect(page.get_by_role("heading", name="In the library")).to_be_visible()
+    drawn(page, 2)  # one of them on the other tab
+    table, changed = page.get_by_test_id("stDataFrame").first, page.get_by_text("7 + 0.25 = 7.25.")
+    for _ in range(4):  # a click misses its cell where the table still moves, and keys are lost before it has the focus
+        page.wait_for_timeout(1000)
+        table.click(position={"x": 270, "y": 52})  # weight 1 of the first row
+        page.wait_for_timeout(500)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(500)
+        page.keyboard.press("Control+a")
+        page.keyboard.type("7")
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(2000)
+        if changed.is_visible():
+            break
+    expect(changed).to_be_visible()
+    expect(page).to_have_url(re.compile(r"weights=7(\+|%20)-0\.25"))
+    page.reload()
+    expect(page.get_by_text("7 + 0.25 = 7.25.")).to_be_visible()
+    expect(page.get_by_label("The same numbers as text")).to_have_value(norms.NUMBERS.replace("0.5 ", "7 ", 1))
+
+
+def test_a_slider_moves_both_rankings(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_gates?share=30")
+    values = page.get_by_test_id("stMetricValue")
+    expect(values.last).to_have_text("1%")
+    page.get_by_role("slider").press("Home")
+    expect(values.last).to_have_text("100%")
+    expect(values.first).to_have_text("100%")
+    expect(page).to_have_url(f"{server}/lesson_gates?share=0")
+
+
+def test_steps_can_be_taken_and_handed_out(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_steps?step=Norms")
+    expect(page.get_by_text("becomes one number")).to_be_visible()
+    page.get_by_role("button", name="Next", exact=True).click()
+    expect(page.get_by_text("k = int(32 × 0.25) = 8")).to_be_visible()
+    expect(page).to_have_url(f"{server}/lesson_steps?step=Lowest")
+    page.get_by_role("button", name="Back", exact=True).click()
+    expect(page.get_by_text("becomes one number")).to_be_visible()
+
+
+def test_a_gate_freezes_and_the_prediction_fails(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_frozen?rows=none")
+    expect(page.get_by_text("Nothing is masked.")).to_be_visible()
+    values = page.get_by_test_id("stMetricValue")
+    whole = values.first.inner_text()
+    expect(values.last).to_have_text(whole)
+    page.get_by_role("radio", name="both").click()
+    expect(page.get_by_text("reads nothing any more")).to_be_visible()
+    assert int(values.last.inner_text().strip("%")) < 50 < int(whole.strip("%"))
+
+
+def test_the_last_lessons_follow_their_sliders(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_smaller?dropped=50")
+    expect(page.get_by_text("drops 16 of 32 rows")).to_be_visible()
+    page.get_by_role("slider").press("Home")
+    expect(page.get_by_text("drops 1 of 32 rows")).to_be_visible()
+    page.goto(f"{server}/lesson_repair?removed=20")
+    expect(page.get_by_text("With 6 of 32 units gone")).to_be_visible()
+    page.get_by_role("slider").press("ArrowRight")
+    expect(page.get_by_text("With 9 of 32 units gone")).to_be_visible()
+
+
+def test_from_a_lesson_to_the_studio_with_the_open_model(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_gates?share=30")
+    page.get_by_role("button", name="Open this model in the studio").click()
+    expect(page).to_have_url(re.compile("share=30.*example=embedded-reber"))
+    page.get_by_role("link", name="See this on your model").click()
+    title(page, "Masks")
+    expect(page).to_have_url(f"{server}/masks?example=embedded-reber&sparsity=0.5")
+
+
+def test_the_handout_is_downloaded(server: str, page: Page, tmp_path: Path) -> None:
+    page.goto(f"{server}/learn")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the handout").click()
+    download.value.save_as(tmp_path / "handout.html")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((tmp_path / "handout.html").as_uri())
+    expect(page.get_by_role("heading", level=1)).to_have_count(len(LESSONS) + 1)
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("path", ["learn", "lesson_frozen"])
+def test_a_lesson_opens_inside_the_app_on_a_fresh_server(page: Page, path: str) -> None:
+    with serving() as url:
+        page.goto(f"{url}/{path}")
+        expect(page.get_by_test_id("stSidebarNav").get_by_role("link", name="Learn", exact=True)).to_be_visible()
+        expect(page.get_by_text("Page not found")).to_have_count(0)
+
+
+def test_nothing_is_cut_off_sideways(server: str, page: Page) -> None:
+    for path in ("learn", *(lesson.path for lesson in LESSONS)):
+        page.goto(f"{server}/{path}")
+        expect(page.get_by_role("heading", name="Terms" if path == "learn" else "In the library")).to_be_visible()
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            wait_until_it_fits(page)

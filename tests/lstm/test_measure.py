@@ -1,0 +1,202 @@
+"""Measures: multiply-accumulates and sizes by hand, differences between outputs, inputs that never vary."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from pruner import Recipe, open_checkpoint, run
+from pruner.lstm.find import LSTM, build, find_lstms
+from pruner.lstm.measure import Cost, cost, cost_of_file, difference, latency, outputs, random_input
+from tests.conftest import named, random_lstm
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (nn.LSTM(3, 4), 16 * (3 + 4)),
+        (nn.LSTM(3, 4, bias=False), 16 * (3 + 4)),
+        (nn.LSTMCell(3, 4), 16 * (3 + 4)),
+        (nn.LSTM(3, 4, num_layers=2), 16 * (3 + 4) + 16 * (4 + 4)),
+        (nn.LSTM(3, 4, num_layers=2, bidirectional=True), 2 * 16 * (3 + 4) + 2 * 16 * (8 + 4)),
+        (nn.LSTM(3, 4, proj_size=2), 16 * (3 + 2) + 2 * 4),
+        (
+            nn.LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2),
+            2 * (16 * (3 + 2) + 2 * 4) + 2 * (16 * (4 + 2) + 2 * 4),
+        ),
+    ],
+    ids=lambda value: str(value) if isinstance(value, nn.Module) else "",
+)
+def test_multiply_accumulates_by_hand(module: nn.Module, expected: int) -> None:
+    tensors = module.state_dict()
+    assert cost(tensors, [tensors], 0).macs_per_step == expected
+
+
+def test_cost_of_a_checkpoint(tmp_path: Path) -> None:
+    head = nn.Linear(4, 2)
+    nn.init.zeros_(head.bias)
+    tensors = {**named(random_lstm(), "one."), **named(nn.LSTMCell(4, 2), "two."), **named(head, "head.")}
+    tensors["one.bias_ih_l0"][:3] = 0
+    path = tmp_path / "model.pt"
+    torch.save(tensors, path)
+    checkpoint = open_checkpoint(path)
+    before = cost_of_file(checkpoint)
+    assert before == Cost(144 + 64 + 10, 3, path.stat().st_size, 16 * 7 + 8 * 6)
+    masked = {**tensors, "one.weight_hh_l0": torch.zeros_like(tensors["one.weight_hh_l0"])}
+    lstms = [lstm.tensors.values() for lstm in checkpoint.lstms]
+    assert cost(masked, lstms, 7) == Cost(218, 3 + 64, 7, before.macs_per_step)
+
+
+def test_indices_are_no_parameters_and_no_zeros() -> None:
+    tensors = {"weight": torch.ones(2, 3), "kept": torch.arange(5), "head": torch.zeros(4), "steps": torch.arange(2)}
+    assert cost(tensors, [["weight", "kept"]], 0) == Cost(6 + 4 + 2, 0, 0, 6)
+
+
+ROWS_KEPT, UNITS_KEPT = 8 * 3 + 8 * 4 + 32, 8 * 3 + 8 * 2 + 16
+
+
+@pytest.mark.parametrize(
+    ("granularity", "parameters", "macs"),
+    [("rows", ROWS_KEPT, ROWS_KEPT - 32), ("units", UNITS_KEPT, UNITS_KEPT - 16)],
+)
+def test_costs_of_all_forms_by_hand(tmp_path: Path, granularity: str, parameters: int, macs: int) -> None:
+    torch.save({**named(random_lstm(), "one."), **named(nn.Linear(4, 2), "head.")}, tmp_path / "model.pt")
+    costs = run(open_checkpoint(tmp_path / "model.pt"), Recipe(0.5, granularity=granularity)).costs
+    assert list(costs) == ["dense", "masked", "compact"]
+    assert [costs[form].parameters for form in costs] == [144 + 10, 144 + 10, parameters + 10]
+    assert [costs[form].macs_per_step for form in costs] == [112, 112, macs]
+    assert [costs[form].zeros for form in costs] == [0, 56 if granularity == "rows" else 56 + 16, 0]
+
+
+@pytest.mark.parametrize("form", ["masked", "compact"])
+@pytest.mark.parametrize("granularity", ["rows", "units"])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_bytes_of_a_form_are_those_of_its_exported_file(
+    tmp_path: Path, suffix: str, granularity: str, form: str
+) -> None:
+    tensors = named(random_lstm(num_layers=2))
+    path = tmp_path / f"model.{suffix}"
+    (torch.save if suffix == "pt" else safetensors.torch.save_file)(tensors, path)
+    result = run(open_checkpoint(path), Recipe(sparsity=0.5, granularity=granularity))
+    folder = result.save(tmp_path / "export", form)
+    assert result.costs["dense"].bytes == path.stat().st_size
+    assert result.costs[form].bytes == (folder / f"pruned.{suffix}").stat().st_size
+
+
+def tensor(*values: float) -> Tensor:
+    return torch.tensor(values)
+
+
+@pytest.mark.parametrize(
+    ("reference", "other", "largest", "scale", "relative"),
+    [
+        ([tensor(3, -4)], [tensor(3, -4)], 0, 4, 0),
+        ([tensor(3, -4)], [tensor(0, 0)], 4, 4, 1),
+        ([tensor(3, -4)], [tensor(6, -4)], 3, 4, 0.6),
+        ([tensor(3), tensor(4)], [tensor(3), tensor(6)], 2, 4, 0.4),
+        ([tensor(0, 0)], [tensor(0, 0)], 0, 0, 0),
+        ([tensor(0, 0)], [tensor(1, 0)], 1, 0, torch.inf),
+        ([tensor(1, 1)], [tensor(torch.nan, 1)], torch.nan, 1, torch.nan),
+        ([tensor(1), tensor(1)], [tensor(torch.nan), tensor(5)], torch.nan, 1, torch.nan),
+    ],
+    ids=["equal", "zeroed", "one value", "two outputs", "both zero", "from zero", "NaN", "NaN, then a number"],
+)
+def test_differences_by_hand(
+    reference: list[Tensor], other: list[Tensor], largest: float, scale: float, relative: float
+) -> None:
+    drift = difference(reference, other)
+    found = (drift.max_abs_difference, drift.max_abs_output, drift.relative)
+    assert found == pytest.approx((largest, scale, relative), nan_ok=True)
+
+
+def test_differences_are_taken_in_float64() -> None:
+    one = torch.tensor([1.0], dtype=torch.float64)
+    assert difference([one], [one + 1e-12]).max_abs_difference == pytest.approx(1e-12, rel=1e-3, abs=0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True, "proj_size": 2}], ids=str)
+def test_outputs_are_all_three_of_the_module(settings: dict[str, Any]) -> None:
+    module = random_lstm(batch_first=True, **settings)
+    (lstm,), _ = find_lstms(module.state_dict())
+    inputs = random_input(lstm)
+    found = outputs(build(lstm, module.state_dict()), inputs)
+    with torch.inference_mode():
+        output, state = module(inputs.float())
+    torch.testing.assert_close(found, (output, *state))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_computed_in_float32_and_left_as_it_was(dtype: torch.dtype) -> None:
+    tensors = named(random_lstm(dtype=dtype))
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    (lstm,), _ = find_lstms(tensors)
+    inputs = random_input(lstm)
+    found = outputs(build(lstm, tensors), inputs)
+    (wide,), _ = find_lstms({name: tensor.float() for name, tensor in tensors.items()})
+    expected = outputs(build(wide, {name: tensor.float() for name, tensor in tensors.items()}), inputs)
+    assert all(map(torch.equal, found, expected))
+    assert all(tensors[name].dtype == dtype and torch.equal(tensors[name], copies[name]) for name in tensors)
+
+
+def test_random_input_is_the_same_every_time() -> None:
+    (lstm,), _ = find_lstms(random_lstm(seed=1).state_dict())
+    state = torch.get_rng_state()
+    first = random_input(lstm)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(random_input(lstm), first)
+    assert first.shape == (4, 64, 3) and first.dtype == torch.float64
+    assert first[0, 0].tolist() == pytest.approx([-2.3104118, -0.3732509, -1.0608167], abs=1e-6)
+
+
+Calls = list[tuple[str, str, tuple[int, ...]]]
+
+
+class Recorder(nn.Module):
+    """Writes down what it is called with, and waits a moment."""
+
+    def __init__(self, form: str, calls: Calls, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.form, self.seconds = form, seconds
+        self.weight = nn.Parameter(torch.zeros(1, dtype=torch.float16))
+        object.__setattr__(self, "calls", calls)
+
+    def __deepcopy__(self, memo: Any) -> "Recorder":
+        return Recorder(self.form, self.calls, self.seconds)
+
+    def forward(self, inputs: Tensor) -> None:
+        assert inputs.dtype == self.weight.dtype == torch.float32
+        time.sleep(self.seconds)
+        self.calls.append((self.form, str(inputs.dtype), tuple(inputs.shape)))
+
+
+def recorded(calls: Calls, **seconds: float) -> tuple[dict[str, dict[str, nn.Module]], list[LSTM]]:
+    lstms, _ = find_lstms({**named(random_lstm(), "one."), **named(random_lstm(input_size=5), "two.")})
+    return {form: {lstm.name: Recorder(form, calls, wait) for lstm in lstms} for form, wait in seconds.items()}, lstms
+
+
+def test_latency_counts_every_lstm_and_takes_the_forms_in_turns() -> None:
+    calls: Calls = []
+    forms, lstms = recorded(calls, dense=0.0, compact=0.0)
+    assert latency(forms, lstms, batch_size=2, runs=3).keys() == {"dense", "compact"}
+    turn = [(form, "torch.float32", shape) for form in ("dense", "compact") for shape in ((2, 64, 3), (2, 64, 5))]
+    assert calls == turn * 4
+    assert all(module.weight.dtype == torch.float16 for modules in forms.values() for module in modules.values())
+
+
+def test_latency_tells_a_slow_form_from_a_fast_one() -> None:
+    forms, lstms = recorded([], slow=0.004, fast=0.0)
+    times = latency(forms, lstms, runs=5)
+    assert 8 <= times["slow"].low <= times["slow"].median <= times["slow"].high
+    assert 0 < times["fast"].median < times["slow"].median
+
+
+def test_latency_stops_when_its_time_is_up_but_not_before_the_third_run() -> None:
+    calls: Calls = []
+    forms, lstms = recorded(calls, dense=0.0)
+    latency(forms, lstms, runs=1000, seconds=0.0)
+    assert len(calls) == 2 * (1 + 3)

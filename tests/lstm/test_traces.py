@@ -1,0 +1,177 @@
+"""Traces: the same outputs as `nn.LSTM`, the same derivatives and gradients as autograd through a plain loop."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pruner.lstm.find import build, find_lstms
+from pruner.lstm.traces import (
+    Layers,
+    Weights,
+    gate_derivatives,
+    gradients,
+    layers_of,
+    pre_activations,
+    run_layers,
+    trace,
+    unit_derivatives,
+)
+from tests.conftest import named, random_lstm
+
+SETTINGS = [
+    {"num_layers": layers, "bidirectional": both, "proj_size": projection, "bias": bias}
+    for layers in (1, 2)
+    for both in (False, True)
+    for projection in (0, 2)
+    for bias in (False, True)
+]
+
+
+def all_layers(dtype: torch.dtype = torch.float64, seed: int = 0, **settings: Any) -> Layers:
+    """The weights of a random LSTM, in float64 for comparisons that rounding would blur."""
+    tensors = named(random_lstm(seed, **settings))
+    (lstm,), _ = find_lstms(tensors)
+    return [[as_type(side, dtype) for side in sides] for sides in layers_of(lstm, tensors)]
+
+
+def as_type(weights: Weights, dtype: torch.dtype) -> Weights:
+    hr = None if weights.hr is None else weights.hr.to(dtype)
+    return Weights(weights.ih.to(dtype), weights.hh.to(dtype), weights.bias.to(dtype), hr)
+
+
+def random_steps(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """An LSTM written out step by step for autograd, each list by time in the order in which the direction reads."""
+
+    pre: list[Tensor]
+    units: list[Tensor]
+    outputs: list[Tensor]
+
+
+def plain(weights: Weights, inputs: Tensor) -> Plain:
+    size = weights.hidden_size
+    hidden, cell = inputs.new_zeros(inputs.shape[1], weights.hh.shape[1]), inputs.new_zeros(inputs.shape[1], size)
+    found = Plain([], [], [])
+    for step in inputs:
+        pre = step @ weights.ih.t() + hidden @ weights.hh.t() + weights.bias
+        pre.requires_grad_().retain_grad()
+        i, f, g, o = (pre[:, gate * size : (gate + 1) * size] for gate in range(4))
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        unit = o.sigmoid() * cell.tanh()
+        unit.retain_grad()
+        hidden = unit if weights.hr is None else unit @ weights.hr.t()
+        found.pre.append(pre)
+        found.units.append(unit)
+        found.outputs.append(hidden)
+    return found
+
+
+def plain_layers(layers: Layers, inputs: Tensor) -> tuple[list[list[Plain]], Tensor]:
+    """All layers and directions, and the output of the last, in the time of the data."""
+    found = []
+    for sides in layers:
+        found.append([plain(side, inputs.flip(0) if index else inputs) for index, side in enumerate(sides)])
+        turned = [own.outputs[::-1] if index else own.outputs for index, own in enumerate(found[-1])]
+        inputs = torch.cat([torch.stack(list(own)) for own in turned], -1)
+    return found, inputs
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_trace_is_what_torch_computes(settings: dict[str, Any]) -> None:
+    tensors = named(random_lstm(hidden_size=5, **settings))
+    (lstm,), _ = find_lstms(tensors)
+    inputs = random_steps(9, 4, 3, dtype=torch.float32)
+    traces, output = run_layers(layers_of(lstm, tensors), inputs)
+    wanted, (h, c) = build(lstm, tensors)(inputs.transpose(0, 1))
+    near = {"rtol": 0, "atol": 1e-5}
+    torch.testing.assert_close(output, wanted.transpose(0, 1), **near)
+    sides = [side for layer in traces for side in layer]
+    torch.testing.assert_close(torch.stack([side.outputs[-1] for side in sides]), h, **near)
+    torch.testing.assert_close(torch.stack([side.cells[-1] for side in sides]), c, **near)
+    for side in sides:
+        assert not side.outputs[0].any() and not side.cells[0].any()
+
+
+def test_half_precision_is_traced_in_float32_and_a_bias_is_the_sum_of_both() -> None:
+    tensors = {name: tensor.half() for name, tensor in named(random_lstm(), "rnn.").items()}
+    (lstm,), _ = find_lstms(tensors)
+    ((weights,),) = layers_of(lstm, tensors)
+    assert weights.ih.dtype == weights.hh.dtype == weights.bias.dtype == torch.float32
+    assert torch.equal(weights.bias, tensors["rnn.bias_ih_l0"].float() + tensors["rnn.bias_hh_l0"].float())
+
+
+@pytest.mark.parametrize("settings", [{}, {"proj_size": 2}, {"bias": False}], ids=str)
+def test_gates_and_pre_activations_are_those_of_the_plain_loop(settings: dict[str, Any]) -> None:
+    ((weights,),) = all_layers(**settings)
+    inputs = random_steps(6, 2, 3)
+    found, wanted = trace(weights, inputs), plain(weights, inputs)
+    pre = torch.stack(wanted.pre)
+    torch.testing.assert_close(pre_activations(weights, found), pre.detach(), rtol=0, atol=1e-12)
+    i, f, g, o = pre.detach().chunk(4, -1)
+    for gate, expected in zip(found.split(), (i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()), strict=True):
+        torch.testing.assert_close(gate, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.units, torch.stack(wanted.units).detach(), rtol=0, atol=1e-12)
+
+
+def test_each_gate_moves_with_its_own_pre_activation_as_autograd_says() -> None:
+    ((weights,),) = all_layers()
+    found = trace(weights, random_steps(7, 3, 3))
+    pre = pre_activations(weights, found).requires_grad_()
+    i, f, g, o = pre.chunk(4, -1)
+    torch.cat([i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()]).sum().backward()
+    torch.testing.assert_close(gate_derivatives(found), pre.grad, rtol=0, atol=1e-9)
+
+
+def test_each_unit_moves_with_its_own_pre_activations_as_autograd_says() -> None:
+    ((weights,),) = all_layers()
+    inputs = random_steps(7, 3, 3)
+    found, wanted = unit_derivatives(trace(weights, inputs)), plain(weights, inputs)
+    for step, (unit, pre) in enumerate(zip(wanted.units, wanted.pre, strict=True)):
+        # A unit hangs on no other unit's pre-activations of the same step, so that the sum tells them apart.
+        (expected,) = torch.autograd.grad(unit.sum(), pre, retain_graph=True)
+        torch.testing.assert_close(found[step], expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("settings", [{}, {"proj_size": 2}, {"bias": False}, {"hidden_size": 1}], ids=str)
+def test_gradients_through_time_are_those_of_autograd(settings: dict[str, Any]) -> None:
+    ((weights,),) = all_layers(**settings)
+    inputs = random_steps(8, 3, 3).requires_grad_()
+    wanted = plain(weights, inputs)
+    above = random_steps(8, 3, weights.hh.shape[1], seed=2)
+    (torch.stack(wanted.outputs) * above).sum().backward()
+    of_rows, of_units = gradients(weights, trace(weights, inputs.detach()), above)
+    torch.testing.assert_close(of_rows, torch.stack([pre.grad for pre in wanted.pre]), rtol=0, atol=1e-9)
+    torch.testing.assert_close(of_units, torch.stack([unit.grad for unit in wanted.units]), rtol=0, atol=1e-9)
+    torch.testing.assert_close(of_rows @ weights.ih, inputs.grad, rtol=0, atol=1e-9)
+
+
+def test_a_reverse_direction_reads_from_the_end() -> None:
+    layers = all_layers(num_layers=2, bidirectional=True)
+    inputs = random_steps(6, 2, 3)
+    traces, output = run_layers(layers, inputs)
+    _, wanted = plain_layers(layers, inputs)
+    torch.testing.assert_close(output, wanted.detach(), rtol=0, atol=1e-12)
+    assert torch.equal(traces[0][1].inputs, inputs.flip(0))
+    changed = inputs.clone()
+    changed[-1] += 1  # the first step that the reverse direction reads, the last of the other
+    again = run_layers(layers, changed)[0][0]
+    assert torch.equal(again[0].units[:-1], traces[0][0].units[:-1])
+    assert not torch.equal(again[1].units[0], traces[0][1].units[0])
+
+
+def test_tracing_changes_neither_weights_nor_inputs() -> None:
+    ((weights,),) = all_layers(proj_size=2)
+    copy = replace(weights, ih=weights.ih.clone(), hh=weights.hh.clone(), bias=weights.bias.clone())
+    inputs = random_steps(5, 2, 3)
+    before = inputs.clone()
+    found = trace(weights, inputs)
+    gradients(weights, found, random_steps(5, 2, 2))
+    assert torch.equal(inputs, before)
+    assert all(torch.equal(getattr(weights, name), getattr(copy, name)) for name in ("ih", "hh", "bias"))

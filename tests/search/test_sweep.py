@@ -1,0 +1,136 @@
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+
+import joblib
+import pytest
+import torch
+from torch import nn
+
+from pruner import Cancelled, Checkpoint, PrunerError, Recipe, examples, run
+from pruner.calibration.inputs import gaussian
+from pruner.search.sweep import as_table, dense_value, rate, rate_all, sweep_recipes
+
+REBER = examples.named("embedded-reber")
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return REBER.open()
+
+
+def slow_quality(tensors: dict[str, torch.Tensor], lstms: dict[str, nn.Module]) -> float:
+    time.sleep(0.5)
+    return 1.0
+
+
+def test_the_grid_holds_every_combination_and_the_random_band() -> None:
+    base = Recipe(0.9, "units", "obs", "global", layer_sparsity={}, round_to=4)
+    recipes = sweep_recipes(base, [0.25, 0.5], ["l1", "obs"], ["none", "fold"], seeds=3)
+    found = {(each.sparsity, each.criterion, each.compensation, each.seed) for each in recipes}
+    lines = [("l1", 0), ("obs", 0), ("random", 0), ("random", 1), ("random", 2)]
+    assert found == {(s, name, how, seed) for s in (0.25, 0.5) for name, seed in lines for how in ("none", "fold")}
+    assert len(recipes) == len(found)
+    assert {(each.granularity, each.round_to, each.allocation) for each in recipes} == {("units", 4, "global")}
+
+
+def test_a_criterion_that_does_not_know_an_allocation_is_uniform() -> None:
+    recipes = sweep_recipes(Recipe(0.5, "rows", "fisher", "global"), [0.5], ["l1", "fisher"], ["none"], seeds=1)
+    assert {each.criterion: each.allocation for each in recipes} == {
+        "l1": "uniform",
+        "fisher": "global",
+        "random": "uniform",
+    }
+
+
+@pytest.mark.parametrize("granularity", ["rows", "units"])
+def test_a_rating_is_that_of_a_run(checkpoint: Checkpoint, granularity: str) -> None:
+    recipe = Recipe(0.2, granularity, "l2")
+    rated, result = rate(checkpoint, recipe, quality=REBER.quality), run(checkpoint, recipe, quality=REBER.quality)
+    assert result.quality is not None and rated.value == result.quality["compact"]
+    assert rated.macs_per_step == result.costs["compact"].macs_per_step
+    assert rated.parameters == result.costs["compact"].parameters
+
+
+def test_without_a_quality_the_drift_is_measured_on_held_back_inputs(checkpoint: Checkpoint) -> None:
+    recipe = Recipe(0.3, "units")
+    calibration = REBER.calibration(checkpoint)
+    values = [rate(checkpoint, recipe, data).value for data in (None, calibration)]
+    drifts = [run(checkpoint, recipe, calibration=data).drift["lstm"].relative for data in (None, calibration)]
+    assert values == pytest.approx(drifts) and values[0] != values[1]
+
+
+def test_results_keep_the_order_of_the_recipes_and_statistics_are_gathered_once(checkpoint: Checkpoint) -> None:
+    recipes = sweep_recipes(Recipe(0.5, "units"), [0.6, 0.2], ["obs", "l1"], ["fold"], seeds=1)
+    calibration = REBER.calibration(checkpoint)
+    told: list[tuple[float, str]] = []
+    rated = rate_all(checkpoint, recipes, calibration, progress=lambda *step: told.append(step))
+    assert [each.recipe for each in rated] == recipes
+    assert sum("Reading" in what for _, what in told) > 0 and told[-1] == (1.0, "Done")
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    table = as_table(rated)
+    assert list(table.criterion) == [recipe.criterion for recipe in recipes] and table.value.notna().all()
+    alone = rate(checkpoint, recipes[0], calibration, _statistics(checkpoint, recipes[0]))
+    assert alone.value == rated[0].value
+
+
+def _statistics(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, object]:
+    from pruner.result import gather_statistics
+
+    return gather_statistics(checkpoint, recipe, REBER.calibration(checkpoint))  # type: ignore[return-value]
+
+
+def test_dense_is_the_quality_of_the_model_itself(checkpoint: Checkpoint) -> None:
+    assert dense_value(checkpoint, REBER.quality) == 1.0
+    assert dense_value(checkpoint, None) == 0.0
+    assert rate(checkpoint, Recipe(0.0), quality=REBER.quality).value == 1.0
+
+
+def test_a_cancelled_sweep_returns_within_a_second(checkpoint: Checkpoint) -> None:
+    recipes = [Recipe(share / 50) for share in range(40)]
+    rate_all(checkpoint, recipes[:2])  # the workers have started
+    asked = 0.0
+
+    def stop(fraction: float, what: str) -> None:
+        nonlocal asked
+        if fraction > 0.2:
+            asked = asked or time.monotonic()
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        rate_all(checkpoint, recipes, quality=slow_quality, progress=stop)
+    assert 0 < time.monotonic() - asked < 1
+
+
+def test_an_error_in_a_worker_reaches_the_caller(checkpoint: Checkpoint) -> None:
+    with pytest.raises(PrunerError, match="expected calibration inputs"):
+        rate_all(checkpoint, [Recipe(0.5, "units", "obs")])
+    broken = replace(checkpoint, tensors={**checkpoint.tensors, "lstm.bias_ih_l0": torch.full((128,), torch.nan)})
+    with pytest.raises(PrunerError, match="expected finite weights"):
+        rate_all(broken, [Recipe(0.5)])
+
+
+@pytest.fixture(scope="module")
+def dask_client() -> Iterator[object]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the cluster's own start
+        from distributed import Client, LocalCluster
+
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+
+
+def test_two_dask_workers_give_the_same_numbers(checkpoint: Checkpoint, dask_client: object) -> None:
+    calibration = gaussian(checkpoint, checkpoint.lstms)
+    recipes = sweep_recipes(Recipe(0.5, "units"), [0.25, 0.5], ["l1", "obs"], ["none", "fold"], seeds=2)
+    local = rate_all(checkpoint, recipes, calibration, quality=REBER.quality)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with joblib.parallel_config(backend="dask"):
+            remote = rate_all(checkpoint, recipes, calibration, quality=REBER.quality)
+    assert remote == local
+    assert len(dask_client.scheduler_info()["workers"]) == 2  # type: ignore[attr-defined]

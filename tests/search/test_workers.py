@@ -1,0 +1,117 @@
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from pruner import Cancelled
+from pruner.search.workers import Stop, as_they_come
+
+TIMEOUT = 60  # seconds, on a busy machine
+
+
+def double(number: int, stop: Stop) -> int:
+    stop()
+    return 2 * number
+
+
+def endless(stop: Stop) -> None:
+    """A call that takes as long as anybody waits for it."""
+    ended = time.monotonic() + TIMEOUT
+    while time.monotonic() < ended:
+        stop()
+        time.sleep(0.02)
+
+
+def broken(stop: Stop) -> None:
+    raise ValueError("broken")
+
+
+def all_of(function: Callable[..., object], calls: Sequence[tuple[int, ...]]) -> dict[int, object]:
+    return dict(as_they_come(function, calls, lambda waiting: None))
+
+
+def cancel_at_once(function: Callable[..., object], count: int = 4) -> None:
+    def stop_when_started(waiting: bool) -> None:
+        if not waiting:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        list(as_they_come(function, [()] * count, stop_when_started))
+
+
+class Held:
+    """Endless calls in a thread of their own, until they are let go."""
+
+    def __init__(self) -> None:
+        self.started, self._let_go = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold)
+        self._thread.start()
+        assert self.started.wait(TIMEOUT)
+
+    def _hold(self) -> None:
+        def look(waiting: bool) -> None:
+            self.started.set()
+            if self._let_go.is_set():
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            list(as_they_come(endless, [()], look))
+
+    def let_go(self) -> None:
+        self._let_go.set()
+        self._thread.join()
+
+
+def test_every_call_is_known_by_its_place() -> None:
+    assert all_of(double, [(number,) for number in range(20)]) == {number: 2 * number for number in range(20)}
+    assert all_of(double, []) == {}
+
+
+def test_what_a_call_raises_reaches_the_caller_and_the_workers_go_on() -> None:
+    with pytest.raises(ValueError, match="broken"):
+        all_of(broken, [()] * 3)
+    assert all_of(double, [(1,)]) == {0: 2}
+
+
+def test_what_was_cancelled_is_no_hindrance_to_what_comes_next() -> None:
+    started = time.monotonic()
+    for _ in range(4):
+        cancel_at_once(endless)
+        assert all_of(double, [(1,), (2,)]) == {0: 2, 1: 4}
+    assert time.monotonic() - started < TIMEOUT  # the endless calls were stopped
+
+
+def test_callers_wait_for_each_other_and_none_is_stopped_with_another() -> None:
+    held, looks = Held(), list[bool]()
+
+    def look(waiting: bool) -> None:
+        looks.append(waiting)
+        if looks == [True] * 3:
+            held.let_go()
+
+    assert dict(as_they_come(double, [(1,), (2,)], look)) == {0: 2, 1: 4}
+    assert looks[:3] == [True] * 3 and looks == sorted(looks, reverse=True)
+
+
+def test_whoever_waits_can_be_cancelled_too() -> None:
+    held = Held()
+
+    def look(waiting: bool) -> None:
+        raise Cancelled
+
+    try:
+        with pytest.raises(Cancelled):
+            list(as_they_come(double, [(1,)], look))
+    finally:
+        held.let_go()
+    assert all_of(double, [(1,)]) == {0: 2}
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert all_of(double, [(1,)]) == {0: 2}
+    cancel_at_once(endless)
+    assert all_of(double, [(1,)]) == {0: 2}  # whoever was stopped before has ended when this begins
+    assert not list(tmp_path.glob("*.stop"))
