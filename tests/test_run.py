@@ -15,7 +15,7 @@ from pruner import Cancelled, Checkpoint, PrunerError, Recipe, open_checkpoint, 
 from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM
 from pruner.importance.masks import drop_rows
 from pruner.result import available_devices, choose_masks
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 ENCODER = {"num_layers": 2, "bidirectional": True}
 

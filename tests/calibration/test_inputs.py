@@ -31,7 +31,7 @@ from pruner.calibration.inputs import (
 from pruner.errors import Cancelled, PrunerError
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
 from pruner.lstm.find import LSTM, build
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 
 def saved(container: Any) -> bytes:

@@ -14,7 +14,7 @@ from pruner.calibration.inputs import Calibration
 from pruner.calibration.observations import SEED, Head, LayerStatistics, Statistics, gather, heads_of, windows
 from pruner.lstm.find import LSTM, build, find_lstms
 from pruner.lstm.traces import layers_of, run_layers
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 from tests.lstm.test_traces import Plain, all_layers, plain_layers, random_steps
 
 NEAR = {"rtol": 1e-4, "atol": 1e-6}

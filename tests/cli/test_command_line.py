@@ -20,7 +20,7 @@ from pruner.__main__ import main
 from pruner.examples import EXAMPLES
 from pruner.exports.verify import verify
 from pruner.result import choose_masks
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 from tests.helpers.project import PROJECT
 
 COMMANDS = ["inspect", "saliency", "masks", "prune", "verify", "measure", "examples"]

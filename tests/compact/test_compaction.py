@@ -12,7 +12,7 @@ from pruner import LSTMSaliencyPruner, PrunerError
 from pruner.compact.compaction import compact_rows, compact_units, expand
 from pruner.compact.load_pruned import CompactLSTM, CompactLSTMCell, RowCompactLSTM, RowCompactLSTMCell
 from pruner.lstm.gates import layer_suffix
-from tests.conftest import random_lstm
+from tests.helpers.models import random_lstm
 
 SETTINGS = [
     {"num_layers": layers, "bidirectional": both, "proj_size": projection, "bias": bias, "batch_first": batch_first}

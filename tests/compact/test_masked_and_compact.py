@@ -25,8 +25,9 @@ from pruner.importance.masks import drop_rows
 from pruner.lstm.find import LSTM, build
 from pruner.lstm.measure import difference, outputs, random_input
 from pruner.result import forms_of
-from tests.conftest import named, random_lstm, real_checkpoints
 from tests.exports.test_verify import HOSTILE, edit_manifest, paths, read_manifest, rehash, write_manifest
+from tests.helpers.models import named, random_lstm
+from tests.helpers.real_files import real_checkpoints
 from tests.importance.test_weights import Allocations
 
 Edit = Callable[[dict[str, Tensor]], Any]

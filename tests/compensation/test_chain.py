@@ -35,7 +35,7 @@ from pruner.lstm.find import LSTM, build
 from pruner.lstm.traces import run_layers
 from pruner.result import Result, choose_masks, gather_statistics
 from tests.compensation.test_fold import with_twins
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 from tests.lstm.test_traces import random_steps
 
 HIDDEN, BURN_IN = 6, 2

@@ -14,7 +14,7 @@ from pruner.compensation import fold as folding
 from pruner.compensation.fold import RIDGE, dropped, fold, sliced, takeover
 from pruner.lstm.find import LSTM, find_lstms
 from pruner.lstm.traces import Layers, layers_of, run_layers
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 from tests.lstm.test_traces import random_steps
 
 KEPT, REMOVED = torch.tensor([0, 2, 5, 6]), torch.tensor([1, 3, 4])

@@ -13,7 +13,7 @@ from pruner.compensation.fold import dropped, sliced
 from pruner.compensation.refit import RIDGE, Sample, refit_layers, weighted_least_squares
 from pruner.lstm.find import LSTM, find_lstms
 from pruner.lstm.traces import Layers, layers_of, pre_activations, run_layers, unit_derivatives
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 from tests.lstm.test_traces import random_steps
 
 

@@ -14,7 +14,7 @@ from pruner import PrunerError, Recipe, examples
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
 from pruner.result import choose_masks
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 from tests.helpers.project import PROJECT
 
 PAGES = {page.stem: f"pages/studio/{page.name}" for page in (PROJECT / "pages" / "studio").glob("*.py")}

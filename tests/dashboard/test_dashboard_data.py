@@ -20,7 +20,6 @@ from pruner.importance.masks import make_masks_by_cost, score_lstm
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.result import choose_masks, gather_statistics
 from pruner.search.sweep import SEEDS
-from tests.conftest import named, random_lstm
 from tests.dashboard.test_dashboard import (
     PROJECT,
     _checked,
@@ -35,6 +34,7 @@ from tests.dashboard.test_dashboard import (
     _wait,
     sent_to_the_canvas,
 )
+from tests.helpers.models import named, random_lstm
 
 READERS = {"consumers": ("linear.weight",), "task": "softmax"}
 

@@ -11,8 +11,9 @@ from streamlit.testing.v1 import AppTest
 
 from pruner import examples
 from pruner.lstm.gates import ALL_BLOCKS
-from tests.conftest import named, random_lstm, real_checkpoints
+from tests.helpers.models import named, random_lstm
 from tests.helpers.project import PROJECT
+from tests.helpers.real_files import real_checkpoints
 
 PAGES = ("overview", "unit", "weights")
 FORMS: dict[str, dict[str, Any]] = {

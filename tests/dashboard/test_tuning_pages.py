@@ -9,7 +9,6 @@ from streamlit.testing.v1 import AppTest
 
 from pruner import Recipe, examples
 from pruner.result import choose_masks
-from tests.conftest import named, random_lstm
 from tests.dashboard.test_dashboard import (
     _checked,
     _go,
@@ -21,6 +20,7 @@ from tests.dashboard.test_dashboard import (
     example,
     sent_to_the_canvas,
 )
+from tests.helpers.models import named, random_lstm
 
 __all__ = ["app", "example"]  # fixtures
 

@@ -22,7 +22,7 @@ from torch.nn.utils import prune
 from pruner import PrunerError, Recipe, Result, open_checkpoint, run
 from pruner.exports import export
 from pruner.exports.export import pack
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 EVERYTHING = {"num_layers": 2, "bidirectional": True, "proj_size": 2}
 RECIPE = Recipe(0.5, gate_sparsity={"hf": 0.25})

@@ -17,7 +17,7 @@ from torch.nn.utils import prune
 from pruner import Checkpoint, PrunerError, Recipe, open_checkpoint, run
 from pruner.exports.export import file_facts, pack
 from pruner.exports.verify import verify
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 MODEL, MASKS, MANIFEST, LOADER = "pruned.pt", "masks.safetensors", "manifest.json", "load_pruned.py"
 WEIGHT = "encoder.weight_hh_l0"

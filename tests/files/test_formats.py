@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pruner.errors import PrunerError
 from pruner.files import formats
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 TENSORS = named(random_lstm())
 

@@ -19,7 +19,7 @@ from pruner.importance.weights import COST_CRITERIA, DATA_CRITERIA, ROW_CRITERIA
 from pruner.lstm.find import LSTM, find_lstms
 from pruner.lstm.gates import SIDES
 from tests.calibration.test_observations import data, model
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 SHAPES: list[dict[str, Any]] = [
     {},

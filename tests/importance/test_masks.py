@@ -27,7 +27,7 @@ from pruner.importance.masks import (
 from pruner.importance.weights import score
 from pruner.lstm.find import find_lstms
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 SALIENCY = torch.tensor([3.0, 1.0, 2.0, 9.0, 7.0, 8.0, 0.0, 0.5, 0.25, 5.0, 5.0, 4.0])
 

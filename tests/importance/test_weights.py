@@ -21,7 +21,7 @@ from pruner.importance.weights import (
     score_units,
 )
 from pruner.lstm.find import LSTM, find_lstms
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 ORDERS = {"l1": 1, "l2": 2}
 ROWS = torch.tensor([[3.0, -4.0], [0.0, 0.0], [-1.0, 1.0]])

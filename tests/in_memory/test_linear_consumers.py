@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 from pruner import LSTMSaliencyPruner
 from pruner.compact.load_pruned import CompactLSTM
 from pruner.in_memory.linear_consumers import linear_readers
-from tests.conftest import random_lstm
+from tests.helpers.models import random_lstm
 
 H = 8  # and as many steps, so that an index of the features may pass for one of the steps
 INPUTS = torch.randn(5, H, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

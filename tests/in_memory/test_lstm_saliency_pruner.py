@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from pruner import LSTMSaliencyPruner, PrunerError, open_checkpoint
 from pruner.importance.masks import drop_rows
-from tests.conftest import random_lstm
+from tests.helpers.models import random_lstm
 
 
 class Model(nn.Module):

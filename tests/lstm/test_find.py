@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pruner.errors import PrunerError
 from pruner.lstm.find import DTYPES, LSTM, build, find_lstms
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 Tensors = dict[str, Tensor]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pruner import Recipe, open_checkpoint, run
 from pruner.lstm.find import LSTM, build, find_lstms
 from pruner.lstm.measure import Cost, cost, cost_of_file, difference, latency, outputs, random_input
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from pruner.lstm.traces import (
     trace,
     unit_derivatives,
 )
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 SETTINGS = [
     {"num_layers": layers, "bidirectional": both, "proj_size": projection, "bias": bias}

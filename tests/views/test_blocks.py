@@ -7,7 +7,7 @@ from pruner.importance.weights import score
 from pruner.lstm.find import find_lstms
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.views.blocks import BINS, NEAR_ZERO, block_table, distribution, near_zero
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 
 def test_every_block_of_every_layer_and_direction_has_a_line_of_its_own() -> None:

@@ -7,7 +7,7 @@ from pruner import Recipe
 from pruner.importance.weights import score
 from pruner.lstm.find import find_lstms
 from pruner.views.comparison import by_block, by_row, differing_settings, rank_correlation
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 
 def test_only_settings_that_differ_are_told() -> None:

@@ -16,7 +16,7 @@ from pruner.importance.masks import score_lstm
 from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
 from pruner.result import choose_masks, forms_of, gather_statistics
 from pruner.views.preview import block_ranks, block_scores, compact_size, dense_size, dropped_at_every_percent
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 SHAPES = [
     {},

@@ -24,7 +24,7 @@ from pruner.views.unit_facts import (
     unit_table,
 )
 from pruner.views.unit_trace import LEAST_STEPS, MOST_STEPS, TRACED, held_back, masked, steps_to_trace, unit_trace
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 FORMS: dict[str, dict[str, Any]] = {
     "plain": {"num_layers": 2},

@@ -10,7 +10,7 @@ from pruner.lstm.find import find_lstms
 from pruner.lstm.gates import ALL_BLOCKS, GATES
 from pruner.views.explorer_figures import block_heatmap, standing_histograms, weight_heatmap
 from pruner.views.weight_view import MAX_CELLS, Cells, clip_limit, cut_window, reduce_block, weight_block
-from tests.conftest import named, random_lstm
+from tests.helpers.models import named, random_lstm
 
 
 @pytest.mark.parametrize("gate", GATES)
