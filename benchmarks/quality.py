@@ -19,7 +19,7 @@ from torch.ao.pruning._experimental.pruner.lstm_saliency_pruner import LSTMSalie
 from pruner import Recipe, examples
 from pruner.compensation.chain import compensate
 from pruner.importance.weights import CRITERIA, ROW_CRITERIA
-from pruner.lstm.find import build
+from pruner.lstm.module import build
 from pruner.result import choose_masks, forms_of, gather_statistics
 
 SEEDS = (0, 1, 2)

@@ -30,7 +30,8 @@ from pruner.calibration.inputs import (
 )
 from pruner.errors import Cancelled, PrunerError
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
-from pruner.lstm.find import LSTM, build
+from pruner.lstm.lstm import LSTM
+from pruner.lstm.module import build
 from tests.helpers.models import named, random_lstm
 
 

@@ -12,10 +12,13 @@ from pruner import PrunerError
 from pruner.calibration import observations as statistics
 from pruner.calibration.inputs import Calibration
 from pruner.calibration.observations import SEED, Head, LayerStatistics, Statistics, gather, heads_of, windows
-from pruner.lstm.find import LSTM, build, find_lstms
+from pruner.lstm.find import find_lstms
+from pruner.lstm.lstm import LSTM
+from pruner.lstm.module import build
 from pruner.lstm.traces import layers_of, run_layers
-from tests.helpers.models import named, random_lstm
-from tests.lstm.test_traces import Plain, all_layers, plain_layers, random_steps
+from tests.helpers.calibration import lstm_and_head, random_data
+from tests.helpers.models import random_steps
+from tests.helpers.plain_lstm import Plain, all_layers, plain_layers
 
 NEAR = {"rtol": 1e-4, "atol": 1e-6}
 SETTINGS: list[dict[str, Any]] = [
@@ -26,22 +29,6 @@ SETTINGS: list[dict[str, Any]] = [
     {"num_layers": 2, "proj_size": 2},
     {"num_layers": 2, "bidirectional": True, "proj_size": 2, "bias": False},
 ]
-
-
-def model(**settings: Any) -> tuple[LSTM, dict[str, Tensor]]:
-    """A random LSTM called rnn and a linear layer of five outputs that reads it."""
-    tensors = named(random_lstm(**settings), "rnn.")
-    (lstm,), _ = find_lstms(tensors)
-    width = lstm.directions * lstm.output_size
-    tensors["head.weight"] = random_steps(5, width, seed=7, dtype=torch.float32)
-    tensors["head.bias"] = random_steps(5, seed=8, dtype=torch.float32)
-    return lstm, tensors
-
-
-def data(*shapes: tuple[int, int], burn_in: int = 0) -> Calibration:
-    """Groups of random sequences (N, T) of width 3 for the LSTM called rnn."""
-    groups = [random_steps(*shape, 3, seed=index, dtype=torch.float32) for index, shape in enumerate(shapes)]
-    return Calibration("file", {"rnn": groups}, burn_in=burn_in)
 
 
 def naive(lstm: LSTM, pieces: list[Tensor], **settings: Any) -> list[list[list[Plain]]]:
@@ -60,8 +47,8 @@ def together(pieces: list[list[Tensor]], side: int, burn_in: int) -> Tensor:
 @pytest.mark.parametrize("burn_in", [0, 3])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_moments_are_those_of_all_the_data(settings: dict[str, Any], burn_in: int) -> None:
-    lstm, tensors = model(**settings)
-    calibration = data((5, 9), (2, 6), burn_in=burn_in)
+    lstm, tensors = lstm_and_head(**settings)
+    calibration = random_data((5, 9), (2, 6), burn_in=burn_in)
     found = gather(lstm, tensors, calibration)
     layers, runs = all_layers(**settings), naive(lstm, calibration.sequences["rnn"], **settings)
     assert found.steps == 5 * (9 - burn_in) + 2 * (6 - burn_in)
@@ -86,8 +73,8 @@ def test_moments_are_those_of_all_the_data(settings: dict[str, Any], burn_in: in
 
 @pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
 def test_outputs_hold_both_directions_of_one_step_side_by_side(settings: dict[str, Any]) -> None:
-    lstm, tensors = model(**settings)
-    calibration = data((6, 12), burn_in=4)
+    lstm, tensors = lstm_and_head(**settings)
+    calibration = random_data((6, 12), burn_in=4)
     found = gather(lstm, tensors, calibration)
     # The output of the first layer alone, and of all.
     first = {name: tensor for name, tensor in tensors.items() if "_l0" in name}
@@ -100,8 +87,8 @@ def test_outputs_hold_both_directions_of_one_step_side_by_side(settings: dict[st
 
 
 def test_a_projection_has_no_outputs_to_take_over() -> None:
-    lstm, tensors = model(num_layers=2, proj_size=2)
-    assert gather(lstm, tensors, data((3, 12))).outputs == [None, None]
+    lstm, tensors = lstm_and_head(num_layers=2, proj_size=2)
+    assert gather(lstm, tensors, random_data((3, 12))).outputs == [None, None]
 
 
 def tensors_of(found: Any) -> dict[str, Tensor]:
@@ -121,8 +108,8 @@ def tensors_of(found: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("task", [None, "regression"])
 def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch, task: str | None) -> None:
-    lstm, tensors = model(num_layers=2, bidirectional=True)
-    calibration = data((7, 20), (70, 5), burn_in=2)
+    lstm, tensors = lstm_and_head(num_layers=2, bidirectional=True)
+    calibration = random_data((7, 20), (70, 5), burn_in=2)
     assert len(windows(calibration, lstm, tensors)) == 3
     whole = tensors_of(gather(lstm, tensors, calibration))
     monkeypatch.setattr(statistics, "MAX_ELEMENTS", 3 * statistics.WINDOW * 4 * 16)
@@ -139,8 +126,8 @@ def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch, task: str | None
 
 def test_long_sequences_are_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "WINDOW", 7)
-    lstm, tensors = model(bidirectional=True)
-    calibration = data((2, 16), burn_in=4)
+    lstm, tensors = lstm_and_head(bidirectional=True)
+    calibration = random_data((2, 16), burn_in=4)
     (group,) = calibration.sequences["rnn"]
     batches = [batch() for batch in windows(calibration, lstm, tensors)]
     # Pieces of 6, 6 and 4 steps, of which the last has nothing beyond the burn-in.
@@ -156,7 +143,7 @@ def test_long_sequences_are_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_token_ids_are_looked_up() -> None:
-    lstm, tensors = model()
+    lstm, tensors = lstm_and_head()
     tensors["embedding"] = random_steps(11, 3, seed=5, dtype=torch.float32)
     ids = torch.randint(11, (4, 12), generator=torch.Generator().manual_seed(0))
     from_ids = gather(lstm, tensors, Calibration("file", {"rnn": [ids]}, "embedding"))
@@ -180,8 +167,8 @@ def sampled_loss(output: Tensor, scores: Tensor, head: Head, task: str) -> Tenso
 @pytest.mark.parametrize("task", ["softmax", "regression"])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_importance_is_that_of_autograd_on_the_same_labels(settings: dict[str, Any], task: str, burn_in: int) -> None:
-    lstm, tensors = model(**settings)
-    calibration = data((4, 8), burn_in=burn_in)
+    lstm, tensors = lstm_and_head(**settings)
+    calibration = random_data((4, 8), burn_in=burn_in)
     (group,) = calibration.sequences["rnn"]
     inputs = group.transpose(0, 1)
     found = gather(lstm, tensors, calibration, ["head.weight"], task)
@@ -210,8 +197,8 @@ def test_importance_is_that_of_autograd_on_the_same_labels(settings: dict[str, A
 @pytest.mark.parametrize("task", ["softmax", "regression"])
 def test_importance_tends_to_the_fisher_information(task: str) -> None:
     """Of a single step through a linear head, which has a closed form: C'C, or C' (diag p - p p') C with the shares p."""
-    lstm, tensors = model()
-    calibration = data((20_000, 1))
+    lstm, tensors = lstm_and_head()
+    calibration = random_data((20_000, 1))
     found = gather(lstm, tensors, calibration, ["head.weight"], task).layers[0, 0].importance
     (head,) = heads_of(tensors, ["head.weight"])
     curvature = torch.eye(5)
@@ -226,8 +213,8 @@ def test_importance_tends_to_the_fisher_information(task: str) -> None:
 @pytest.mark.parametrize("with_head", [False, True])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_without_a_task_importance_is_that_of_the_readers(settings: dict[str, Any], with_head: bool) -> None:
-    lstm, tensors = model(**settings)
-    calibration = data((4, 8))
+    lstm, tensors = lstm_and_head(**settings)
+    calibration = random_data((4, 8))
     found = gather(lstm, tensors, calibration, ["head.weight"] if with_head else [])
     assert found.weighed_by == "readers"
     layers = all_layers(**settings)
@@ -273,28 +260,32 @@ def test_without_a_task_importance_is_that_of_the_readers(settings: dict[str, An
 
 
 def test_how_units_are_read_does_not_depend_on_the_task() -> None:
-    lstm, tensors = model(num_layers=2)
-    with_task, without = (gather(lstm, tensors, data((4, 8)), ["head.weight"], task) for task in ("softmax", None))
+    lstm, tensors = lstm_and_head(num_layers=2)
+    with_task, without = (
+        gather(lstm, tensors, random_data((4, 8)), ["head.weight"], task) for task in ("softmax", None)
+    )
     for place, own in with_task.layers.items():
         assert not torch.equal(own.importance, own.reading)
         torch.testing.assert_close(own.reading, without.layers[place].reading, rtol=1e-12, atol=0)
 
 
 def test_a_convolution_reads_with_every_place_of_its_kernel() -> None:
-    lstm, tensors = model()
+    lstm, tensors = lstm_and_head()
     tensors["conv.weight"] = random_steps(2, 4, 3, seed=9, dtype=torch.float32)
-    found = gather(lstm, tensors, data((3, 12)), ["conv.weight"]).layers[0, 0].importance
+    found = gather(lstm, tensors, random_data((3, 12)), ["conv.weight"]).layers[0, 0].importance
     tensors["flat.weight"] = torch.cat([tensors["conv.weight"][:, :, place] for place in range(3)])
-    flat = gather(lstm, tensors, data((3, 12)), ["flat.weight"]).layers[0, 0].importance
+    flat = gather(lstm, tensors, random_data((3, 12)), ["flat.weight"]).layers[0, 0].importance
     torch.testing.assert_close(found, flat, rtol=1e-9, atol=0)
     with pytest.raises(PrunerError, match=r"expected the linear layers that read rnn .*found conv\.weight"):
-        gather(lstm, tensors, data((3, 12)), ["conv.weight"], "softmax")
+        gather(lstm, tensors, random_data((3, 12)), ["conv.weight"], "softmax")
 
 
 @pytest.mark.parametrize("task", [None, "softmax"])
 def test_more_steps_take_no_more_room(task: str | None) -> None:
-    lstm, tensors = model(num_layers=2, bidirectional=True)
-    short, long = (gather(lstm, tensors, data((count, 12)), ["head.weight"] if task else [], task) for count in (3, 30))
+    lstm, tensors = lstm_and_head(num_layers=2, bidirectional=True)
+    short, long = (
+        gather(lstm, tensors, random_data((count, 12)), ["head.weight"] if task else [], task) for count in (3, 30)
+    )
     assert long.steps == 10 * short.steps
     shapes = {place: tensor.shape for place, tensor in tensors_of(short).items()}
     assert {place: tensor.shape for place, tensor in tensors_of(long).items()} == shapes
@@ -307,7 +298,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("task", [None, "softmax"])
 def test_progress_is_told_and_can_stop(task: str | None) -> None:
-    lstm, tensors = model(num_layers=2)
+    lstm, tensors = lstm_and_head(num_layers=2)
     told: list[float] = []
 
     def listen(done: float, what: str) -> None:
@@ -320,7 +311,7 @@ def test_progress_is_told_and_can_stop(task: str | None) -> None:
             if stop_at is not None and len(told) > stop_at:
                 raise Stop
 
-        return gather(lstm, tensors, data((3, 12), (2, 9)), ["head.weight"], task, progress=progress)
+        return gather(lstm, tensors, random_data((3, 12), (2, 9)), ["head.weight"], task, progress=progress)
 
     ask()
     assert told == sorted(told) and told[0] >= 0 and told[-1] <= 1 and len(told) >= 4
@@ -333,10 +324,10 @@ def test_progress_is_told_and_can_stop(task: str | None) -> None:
 @pytest.mark.parametrize(
     ("calibration", "consumers", "task", "message"),
     [
-        (data((3, 12)), [], "softmax", r"linear layers that read rnn for the task 'softmax', found none"),
-        (data((3, 12)), [], "regression", r"linear layers that read rnn for the task 'regression', found none"),
+        (random_data((3, 12)), [], "softmax", r"linear layers that read rnn for the task 'softmax', found none"),
+        (random_data((3, 12)), [], "regression", r"linear layers that read rnn for the task 'regression', found none"),
         (
-            data((3, 12), burn_in=12),
+            random_data((3, 12), burn_in=12),
             [],
             None,
             "expected sequences longer than the burn-in of 12 steps, found none for rnn",
@@ -348,16 +339,16 @@ def test_progress_is_told_and_can_stop(task: str | None) -> None:
 def test_what_cannot_be_gathered_is_told(
     calibration: Calibration, consumers: list[str], task: str | None, message: str
 ) -> None:
-    lstm, tensors = model()
+    lstm, tensors = lstm_and_head()
     with pytest.raises(PrunerError, match=message):
         gather(lstm, tensors, calibration, consumers, task)
 
 
 def test_statistics_are_float64_whatever_the_weights(tmp_path: Any) -> None:
-    lstm, tensors = model()
+    lstm, tensors = lstm_and_head()
     half = {name: tensor.half() for name, tensor in tensors.items()}
     (narrow,), _ = find_lstms(half)
-    found = gather(narrow, half, data((5, 12)), ["head.weight"], "regression").layers[0, 0]
-    wanted = gather(lstm, tensors, data((5, 12)), ["head.weight"], "regression").layers[0, 0]
+    found = gather(narrow, half, random_data((5, 12)), ["head.weight"], "regression").layers[0, 0]
+    wanted = gather(lstm, tensors, random_data((5, 12)), ["head.weight"], "regression").layers[0, 0]
     assert isinstance(found, LayerStatistics) and found.importance.dtype == torch.float64
     torch.testing.assert_close(found.units.covariance, wanted.units.covariance, rtol=0.02, atol=1e-4)

@@ -22,13 +22,14 @@ from pruner.exports.export import pack
 from pruner.exports.verify import read_export, verify
 from pruner.files.consumers import consumers_of, suggestions
 from pruner.importance.masks import drop_rows
-from pruner.lstm.find import LSTM, build
+from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import difference, outputs, random_input
+from pruner.lstm.module import build
 from pruner.result import forms_of
-from tests.exports.test_verify import HOSTILE, edit_manifest, paths, read_manifest, rehash, write_manifest
+from tests.helpers.allocations import Allocations
+from tests.helpers.exports import HOSTILE, edit_manifest, paths, read_manifest, rehash, write_manifest
 from tests.helpers.models import named, random_lstm
 from tests.helpers.real_files import real_checkpoints
-from tests.importance.test_weights import Allocations
 
 Edit = Callable[[dict[str, Tensor]], Any]
 

@@ -31,12 +31,11 @@ from pruner.compensation import fold
 from pruner.compensation.chain import compensate
 from pruner.exports.verify import read_export, verify
 from pruner.files.writing import write_safetensors
-from pruner.lstm.find import LSTM, build
+from pruner.lstm.lstm import LSTM
+from pruner.lstm.module import build
 from pruner.lstm.traces import run_layers
 from pruner.result import Result, choose_masks, gather_statistics
-from tests.compensation.test_fold import with_twins
-from tests.helpers.models import named, random_lstm
-from tests.lstm.test_traces import random_steps
+from tests.helpers.models import named, random_lstm, random_steps, with_twins
 
 HIDDEN, BURN_IN = 6, 2
 

@@ -12,10 +12,9 @@ from pruner.calibration.inputs import Calibration
 from pruner.calibration.observations import Moments, gather, heads_of
 from pruner.compensation import fold as folding
 from pruner.compensation.fold import RIDGE, dropped, fold, sliced, takeover
-from pruner.lstm.find import LSTM, find_lstms
-from pruner.lstm.traces import Layers, layers_of, run_layers
-from tests.helpers.models import named, random_lstm
-from tests.lstm.test_traces import random_steps
+from pruner.lstm.find import find_lstms
+from pruner.lstm.traces import layers_of, run_layers
+from tests.helpers.models import named, random_lstm, random_steps, with_twins
 
 KEPT, REMOVED = torch.tensor([0, 2, 5, 6]), torch.tensor([1, 3, 4])
 
@@ -115,20 +114,6 @@ def test_units_that_never_move_are_taken_over_as_constants() -> None:
     dead = Moments(torch.zeros(3).double(), torch.zeros(3, 3).double())
     weights, offset = takeover(dead, torch.tensor([0, 1]), torch.tensor([2]), constant=False)
     assert not weights.any() and not offset.any()
-
-
-def with_twins(**settings: int | bool) -> tuple[LSTM, dict[str, Tensor], Layers]:
-    """An LSTM whose units 4 to 7 do exactly what others do, 0 to 3 in its first layer, 3 to 0 in its second, and what reads
-    it."""
-    tensors = named(random_lstm(hidden_size=8, **settings), "rnn.")
-    (lstm,), _ = find_lstms(tensors)
-    for standard, name in lstm.tensors.items():
-        if "_hr" not in standard:
-            twins = [0, 1, 2, 3, 3, 2, 1, 0] if "_l1" in standard else [0, 1, 2, 3, 0, 1, 2, 3]
-            tensors[name] = tensors[name].unflatten(0, (4, 8))[:, twins].flatten(0, 1)
-    tensors["head.weight"] = random_steps(5, lstm.directions * lstm.output_size, dtype=torch.float32)
-    tensors["head.bias"] = random_steps(5, dtype=torch.float32)
-    return lstm, tensors, layers_of(lstm, tensors)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pruner.calibration.observations import Statistics, gather
 from pruner.compensation.chain import compensate
 from pruner.compensation.order_trial import SPARSITY, with_the_better_order
 from pruner.result import choose_masks, gather_statistics
-from tests.calibration.test_observations import data, model
+from tests.helpers.calibration import lstm_and_head, random_data
 
 REBER = examples.named("embedded-reber")
 
@@ -37,8 +37,8 @@ def test_the_order_that_loses_less_is_taken() -> None:
 
 @pytest.mark.parametrize("shape", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
 def test_one_of_both_comes_back_with_all_else_as_it_was(shape: dict[str, int]) -> None:
-    lstm, tensors = model(**shape)
-    calibration = data((6, 12))
+    lstm, tensors = lstm_and_head(**shape)
+    calibration = random_data((6, 12))
     found = gather(lstm, tensors, calibration.split()[0], ["head.weight"], "softmax")
     chosen = with_the_better_order(lstm, tensors, found, calibration, ["head.weight"], "softmax")
     assert chosen is found or by_cost_alone(chosen)
@@ -47,8 +47,8 @@ def test_one_of_both_comes_back_with_all_else_as_it_was(shape: dict[str, int]) -
 
 
 def test_it_can_be_cancelled_between_its_steps() -> None:
-    lstm, tensors = model()
-    calibration = data((6, 12))
+    lstm, tensors = lstm_and_head()
+    calibration = random_data((6, 12))
     found = gather(lstm, tensors, calibration.split()[0], ["head.weight"], "softmax")
     said: list[str] = []
     with_the_better_order(

@@ -12,7 +12,7 @@ from torch import Tensor
 from pruner.calibration.observations import Head
 from pruner.compensation import readout
 from pruner.compensation.readout import RIDGE, divergence, divergence_readout, least_squares_readout
-from tests.lstm.test_traces import random_steps
+from tests.helpers.models import random_steps
 
 
 def head_of(inputs: int, outputs: int, bias: bool, seed: int = 3, dtype: torch.dtype = torch.float64) -> Head:

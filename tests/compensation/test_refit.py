@@ -11,10 +11,10 @@ from pruner.calibration.observations import gather, heads_of
 from pruner.compensation import refit
 from pruner.compensation.fold import dropped, sliced
 from pruner.compensation.refit import RIDGE, Sample, refit_layers, weighted_least_squares
-from pruner.lstm.find import LSTM, find_lstms
+from pruner.lstm.find import find_lstms
+from pruner.lstm.lstm import LSTM
 from pruner.lstm.traces import Layers, layers_of, pre_activations, run_layers, unit_derivatives
-from tests.helpers.models import named, random_lstm
-from tests.lstm.test_traces import random_steps
+from tests.helpers.models import named, random_lstm, random_steps
 
 
 def row_by_row(regressors: Tensor, residuals: Tensor, counts: Tensor, allowed: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pruner import PrunerError, Recipe, examples, open_checkpoint, run
 from pruner.examples import EXAMPLES, embedded_reber, example_of, named, pydocs_chars
-from pruner.lstm.find import build
+from pruner.lstm.module import build
 
 NAMES = list(EXAMPLES)
 RECORDED = {"pydocs-chars": "bits_per_character", "embedded-reber": "strings_right"}

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import runpy
 import stat
@@ -22,6 +21,7 @@ from torch.nn.utils import prune
 from pruner import PrunerError, Recipe, Result, open_checkpoint, run
 from pruner.exports import export
 from pruner.exports.export import pack
+from tests.helpers.exports import read_manifest
 from tests.helpers.models import named, random_lstm
 
 EVERYTHING = {"num_layers": 2, "bidirectional": True, "proj_size": 2}
@@ -40,10 +40,6 @@ def result_of(folder: Path, container: Any, suffix: str = "pt", **options: Any) 
 @pytest.fixture
 def result(tmp_path: Path) -> Result:
     return result_of(tmp_path, {**named(random_lstm(**EVERYTHING), "encoder."), **named(nn.Linear(4, 2), "head.")})
-
-
-def manifest_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text())
 
 
 def sha256(path: Path) -> str:
@@ -101,7 +97,7 @@ def test_the_loader_is_that_of_the_project(result: Result, tmp_path: Path) -> No
 
 def test_the_manifest_says_what_was_made_from_what(result: Result, tmp_path: Path) -> None:
     folder = result.save(tmp_path / "export")
-    manifest = manifest_of(folder)
+    manifest = read_manifest(folder)
     assert {"source", "recipe", "form", "lstms", "totals", "certificate", "versions"} <= manifest.keys()
     assert manifest["form"] == "masked"
     assert manifest["source"] == {
@@ -123,7 +119,7 @@ def test_the_manifest_says_what_was_made_from_what(result: Result, tmp_path: Pat
 
 
 def test_the_manifest_describes_every_layer(result: Result, tmp_path: Path) -> None:
-    (lstm,) = manifest_of(result.save(tmp_path / "export"))["lstms"]
+    (lstm,) = read_manifest(result.save(tmp_path / "export"))["lstms"]
     assert (lstm["name"], lstm["kind"], lstm["num_layers"], lstm["proj_size"]) == ("encoder", "LSTM", 2, 2)
     directions = [(layer["layer"], layer["direction"]) for layer in lstm["layers"]]
     assert directions == [(0, "forward"), (0, "reverse"), (1, "forward"), (1, "reverse")]
@@ -134,7 +130,7 @@ def test_the_manifest_describes_every_layer(result: Result, tmp_path: Path) -> N
 
 
 def test_the_certificate_holds_exactly(result: Result, tmp_path: Path) -> None:
-    certificate = manifest_of(result.save(tmp_path / "export"))["certificate"]
+    certificate = read_manifest(result.save(tmp_path / "export"))["certificate"]
     scale, own_scale = certificate.pop("max_abs_output"), certificate["in_own_dtype"].pop("max_abs_output")
     assert 0 < scale < 1e3 and own_scale == pytest.approx(scale, rel=1e-4)
     assert certificate == {
@@ -275,7 +271,7 @@ def test_the_loader_loses_no_lstm_to_another_of_its_name(tmp_path: Path) -> None
     result = result_of(tmp_path, {**named(random_lstm(), "rnn."), **named(nn.LSTMCell(3, 4), "rnn.")})
     folder = result.save(tmp_path / "export")
     loaded = runpy.run_path(str(folder / "load_pruned.py"))["load_lstms"](folder)
-    assert len(loaded) == len(manifest_of(folder)["lstms"]) == len(result.masks) / 2
+    assert len(loaded) == len(read_manifest(folder)["lstms"]) == len(result.masks) / 2
 
 
 def test_only_the_pruned_lstms_are_in_the_manifest(tmp_path: Path) -> None:
@@ -283,7 +279,7 @@ def test_only_the_pruned_lstms_are_in_the_manifest(tmp_path: Path) -> None:
     tensors = {**named(random_lstm(), "one."), **named(random_lstm(seed=1), "two.")}
     torch.save(tensors, path)
     folder = run(open_checkpoint(path), Recipe(0.5, lstms=("two",))).save(tmp_path / "export")
-    assert [lstm["name"] for lstm in manifest_of(folder)["lstms"]] == ["two"]
+    assert [lstm["name"] for lstm in read_manifest(folder)["lstms"]] == ["two"]
     stored = torch.load(folder / "pruned.pt")
     changed = {name for name in tensors if not torch.equal(stored[name], tensors[name])}
     assert changed == {"two.weight_ih_l0", "two.weight_hh_l0"}

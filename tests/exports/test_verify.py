@@ -4,7 +4,7 @@ import json
 import py_compile
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,20 @@ from torch.nn.utils import prune
 from pruner import Checkpoint, PrunerError, Recipe, open_checkpoint, run
 from pruner.exports.export import file_facts, pack
 from pruner.exports.verify import verify
+from tests.helpers.exports import (
+    HOSTILE,
+    LOADER,
+    MANIFEST,
+    MASKS,
+    MODEL,
+    edit_manifest,
+    paths,
+    read_manifest,
+    rehash,
+    write_manifest,
+)
 from tests.helpers.models import named, random_lstm
 
-MODEL, MASKS, MANIFEST, LOADER = "pruned.pt", "masks.safetensors", "manifest.json", "load_pruned.py"
 WEIGHT = "encoder.weight_hh_l0"
 NOT_AS_CLAIMED = "not the export it claims to be"
 TENSORS = {
@@ -47,30 +58,6 @@ def source(original: Path) -> Checkpoint:
 def folder(original: Path, tmp_path: Path) -> Path:
     """A copy of the export, to tamper with."""
     return Path(shutil.copytree(original / "export", tmp_path / "export"))
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / MANIFEST).read_text())
-
-
-def write_manifest(folder: Path, manifest: Any) -> None:
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-
-
-def edit_manifest(folder: Path, path: tuple[Any, ...], value: Any) -> None:
-    manifest = read_manifest(folder)
-    parent = manifest
-    for key in path[:-1]:
-        parent = parent[key]
-    parent[path[-1]] = value
-    write_manifest(folder, manifest)
-
-
-def rehash(folder: Path) -> None:
-    """Make the manifest agree with the files as they are."""
-    manifest = read_manifest(folder)
-    manifest["files"] = {name: file_facts(folder / name) for name in manifest["files"]}
-    write_manifest(folder, manifest)
 
 
 def edit_model(folder: Path, edit: Callable[[dict[str, Tensor]], Any]) -> None:
@@ -478,41 +465,6 @@ def test_a_zip_that_is_no_export_is_refused(tmp_path: Path, make: Callable[[Path
 def test_a_path_that_cannot_be_is_refused(path: str) -> None:
     with pytest.raises(PrunerError, match="expected"):
         verify(path)
-
-
-def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in a JSON value."""
-    if path:
-        yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield from paths(inner, (*path, key))
-
-
-def nested(depth: int) -> Any:
-    return [nested(depth - 1)] if depth else []
-
-
-HOSTILE = [
-    nested(700),
-    None,
-    True,
-    -1,
-    0.5,
-    int("9" * 400),
-    float("nan"),
-    "",
-    "../../etc/passwd",
-    "\ud800\0",
-    [],
-    [[]],
-    ["ab", "cd"],
-    [["ab", 1]],
-    {},
-    {"name": []},
-    {"a": {"b": [{}]}},
-    [{"name": "encoder"}, {"name": "encoder"}],
-]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda value: repr(value)[:20])

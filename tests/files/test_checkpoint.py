@@ -23,7 +23,7 @@ from pruner.errors import PrunerError
 from pruner.files import formats
 from pruner.files.checkpoint import open_checkpoint
 from pruner.files.writing import write
-from tests.files.test_formats import SAVERS, saved, saved_legacy, zipped
+from tests.helpers.files import SAVERS, saved, saved_legacy, zipped
 from tests.helpers.models import named, random_lstm
 
 STATE = named(random_lstm(), "rnn.")

@@ -25,35 +25,10 @@ from torch import Tensor, nn
 
 from pruner.errors import PrunerError
 from pruner.files import formats
+from tests.helpers.files import SAVERS, saved, saved_legacy, zipped
 from tests.helpers.models import named, random_lstm
 
 TENSORS = named(random_lstm())
-
-
-def saved(container: Any, legacy: bool = False) -> bytes:
-    """The bytes that torch.save writes, in the zip format or in that of PyTorch before 1.6."""
-    file = io.BytesIO()
-    torch.save(container, file, _use_new_zipfile_serialization=not legacy)
-    return file.getvalue()
-
-
-def saved_legacy(container: Any) -> bytes:
-    return saved(container, legacy=True)
-
-
-SAVERS: dict[str, Callable[[Any], bytes]] = {
-    formats.TORCH_ZIP: saved,
-    formats.TORCH_LEGACY: saved_legacy,
-    formats.SAFETENSORS: safetensors.torch.save,
-}
-
-
-def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
-        for name, data in entries.items():
-            archive.writestr(name, data)
-    return file.getvalue()
 
 
 def entries_of(data: bytes) -> dict[str, bytes]:

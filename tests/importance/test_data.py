@@ -16,9 +16,10 @@ from pruner.importance.brain_surgeon import removal_order
 from pruner.importance.data import ROW_SCORES, UNIT_SCORES, obs, random_score
 from pruner.importance.masks import dropped_rows, make_masks_by_cost, make_unit_masks, score_lstm
 from pruner.importance.weights import COST_CRITERIA, DATA_CRITERIA, ROW_CRITERIA, outgoing_norms
-from pruner.lstm.find import LSTM, find_lstms
+from pruner.lstm.find import find_lstms
 from pruner.lstm.gates import SIDES
-from tests.calibration.test_observations import data, model
+from pruner.lstm.lstm import LSTM
+from tests.helpers.calibration import lstm_and_head, random_data
 from tests.helpers.models import named, random_lstm
 
 SHAPES: list[dict[str, Any]] = [
@@ -31,8 +32,8 @@ SHAPES: list[dict[str, Any]] = [
 
 
 def gathered(task: str | None = None, **shape: Any) -> tuple[LSTM, dict[str, Tensor], Statistics]:
-    lstm, tensors = model(**shape)
-    return lstm, tensors, gather(lstm, tensors, data((6, 12)), ["head.weight"] if task else [], task)
+    lstm, tensors = lstm_and_head(**shape)
+    return lstm, tensors, gather(lstm, tensors, random_data((6, 12)), ["head.weight"] if task else [], task)
 
 
 def test_every_criterion_from_data_has_a_score() -> None:
@@ -93,7 +94,7 @@ def test_rows_are_scored_from_what_they_add(shape: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("criterion", DATA_CRITERIA)
 def test_a_criterion_without_its_data_is_one_error(criterion: str) -> None:
-    lstm, tensors = model()
+    lstm, tensors = lstm_and_head()
     with pytest.raises(PrunerError, match=f"expected calibration inputs for the criterion '{criterion}', found none"):
         score_lstm(lstm, tensors, criterion)
 
@@ -115,7 +116,7 @@ def test_random_scores_are_those_of_their_seed(count: int, seed: int) -> None:
 
 @pytest.mark.parametrize("granularity", ["rows", "units"])
 def test_random_masks_hang_on_the_seed_alone(granularity: str) -> None:
-    lstm, tensors = model(hidden_size=40, num_layers=2)
+    lstm, tensors = lstm_and_head(hidden_size=40, num_layers=2)
     other = {name: tensor + 1 for name, tensor in tensors.items()}
 
     def masks(weights: dict[str, Tensor], seed: int) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruner import PrunerError
 from pruner.importance.weights import (
@@ -20,8 +19,9 @@ from pruner.importance.weights import (
     score,
     score_units,
 )
-from pruner.lstm.find import LSTM, find_lstms
-from tests.helpers.models import named, random_lstm
+from pruner.lstm.lstm import LSTM
+from tests.helpers.allocations import Allocations
+from tests.helpers.models import found_in, random_lstm
 
 ORDERS = {"l1": 1, "l2": 2}
 ROWS = torch.tensor([[3.0, -4.0], [0.0, 0.0], [-1.0, 1.0]])
@@ -29,12 +29,6 @@ ROWS = torch.tensor([[3.0, -4.0], [0.0, 0.0], [-1.0, 1.0]])
 
 def norms(weight: Tensor, criterion: str) -> Tensor:
     return torch.linalg.vector_norm(weight.double().flatten(1), ord=ORDERS[criterion], dim=1)
-
-
-def found_in(module: nn.Module, prefix: str = "") -> tuple[LSTM, dict[str, Tensor]]:
-    tensors = named(module, prefix)
-    (lstm,), _ = find_lstms(tensors)
-    return lstm, tensors
 
 
 @pytest.mark.parametrize(("criterion", "expected"), [("l1", [7.0, 0.0, 2.0]), ("l2", [5.0, 0.0, 2.0**0.5])])
@@ -81,26 +75,6 @@ def test_any_layout_is_scored_like_its_contiguous_copy(weight: Tensor, criterion
 def test_weights_of_several_pieces(shape: tuple[int, int], criterion: str) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(row_saliency(weight, criterion), norms(weight, criterion), rtol=1e-12, atol=0)
-
-
-class Allocations(TorchDispatchMode):
-    """The largest storage that operations created, in bytes."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        result = func(*args, **(kwargs or {}))
-        if (
-            isinstance(result, Tensor)
-            and result.device.type != "meta"
-            and all(
-                result.untyped_storage().data_ptr() != given.untyped_storage().data_ptr()
-                for given in args
-                if isinstance(given, Tensor)
-            )
-        ):
-            self.largest = max(self.largest, result.untyped_storage().nbytes())
-        return result
 
 
 @pytest.mark.parametrize("criterion", ORDERS)

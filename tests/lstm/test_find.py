@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pruner.errors import PrunerError
-from pruner.lstm.find import DTYPES, LSTM, build, find_lstms
+from pruner.lstm.find import DTYPES, find_lstms
+from pruner.lstm.lstm import LSTM
+from pruner.lstm.module import build
 from tests.helpers.models import named, random_lstm
 
 Tensors = dict[str, Tensor]

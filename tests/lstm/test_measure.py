@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pruner import Recipe, open_checkpoint, run
-from pruner.lstm.find import LSTM, build, find_lstms
+from pruner.lstm.find import find_lstms
+from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import Cost, cost, cost_of_file, difference, latency, outputs, random_input
+from pruner.lstm.module import build
 from tests.helpers.models import named, random_lstm
 
 

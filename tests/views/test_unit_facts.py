@@ -11,8 +11,10 @@ from pruner import Recipe
 from pruner.calibration.inputs import Calibration
 from pruner.errors import PrunerError
 from pruner.importance.masks import score_lstm
-from pruner.lstm.find import LSTM, build, find_lstms
+from pruner.lstm.find import find_lstms
 from pruner.lstm.gates import ALL_BLOCKS, GATES
+from pruner.lstm.lstm import LSTM
+from pruner.lstm.module import build
 from pruner.views.unit_facts import (
     at_rest,
     inputs_of,
