@@ -21,8 +21,8 @@ from pruner.exports.export import check_free, write_masks
 from pruner.exports.verify import read_export, verify
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
 from pruner.importance.weights import CRITERIA, ROW_NORMS, as_table, score
-from pruner.lstm.find import build
 from pruner.lstm.measure import cost_of_file, latency
+from pruner.lstm.module import build
 from pruner.recipe import ALLOCATIONS, COMPENSATIONS, GRANULARITIES, TASKS, Recipe
 from pruner.result import choose_masks, gather_statistics, run
 from pruner.search.sensitivity import Sensitivity, measure_sensitivity

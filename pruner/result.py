@@ -18,7 +18,7 @@ from pruner.exports import export
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import consumers_of
 from pruner.importance.masks import check_layers, score_lstm
-from pruner.lstm.find import LSTM, build
+from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import (
     Cost,
     Drift,
@@ -30,6 +30,7 @@ from pruner.lstm.measure import (
     outputs,
     random_input,
 )
+from pruner.lstm.module import build
 from pruner.recipe import Recipe, check_choice
 
 LATENCY_BATCHES = (1, 32)

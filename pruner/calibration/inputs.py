@@ -15,7 +15,9 @@ from pruner.calibration.array_files import is_csv, read_arrays, read_csv
 from pruner.errors import PrunerError, shown
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import bias_beside
-from pruner.lstm.find import DTYPES, LSTM, build
+from pruner.lstm.find import DTYPES
+from pruner.lstm.lstm import LSTM
+from pruner.lstm.module import build
 
 SOURCES = ("example", "file", "sampled", "gaussian")
 ROOT = "root"  # what an array for the LSTM at the root, whose name is empty, may be called

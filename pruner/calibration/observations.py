@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from pruner.calibration.inputs import Calibration
 from pruner.errors import PrunerError
 from pruner.files.consumers import bias_beside
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import GATES, SIDES
+from pruner.lstm.lstm import LSTM
 from pruner.lstm.traces import Layers, Trace, gradients, layers_of, run_layers, turned, unit_derivatives
 
 WINDOW = 512  # longer sequences are cut into pieces of at most this many steps, each read from a zero state

@@ -14,8 +14,9 @@ from pruner.compensation.chain import NO_COMPENSATION, Compensation
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import drop_rows
-from pruner.lstm.find import LSTM, build
 from pruner.lstm.gates import BLOCKS, SIDES, split_gates
+from pruner.lstm.lstm import LSTM
+from pruner.lstm.module import build
 
 FORMS = ("masked", "compact")
 DEFAULT_FORM = {"rows": "masked", "units": "compact"}

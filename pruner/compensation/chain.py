@@ -21,8 +21,8 @@ from pruner.compensation.refit import Sample, refit_layers
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import consumers_of
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import GATES, split_gates
+from pruner.lstm.lstm import LSTM
 from pruner.lstm.traces import Layers, layers_of, run_layers
 from pruner.recipe import Recipe
 

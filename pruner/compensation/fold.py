@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pruner.calibration.observations import Head, Moments, Statistics
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import GATES, SIDES
+from pruner.lstm.lstm import LSTM
 from pruner.lstm.traces import Layers, Weights
 
 RIDGE = 1e-3  # of the mean variance of the kept units

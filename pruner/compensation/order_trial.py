@@ -9,7 +9,7 @@ from pruner.calibration.inputs import Calibration
 from pruner.calibration.observations import Progress, Statistics
 from pruner.compensation.chain import compensate_lstm
 from pruner.importance.masks import score_lstm
-from pruner.lstm.find import LSTM
+from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
 
 SPARSITY = 0.5  # at which the two orders are tried

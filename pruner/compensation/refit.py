@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pruner.calibration.inputs import Calibration
 from pruner.calibration.observations import Head, settled, windows
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import split_gates
+from pruner.lstm.lstm import LSTM
 from pruner.lstm.traces import (
     Layers,
     Weights,

@@ -17,7 +17,8 @@ from pruner.dashboard.text import plain
 from pruner.examples import Example
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import suggestions
-from pruner.lstm.find import DTYPES, LSTM
+from pruner.lstm.find import DTYPES
+from pruner.lstm.lstm import LSTM
 from pruner.result import Progress, gather_statistics
 
 FILE_TYPES = ("npy", "npz", "csv", "safetensors", "pt")

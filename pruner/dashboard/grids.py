@@ -11,8 +11,8 @@ from pruner.dashboard import widgets
 from pruner.dashboard.gate_canvas import Falling, Look, gate_canvas
 from pruner.dashboard.widgets import View
 from pruner.importance.masks import Scores
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
+from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
 from pruner.views.preview import block_ranks, block_scores, dropped_at_every_percent
 

@@ -13,7 +13,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import consumers_of
 from pruner.importance.masks import Scores, score_lstm
 from pruner.importance.weights import DATA_CRITERIA, row_norm
-from pruner.lstm.find import LSTM
+from pruner.lstm.lstm import LSTM
 
 
 def scores(

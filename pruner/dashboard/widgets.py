@@ -15,8 +15,8 @@ from pruner.dashboard.text import plain
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.data import ROW_SCORES
 from pruner.importance.weights import CRITERIA, DATA_CRITERIA, ROW_CRITERIA, ROW_NORMS, row_norm
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import SIDE_TITLES, SIDES
+from pruner.lstm.lstm import LSTM
 from pruner.recipe import MAX_SEED, TASKS
 
 CRITERION_TITLES = {

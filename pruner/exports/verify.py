@@ -46,9 +46,11 @@ from pruner.files import formats
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
 from pruner.files.consumers import bias_beside, consumers_of
 from pruner.importance.weights import DATA_CRITERIA
-from pruner.lstm.find import DTYPES, LSTM, build
+from pruner.lstm.find import DTYPES
 from pruner.lstm.gates import SIDES, split_gates
+from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import Cost, cost, cost_of_file
+from pruner.lstm.module import build
 from pruner.recipe import Recipe
 from pruner.result import choose_masks, forms_of
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.computed_weights import beside
-from pruner.lstm.find import DTYPES, LSTM
+from pruner.lstm.find import DTYPES
+from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
 
 _LIKELY = re.compile("linear|fc|head|out|dense|class|proj|decode|pred", re.IGNORECASE)

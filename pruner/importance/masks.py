@@ -18,8 +18,8 @@ from pruner.importance.weights import (
     score,
     score_units,
 )
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import BLOCKS, GATES, SIDES, split_gates
+from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
 
 

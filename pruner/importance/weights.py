@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pruner.errors import PrunerError
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import BLOCKS, GATES, SIDES, split_gates
+from pruner.lstm.lstm import LSTM
 
 _BUFFER_ELEMENTS = 2**18  # rows are scored in pieces that stay in cache, so that no copy of the weights is made
 

@@ -12,8 +12,8 @@ from pruner.examples.embedded_reber import SYMBOLS, encode
 from pruner.importance.masks import drop_rows
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.model import GRAMMAR, Model, model
-from pruner.lstm.find import build
 from pruner.lstm.gates import GATE_TITLES, GATES, SIDES
+from pruner.lstm.module import build
 from pruner.lstm.traces import layers_of, trace
 
 ROWS = {"none": (), "weight_ih": ("ih",), "weight_hh": ("hh",), "both": SIDES}

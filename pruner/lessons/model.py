@@ -10,7 +10,8 @@ from pruner import examples
 from pruner.examples import Example
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import drop_rows
-from pruner.lstm.find import LSTM, build
+from pruner.lstm.lstm import LSTM
+from pruner.lstm.module import build
 
 GRAMMAR, TEXT = "embedded-reber", "pydocs-chars"
 

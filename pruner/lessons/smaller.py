@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from pruner.importance.masks import unit_agreement
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.model import GRAMMAR, TEXT, Model, model
-from pruner.lstm.find import build
 from pruner.lstm.gates import SIDES, split_gates
 from pruner.lstm.measure import SEQUENCE_LENGTH, Drift, difference, latency, outputs, random_input
+from pruner.lstm.module import build
 from pruner.recipe import Recipe
 from pruner.result import choose_masks, forms_of
 

@@ -10,8 +10,8 @@ from pruner.importance.masks import dropped_rows, keep_mask, row_ranks
 from pruner.importance.weights import ROW_NORMS, row_saliency
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.model import model
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import GATES, split_gates
+from pruner.lstm.lstm import LSTM
 
 CODE: dict[str, Callable[..., Any]] = {
     "Packed": LSTM.weight_names,

@@ -1,73 +1,16 @@
-"""Which tensors form an LSTM, and a real `nn.LSTM` made from them."""
+"""Which of a file's tensors form an LSTM."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pruner.errors import PrunerError
-from pruner.lstm.gates import SIDES, StandardName, layer_suffix, parse_standard_name
+from pruner.lstm.gates import StandardName, layer_suffix, parse_standard_name
+from pruner.lstm.lstm import LSTM
+from pruner.lstm.sizes import parameters
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-@dataclass(frozen=True)
-class LSTM:
-    """One `nn.LSTM` or `nn.LSTMCell` found in a checkpoint.
-
-    `tensors` maps PyTorch's name of each tensor (`weight_ih_l0`) to its name in the file (`encoder.weight_ih_l0`).
-    """
-
-    name: str  # the prefix in the file without its final dot; "" at the root
-    kind: str  # "LSTM" or "LSTMCell"
-    num_layers: int
-    bidirectional: bool
-    input_size: int
-    hidden_size: int
-    proj_size: int
-    bias: bool
-    dtype: str
-    parameters: int
-    tensors: dict[str, str]
-
-    @property
-    def title(self) -> str:
-        return self.name or "(root)"
-
-    @property
-    def directions(self) -> int:
-        return 2 if self.bidirectional else 1
-
-    @property
-    def output_size(self) -> int:
-        """Width of one direction's output: the projection if there is one, else the hidden size."""
-        return self.proj_size or self.hidden_size
-
-    def layer_input_size(self, layer: int) -> int:
-        return self.input_size if layer == 0 else self.directions * self.output_size
-
-    def suffix(self, layer: int, direction: int) -> str:
-        return layer_suffix(None if self.kind == "LSTMCell" else layer, direction)
-
-    def weight_names(self) -> dict[tuple[int, int, str], str]:
-        """{(layer, direction, side): name in the file} of the packed weights, in the order of the computation."""
-        return {
-            (layer, direction, side): self.tensors[f"weight_{side}{self.suffix(layer, direction)}"]
-            for layer in range(self.num_layers)
-            for direction in range(self.directions)
-            for side in SIDES
-        }
-
-    def bias_name(self, layer: int, direction: int, side: str) -> str | None:
-        return self.tensors.get(f"bias_{side}{self.suffix(layer, direction)}")
-
-    def describe(self) -> dict[str, Any]:
-        """The public facts, as `inspect --json` prints them."""
-        facts = asdict(self)
-        del facts["tensors"]
-        return facts
 
 
 @dataclass(frozen=True)
@@ -111,31 +54,28 @@ def _assemble(prefix: str, is_cell: bool, names: dict[StandardName, str], tensor
         raise _NotAnLSTM(f"expected layers 0 to {max(layers)}, found no layer {missing}")
     bidirectional = any(parsed.direction for parsed in names)
     bias = any(parsed.kind == "bias" for parsed in names)
-    output_size = proj_size or hidden_size
-    input_size = 0
-    expected: dict[str, tuple[int, ...]] = {}
-    for layer in range(len(layers)):
-        for direction in range(2 if bidirectional else 1):
-            suffix = layer_suffix(None if is_cell else layer, direction)
-            if layer == 0:
-                input_size = input_size or _columns(f"weight_ih{suffix}", names, tensors)
-                width = input_size
-            else:
-                width = output_size * (2 if bidirectional else 1)
-            expected[f"weight_ih{suffix}"] = (4 * hidden_size, width)
-            expected[f"weight_hh{suffix}"] = (4 * hidden_size, output_size)
-            if bias:
-                expected[f"bias_ih{suffix}"] = expected[f"bias_hh{suffix}"] = (4 * hidden_size,)
-            if proj_size:
-                expected[f"weight_hr{suffix}"] = (proj_size, hidden_size)
     stored = {str(parsed): name for parsed, name in names.items()}
+    lstm = LSTM(
+        name=prefix,
+        kind="LSTMCell" if is_cell else "LSTM",
+        num_layers=len(layers),
+        bidirectional=bidirectional,
+        input_size=_columns(f"weight_ih{layer_suffix(None if is_cell else 0, 0)}", names, tensors),
+        hidden_size=hidden_size,
+        proj_size=proj_size,
+        bias=bias,
+        dtype="",
+        parameters=0,
+        tensors=stored,
+    )
+    expected = lstm.shapes()
     for standard, shape in expected.items():
         if standard not in stored:
             raise _NotAnLSTM(f"expected a tensor {standard}, found none beside {', '.join(sorted(stored))}")
         found = tuple(tensors[stored[standard]].shape)
         if found != shape:
             raise _NotAnLSTM(f"expected {standard} of shape {shape}, found {found}")
-    if input_size == 0:
+    if lstm.input_size == 0:
         raise _NotAnLSTM(f"expected at least one input, found {(4 * hidden_size, 0)} for weight_ih")
     for standard in stored.keys() - expected.keys():
         raise _NotAnLSTM(f"found a tensor {standard} that an LSTM of this shape does not have")
@@ -143,17 +83,10 @@ def _assemble(prefix: str, is_cell: bool, names: dict[StandardName, str], tensor
     if len(dtypes) > 1 or not dtypes <= set(DTYPES):
         listed = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         raise _NotAnLSTM(f"expected one floating-point dtype (float16, bfloat16, float32 or float64), found {listed}")
-    return LSTM(
-        name=prefix,
-        kind="LSTMCell" if is_cell else "LSTM",
-        num_layers=len(layers),
-        bidirectional=bidirectional,
-        input_size=input_size,
-        hidden_size=hidden_size,
-        proj_size=proj_size,
-        bias=bias,
+    return replace(
+        lstm,
         dtype=str(dtypes.pop()).removeprefix("torch."),
-        parameters=sum(tensors[name].numel() for name in stored.values()),
+        parameters=parameters(tensors[name] for name in stored.values()),
         tensors={standard: stored[standard] for standard in expected},
     )
 
@@ -207,35 +140,3 @@ def _columns(standard: str, names: dict[StandardName, str], tensors: Mapping[str
         if str(parsed) == standard and tensors[name].dim() == 2:
             return tensors[name].shape[1]
     return 0
-
-
-def build(lstm: LSTM, tensors: Mapping[str, Tensor], device: str = "cpu") -> nn.LSTM:
-    """A real `nn.LSTM` (batch first, evaluation mode) that computes with the given tensors.
-
-    `tensors` is keyed by the names in the file. An `LSTMCell` becomes the one-layer LSTM that applies it step by step.
-    Raises PrunerError if a tensor does not have the shape that `lstm` says: unequal layers inside one `nn.LSTM` can
-    return garbage or abort the process, so nothing unchecked reaches a forward pass.
-    """
-    with torch.device("meta"):
-        module = nn.LSTM(
-            lstm.input_size,
-            lstm.hidden_size,
-            lstm.num_layers,
-            bias=lstm.bias,
-            batch_first=True,
-            bidirectional=lstm.bidirectional,
-            proj_size=lstm.proj_size,
-            dtype=getattr(torch, lstm.dtype),
-        )
-    state = {}
-    for standard, name in lstm.tensors.items():
-        layered = standard if lstm.kind == "LSTM" else f"{standard}_l0"
-        expected = getattr(module, layered).shape
-        if tensors[name].shape != expected:
-            raise PrunerError(
-                f"expected {name} of shape {tuple(expected)}, found {tuple(tensors[name].shape)}; "
-                "an LSTM whose layers do not fit together cannot be run"
-            )
-        state[layered] = tensors[name].detach().to(device)
-    module.load_state_dict(state, assign=True)
-    return module.eval().requires_grad_(False)

@@ -17,7 +17,7 @@ from pruner.compact.masked_and_compact import Form
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.writing import write
-from pruner.lstm.find import LSTM
+from pruner.lstm.lstm import LSTM
 
 SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import GATES
+from pruner.lstm.lstm import LSTM
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import dropped_rows, rounded_up
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import GATES
+from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe, check_choice
 from pruner.search.sensitivity import Sensitivity
 

@@ -12,8 +12,8 @@ from pruner.compact.masked_and_compact import Form
 from pruner.compensation.chain import NO_COMPENSATION, check_data, compensate
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.weights import COST_CRITERIA
-from pruner.lstm.find import build
 from pruner.lstm.measure import difference, one_thread, outputs, random_input
+from pruner.lstm.module import build
 from pruner.recipe import Recipe
 from pruner.result import choose_masks, forms_of, gather_statistics, held_back_input
 from pruner.search.workers import as_they_come

@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, split_gates
+from pruner.lstm.lstm import LSTM
 
 NEAR_ZERO = 0.1  # a row is near zero if its saliency is at most this share of its block's median
 BINS = 16  # of a distribution

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pruner.importance.weights import as_table
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import BLOCKS, split_gates
+from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
 
 

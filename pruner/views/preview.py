@@ -10,8 +10,8 @@ from pruner.compact.masked_and_compact import layout, read_columns, stored_indic
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import consumers_of
 from pruner.importance.masks import Scores, dropped_rows, rounded_up
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
+from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
 
 PERCENTS = range(101)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pruner.importance.masks import Scores
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import ALL_BLOCKS, GATE_TITLES, GATES, SIDES, split_gates
+from pruner.lstm.lstm import LSTM
 
 
 def ranks_from_top(scores: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pruner.calibration.inputs import Calibration
 from pruner.importance.masks import drop_rows
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import GATES
+from pruner.lstm.lstm import LSTM
 from pruner.lstm.traces import layers_of, run_layers, turned
 
 TRACED = ("h", "c", *GATES)  # its output (before a projection), its cell state, and its four gates

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruner.lstm.find import LSTM
 from pruner.lstm.gates import GATES, split_gates
+from pruner.lstm.lstm import LSTM
 
 MAX_CELLS = 250_000  # of one figure
 CLIP_QUANTILE = 0.995  # a few outliers would flatten the scale for all other weights
