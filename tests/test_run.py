@@ -15,29 +15,20 @@ from pruner import Cancelled, Checkpoint, PrunerError, Recipe, open_checkpoint, 
 from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM
 from pruner.importance.masks import drop_rows
 from pruner.result import available_devices, choose_masks
+from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm
 
 ENCODER = {"num_layers": 2, "bidirectional": True}
-
-
-def opened(folder: Path, container: Any = None) -> Checkpoint:
-    """Two LSTMs and a linear layer, or another container, saved and opened again."""
-    path = folder / "model.pt"
-    torch.save(
-        container
-        or {
-            **named(random_lstm(**ENCODER), "encoder."),
-            **named(nn.LSTMCell(8, 4), "cell."),
-            **named(nn.Linear(4, 2), "head."),
-        },
-        path,
-    )
-    return open_checkpoint(path)
+MODEL = {
+    **named(random_lstm(**ENCODER), "encoder."),
+    **named(nn.LSTMCell(8, 4), "cell."),
+    **named(nn.Linear(4, 2), "head."),
+}
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Checkpoint:
-    return opened(tmp_path)
+    return saved_in(tmp_path, MODEL)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -67,7 +58,7 @@ def test_masked_rows_are_zero_and_all_else_is_unchanged(checkpoint: Checkpoint, 
 def test_criteria_choose_different_rows(tmp_path: Path) -> None:
     tensors = named(random_lstm(input_size=2, hidden_size=2))
     tensors["weight_ih_l0"] = torch.tensor([[3.0, 3.0], [5.0, 0.0]]).repeat(4, 1)
-    checkpoint = opened(tmp_path, tensors)
+    checkpoint = saved_in(tmp_path, tensors)
     l1, l2 = (choose_masks(checkpoint, Recipe(0.5, criterion=criterion))["weight_ih_l0"] for criterion in ("l1", "l2"))
     assert l1.tolist() == [True, False] * 4 and l2.tolist() == [False, True] * 4
 
@@ -99,7 +90,7 @@ def test_the_source_stays_untouched(tmp_path: Path, nesting: tuple[str, ...], dt
     container: Any = named(random_lstm(dtype=dtype))
     for key in reversed(nesting):
         container = {key: container, "epoch": 3}
-    checkpoint = opened(tmp_path, container)
+    checkpoint = saved_in(tmp_path, container)
     before = files(tmp_path)
     fresh = open_checkpoint(tmp_path / "model.pt")
     run(checkpoint, Recipe(0.5))
@@ -141,7 +132,7 @@ def test_a_recipe_that_does_not_fit_is_refused(checkpoint: Checkpoint, settings:
 def test_weights_that_are_not_finite_are_refused_or_told(tmp_path: Path, tensor: str) -> None:
     tensors = named(random_lstm(), "encoder.")
     tensors[tensor][3] = torch.nan
-    checkpoint = opened(tmp_path, tensors)
+    checkpoint = saved_in(tmp_path, tensors)
     try:
         drift = run(checkpoint, Recipe(0.0)).drift["encoder"]
     except PrunerError as error:
@@ -151,7 +142,7 @@ def test_weights_that_are_not_finite_are_refused_or_told(tmp_path: Path, tensor:
 
 
 def test_progress_rises_from_zero_to_one(tmp_path: Path) -> None:
-    checkpoint = opened(
+    checkpoint = saved_in(
         tmp_path, {name: tensor for i in range(9) for name, tensor in named(random_lstm(), f"{i}.").items()}
     )
     told: list[tuple[float, str]] = []

@@ -1,6 +1,5 @@
 """Calibration: inputs from files of all formats, from the model and from chance, and files that lie."""
 
-import io
 import os
 import pickle
 import struct
@@ -32,33 +31,8 @@ from pruner.errors import Cancelled, PrunerError
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
+from tests.helpers.files import npy, npz, saved, zipped
 from tests.helpers.models import named, random_lstm
-
-
-def saved(container: Any) -> bytes:
-    file = io.BytesIO()
-    torch.save(container, file)
-    return file.getvalue()
-
-
-def npy(array: Any) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def npz(named_arrays: dict[str, Any], compress: bool = False) -> bytes:
-    file = io.BytesIO()
-    (np.savez_compressed if compress else np.savez)(file, **named_arrays)
-    return file.getvalue()
-
-
-def zipped(*entries: tuple[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
-        for name, data in entries:
-            archive.writestr(name, data)
-    return file.getvalue()
 
 
 def npy_header(shape: str, descr: str = "'<f4'", held: int = 24, version: int = 1) -> bytes:

@@ -28,6 +28,7 @@ from pruner.lstm.module import build
 from pruner.result import forms_of
 from tests.helpers.allocations import Allocations
 from tests.helpers.exports import HOSTILE, edit_manifest, paths, read_manifest, rehash, write_manifest
+from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm
 from tests.helpers.real_files import real_checkpoints
 
@@ -111,12 +112,6 @@ EACH = pytest.mark.parametrize(
 )
 
 
-def saved(folder: Path, container: Any, suffix: str = "pt") -> Checkpoint:
-    path = folder / f"model.{suffix}"
-    (safetensors.torch.save_file if suffix == "safetensors" else torch.save)(container, path)
-    return open_checkpoint(path)
-
-
 # ------------------------------------------------------------------------------ what an export computes
 
 LOADER = """
@@ -163,7 +158,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
         for granularity in GRANULARITIES:
             key = f"{granularity} {name}"
             (root / key).mkdir()
-            checkpoints[key] = saved(root / key, case.container(), case.suffix)
+            checkpoints[key] = saved_in(root / key, case.container(), case.suffix)
             result = run(checkpoints[key], Recipe(0.5, granularity, **(case.settings or {})))
             masks[key] = result.masks
             result.save(root / key / "export", "compact")
@@ -277,7 +272,7 @@ def test_what_is_no_lstm_stays_bit_for_bit(loaded: Loaded) -> None:
 
 def test_new_names_that_the_file_has_already_are_refused(tmp_path: Path) -> None:
     tensors = wide("", num_layers=2) | wide("layers.0.lstm.", seed=1)
-    checkpoint = saved(tmp_path, tensors)
+    checkpoint = saved_in(tmp_path, tensors)
     with pytest.raises(PrunerError, match=r"layers\.0\.lstm\.weight_ih_l0"):
         run(checkpoint, Recipe(0.5, "units", lstms=("",), **UNEQUAL)).save(tmp_path / "export", "compact")
 
@@ -311,7 +306,7 @@ def test_a_whole_model_with_its_consumers_loads_into_its_own_class(
 ) -> None:
     torch.manual_seed(0)
     model = Tagger(8, **settings).double()
-    checkpoint = saved(tmp_path, model.state_dict())
+    checkpoint = saved_in(tmp_path, model.state_dict())
     recipe = Recipe(0.3, "units", criterion, round_to=3, consumers=FOLDED)
     result = run(checkpoint, recipe)
     folder = result.save(tmp_path / "export")
@@ -331,7 +326,7 @@ def test_a_whole_model_with_its_consumers_loads_into_its_own_class(
 
 @pytest.mark.parametrize("settings", [*SHAPES, {"proj_size": 2}], ids=str)
 def test_equal_sizes_load_into_an_lstm_of_the_smaller_size(tmp_path: Path, settings: dict[str, Any]) -> None:
-    checkpoint = saved(tmp_path, wide("", **settings))
+    checkpoint = saved_in(tmp_path, wide("", **settings))
     folder = run(checkpoint, Recipe(0.5, "units")).save(tmp_path / "export")
     small = nn.LSTM(3, 3, batch_first=True, **settings)
     small.load_state_dict(torch.load(folder / "pruned.pt"), strict=True)
@@ -348,14 +343,14 @@ def test_equal_sizes_load_into_an_lstm_of_the_smaller_size(tmp_path: Path, setti
 
 
 def test_unequal_sizes_and_consumers_are_refused(tmp_path: Path) -> None:
-    checkpoint = saved(tmp_path, Tagger(8, num_layers=2).state_dict())
+    checkpoint = saved_in(tmp_path, Tagger(8, num_layers=2).state_dict())
     recipe = Recipe(0.5, "units", layer_sparsity={0: 0.25}, consumers=FOLDED)
     with pytest.raises(PrunerError, match=r"as many units in every layer of rnn to fold its consumers, found 6, 4"):
         run(checkpoint, recipe)
 
 
 def test_consumers_go_in_the_compact_form_alone(tmp_path: Path) -> None:
-    checkpoint = saved(tmp_path, Tagger(8).state_dict())
+    checkpoint = saved_in(tmp_path, Tagger(8).state_dict())
     result = run(checkpoint, Recipe(0.5, "units", consumers=FOLDED))
     assert not set(FOLDED) & result.forms["masked"].changed.keys()
     assert result.forms["compact"].changed["head.weight"].shape == (5, 4)
@@ -368,7 +363,7 @@ def test_consumers_go_in_the_compact_form_alone(tmp_path: Path) -> None:
 def test_a_mask_left_beside_a_consumer_shrinks_with_it(tmp_path: Path) -> None:
     model = Tagger(8)
     prune.random_unstructured(model.head, "weight", 0.5)
-    checkpoint = saved(tmp_path, model.state_dict())
+    checkpoint = saved_in(tmp_path, model.state_dict())
     folder = run(checkpoint, Recipe(0.5, "units", consumers=("head.weight_orig",))).save(tmp_path / "export")
     assert verify(folder, checkpoint)
     stored = torch.load(folder / "pruned.pt")
@@ -398,7 +393,7 @@ NO_CONSUMERS: dict[str, tuple[dict[str, Tensor], str, str]] = {
 def test_a_consumer_that_is_none_is_refused(
     tmp_path: Path, tensors: dict[str, Tensor], name: str, message: str
 ) -> None:
-    checkpoint = saved(tmp_path, tensors)
+    checkpoint = saved_in(tmp_path, tensors)
     assert name not in suggestions(checkpoint, checkpoint.lstms) or "fits" in message
     for criterion in ("l1", "group"):
         with pytest.raises(PrunerError, match=message):
@@ -407,7 +402,7 @@ def test_a_consumer_that_is_none_is_refused(
 
 def test_consumers_belong_to_the_lstm_that_they_fit(tmp_path: Path) -> None:
     tensors = wide("one.") | named(random_lstm(seed=1), "two.") | {"b": torch.zeros(2, 4), "a": torch.zeros(2, 6)}
-    checkpoint = saved(tmp_path, tensors | {"other": torch.zeros(2, 7), "head": torch.zeros(1, 6, 3)})
+    checkpoint = saved_in(tmp_path, tensors | {"other": torch.zeros(2, 7), "head": torch.zeros(1, 6, 3)})
     found = consumers_of(checkpoint, Recipe(0.5, "units", consumers=("a", "b", "head", "a")))
     assert found == {"one": ["a", "head"], "two": ["b"]}
     assert suggestions(checkpoint, checkpoint.lstms) == ["a", "b", "head"]
@@ -418,7 +413,7 @@ def test_consumers_belong_to_the_lstm_that_they_fit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_consumer_that_is_not_finite_has_no_rank(tmp_path: Path, value: float) -> None:
-    checkpoint = saved(tmp_path, wide() | {"head": torch.full((2, 6), value)})
+    checkpoint = saved_in(tmp_path, wide() | {"head": torch.full((2, 6), value)})
     with pytest.raises(PrunerError, match="finite"):
         run(checkpoint, Recipe(0.5, "units", "group", consumers=("head",)))
     assert run(checkpoint, Recipe(0.5, "units", consumers=("head",)))
@@ -485,7 +480,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (make, recipe) in FORMS.items():
         (root / name).mkdir()
         torch.manual_seed(0)
-        run(saved(root / name, make()), recipe).save(root / name / "export", "compact")
+        run(saved_in(root / name, make()), recipe).save(root / name / "export", "compact")
     return root
 
 
@@ -752,7 +747,7 @@ def test_huge_sizes_in_the_manifest_are_told_at_once(folder: Path, sizes: dict[s
 
 def test_a_huge_input_that_no_stored_row_reads_is_told_at_once(tmp_path: Path) -> None:
     """All rows dropped, so that the file can claim any width: a random input of it would fill the memory."""
-    checkpoint = saved(tmp_path, named(random_lstm(), "rnn."))
+    checkpoint = saved_in(tmp_path, named(random_lstm(), "rnn."))
     folder = run(checkpoint, Recipe(1.0)).save(tmp_path / "export", "compact")
     assert verify(folder, checkpoint)
     edit_manifest(folder, ("lstms", 0, "input_size"), 2**24)
@@ -766,7 +761,7 @@ def test_a_huge_input_that_no_stored_row_reads_is_told_at_once(tmp_path: Path) -
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda value: repr(value)[:20])
 def test_no_value_in_the_manifest_of_a_compact_export_breaks_the_check(tmp_path: Path, hostile: Any) -> None:
     tensors = named(random_lstm(input_size=1, hidden_size=2, num_layers=2, bias=False), "r.")
-    checkpoint = saved(tmp_path, tensors)
+    checkpoint = saved_in(tmp_path, tensors)
     folder = run(checkpoint, Recipe(0.5, "units", layer_sparsity={0: 0})).save(tmp_path / "export")
     manifest = read_manifest(folder)
     broken = {}
@@ -798,7 +793,7 @@ def test_a_compact_model_that_does_not_compute_what_the_masks_say_is_not_exporte
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
     make, recipe = FORMS[form]
-    result = run(saved(tmp_path, make()), recipe)
+    result = run(saved_in(tmp_path, make()), recipe)
     write = export.write
 
     def wrong(checkpoint: Checkpoint, changed: dict[str, Tensor | None], path: Path) -> None:
@@ -816,7 +811,7 @@ def test_a_compact_model_that_does_not_fit_together_is_not_exported(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make, recipe = FORMS[form]
-    result = run(saved(tmp_path, make()), recipe)
+    result = run(saved_in(tmp_path, make()), recipe)
     monkeypatch.setattr(
         export,
         "write",
@@ -835,7 +830,7 @@ def test_a_compact_model_that_does_not_fit_together_is_not_exported(
 
 def test_the_forms_of_a_result_share_nothing_with_its_source(form: str, tmp_path: Path) -> None:
     make, recipe = FORMS[form]
-    checkpoint = saved(tmp_path, make())
+    checkpoint = saved_in(tmp_path, make())
     copies = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
     result = run(checkpoint, recipe)
     for name, made in forms_of(checkpoint, recipe, result.masks).items():

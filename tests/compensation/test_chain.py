@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from pruner import Checkpoint, PrunerError, Recipe, open_checkpoint, run
+from pruner import Checkpoint, PrunerError, Recipe, run
 from pruner.calibration.inputs import Calibration, gaussian
 from pruner.compact.compaction import expand
 from pruner.compact.load_pruned import (
@@ -30,23 +30,14 @@ from pruner.compensation import chain as compensation
 from pruner.compensation import fold
 from pruner.compensation.chain import compensate
 from pruner.exports.verify import read_export, verify
-from pruner.files.writing import write_safetensors
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
 from pruner.lstm.traces import run_layers
 from pruner.result import Result, choose_masks, gather_statistics
+from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm, random_steps, with_twins
 
 HIDDEN, BURN_IN = 6, 2
-
-
-def stored(folder: Path, tensors: Mapping[str, Tensor], suffix: str = "pt") -> Checkpoint:
-    path = folder / f"model.{suffix}"
-    if suffix == "safetensors":
-        write_safetensors(tensors, path)
-    else:
-        torch.save(dict(tensors), path)
-    return open_checkpoint(path)
 
 
 def model(head: bool = False, gain: float = 3.0, **settings: Any) -> dict[str, Tensor]:
@@ -195,7 +186,7 @@ def test_every_form_computes_the_compensated_model(
     tmp_path: Path, way: str, granularity: str, settings: dict[str, Any]
 ) -> None:
     chosen = WAYS[way]
-    checkpoint = stored(tmp_path, model(chosen.head, **settings))
+    checkpoint = saved_in(tmp_path, model(chosen.head, **settings))
     inputs = calibration()
     result = run(checkpoint, chosen.recipe(granularity=granularity), calibration=inputs)
     check_zeros(result)
@@ -209,7 +200,7 @@ def test_every_form_computes_the_compensated_model(
 
 
 def test_a_refit_and_a_readout_help_where_they_should(tmp_path: Path) -> None:
-    checkpoint = stored(tmp_path, model(head=True, num_layers=2))
+    checkpoint = saved_in(tmp_path, model(head=True, num_layers=2))
     for task in ("softmax", "regression"):
         recipe = Way("full", task, True).recipe(granularity="units")
         steps = steps_of(run(checkpoint, recipe, calibration=calibration(count=100)))
@@ -222,7 +213,7 @@ def test_a_refit_and_a_readout_help_where_they_should(tmp_path: Path) -> None:
 @pytest.mark.parametrize("both", [False, True])
 def test_layers_may_lose_different_shares(tmp_path: Path, way: str, both: bool) -> None:
     chosen = WAYS[way]
-    checkpoint = stored(tmp_path, model(chosen.head, num_layers=2, bidirectional=both))
+    checkpoint = saved_in(tmp_path, model(chosen.head, num_layers=2, bidirectional=both))
     recipe = chosen.recipe(granularity="units", layer_sparsity={0: 0.5, 1: 0.2})
     result = run(checkpoint, recipe, calibration=calibration())
     (layout,) = result.forms["compact"].layouts
@@ -233,7 +224,7 @@ def test_layers_may_lose_different_shares(tmp_path: Path, way: str, both: bool) 
 
 def test_equal_sizes_and_a_head_are_a_plain_smaller_model(tmp_path: Path) -> None:
     """The compact file of a compensated model loads into the class it came from, with a smaller hidden size."""
-    checkpoint = stored(tmp_path, model(True, num_layers=2, bidirectional=True))
+    checkpoint = saved_in(tmp_path, model(True, num_layers=2, bidirectional=True))
     result = run(checkpoint, WAYS["full softmax"].recipe(0.5, granularity="units"), calibration=calibration())
     folder = result.save(tmp_path / "out", "compact")
     small = nn.ModuleDict({"rnn": nn.LSTM(3, 3, 2, batch_first=True, bidirectional=True), "linear": nn.Linear(6, 4)})
@@ -254,7 +245,7 @@ def test_twins_take_over_what_is_lost(
     monkeypatch.setattr(fold, "RIDGE", 1e-7)
     _, tensors, _ = with_twins(**settings)
     tensors["linear.weight"], tensors["linear.bias"] = tensors.pop("head.weight"), tensors.pop("head.bias")
-    checkpoint = stored(tmp_path, tensors)
+    checkpoint = saved_in(tmp_path, tensors)
     recipe = replace(Way(head=head).recipe(0.5, granularity="units"), criterion="obs")
     data = calibration(count=40, steps=30)
     inputs = data.split()[1].sequences["rnn"][0]
@@ -274,7 +265,7 @@ def test_twins_take_over_what_is_lost(
 
 
 def test_nothing_removed_leaves_the_model_as_it_was(tmp_path: Path) -> None:
-    checkpoint = stored(tmp_path, model(head=True, num_layers=2))
+    checkpoint = saved_in(tmp_path, model(head=True, num_layers=2))
     for way, granularity in itertools.product(("fold", "fold, head"), ("units", "rows")):
         result = run(checkpoint, WAYS[way].recipe(0.0, granularity=granularity), calibration=calibration())
         assert result.drift["rnn"].relative < 1e-6
@@ -295,7 +286,7 @@ def test_a_model_that_says_nothing_is_compensated_by_nothing(
     if granularity == "rows" and criterion == "obs":
         return
     tensors = {name: 0 * tensor for name, tensor in model(WAYS[way].head, bias=bias).items()}
-    checkpoint = stored(tmp_path, tensors)
+    checkpoint = saved_in(tmp_path, tensors)
     recipe = replace(WAYS[way].recipe(granularity=granularity), criterion=criterion)
     result = run(checkpoint, recipe, calibration=calibration())
     for name, tensor in result.forms["masked"].tensors(checkpoint).items():
@@ -307,7 +298,7 @@ def test_a_model_that_says_nothing_is_compensated_by_nothing(
 @pytest.mark.parametrize("way", WAYS)
 def test_a_judge_reads_no_more_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """Of held-back inputs whose batches are alike, a few say the same as all."""
-    checkpoint = stored(tmp_path, model(WAYS[way].head))
+    checkpoint = saved_in(tmp_path, model(WAYS[way].head))
     data = calibration(count=400)
     data.sequences["rnn"][0][320:] = data.sequences["rnn"][0][320:321]
     monkeypatch.setattr(compensation, "HELD_BACK_STEPS", 10**6)
@@ -328,7 +319,7 @@ def test_a_judge_reads_no_more_than_it_needs(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("granularity", ["units", "rows"])
 def test_other_types_stay_what_they_are(tmp_path: Path, dtype: torch.dtype, way: str, granularity: str) -> None:
     tensors = {name: tensor.to(dtype) for name, tensor in model(WAYS[way].head, num_layers=2).items()}
-    checkpoint = stored(tmp_path, tensors, "safetensors")
+    checkpoint = saved_in(tmp_path, tensors, "safetensors")
     result = run(checkpoint, WAYS[way].recipe(granularity=granularity), calibration=calibration())
     for form in FORMS:
         for name, tensor in result.forms[form].tensors(checkpoint).items():
@@ -339,7 +330,7 @@ def test_other_types_stay_what_they_are(tmp_path: Path, dtype: torch.dtype, way:
 
 def test_several_lstms_are_compensated_each_with_its_own_readers(tmp_path: Path) -> None:
     tensors = model(head=True) | named(random_lstm(1, hidden_size=5, num_layers=2), "other.")
-    checkpoint = stored(tmp_path, tensors)
+    checkpoint = saved_in(tmp_path, tensors)
     recipe = Way(head=True).recipe(granularity="units")
     result = run(checkpoint, recipe, calibration=calibration("rnn", "other"))
     assert [facts["name"] for facts in result.compensation.facts["lstms"]] == ["other", "rnn"]
@@ -356,7 +347,7 @@ def cell_checkpoint(folder: Path, head: bool = False) -> Checkpoint:
     tensors = {name: 3 * tensor for name, tensor in named(nn.LSTMCell(3, HIDDEN), "rnn.").items()}
     if head:
         tensors |= {name: tensor for name, tensor in model(head=True).items() if name.startswith("linear")}
-    return stored(folder, tensors)
+    return saved_in(folder, tensors)
 
 
 def stepped(cell: nn.Module, inputs: Tensor) -> Tensor:
@@ -399,7 +390,7 @@ RECONSTRUCTING: list[dict[str, Any]] = [
 @pytest.fixture(params=RECONSTRUCTING, ids=str)
 def reconstructing(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     """The modules of both forms, from their exports, and the masked tensors, that PyTorch's own LSTM runs."""
-    checkpoint = stored(tmp_path, model(**request.param))
+    checkpoint = saved_in(tmp_path, model(**request.param))
     result = run(checkpoint, Way().recipe(granularity="units"), calibration=calibration())
     modules = {form: load_lstms(result.save(tmp_path / form, form), batch_first=True)["rnn"] for form in FORMS}
     assert isinstance(modules["masked"], ReconstructingLSTM) and isinstance(modules["compact"], CompactLSTM)
@@ -514,7 +505,7 @@ def test_masks_that_pruning_left_are_multiplied_in(
     if both_biases:
         prune.random_unstructured(whole["rnn"], "bias_ih_l0", 0.3)
     state = {name: tensor.detach().clone() for name, tensor in whole.state_dict().items()}
-    checkpoint = stored(tmp_path, state)
+    checkpoint = saved_in(tmp_path, state)
     consumers = ("linear.weight_orig",) if chosen.head else ()
     recipe = replace(chosen.recipe(granularity=granularity), consumers=consumers)
     result = run(checkpoint, recipe, calibration=calibration())
@@ -525,7 +516,7 @@ def test_masks_that_pruning_left_are_multiplied_in(
         if not name.endswith("_mask")
     }
     (tmp_path / "plain").mkdir()
-    wanted = run(stored(tmp_path / "plain", made), chosen.recipe(granularity=granularity), calibration=calibration())
+    wanted = run(saved_in(tmp_path / "plain", made), chosen.recipe(granularity=granularity), calibration=calibration())
     assert [step["after"] for step in steps_of(result)] == [step["after"] for step in steps_of(wanted)]
     for form in FORMS:
         found, expected = (each.forms[form].tensors(each.checkpoint) for each in (result, wanted))
@@ -550,7 +541,7 @@ def test_a_bias_of_a_head_is_known_as_tools_have_left_it(tmp_path: Path, stored_
     (tmp_path / "plain").mkdir()
     recipe = WAYS["full softmax"].recipe(granularity="units")
     result, wanted = (
-        run(stored(folder, values), recipe, calibration=calibration())
+        run(saved_in(folder, values), recipe, calibration=calibration())
         for folder, values in ((tmp_path, state), (tmp_path / "plain", tensors))
     )
     assert steps_of(result) == steps_of(wanted)
@@ -567,7 +558,7 @@ def test_a_convolution_over_time_takes_over_too(tmp_path: Path) -> None:
         "linear.weight": random_steps(4, HIDDEN, 3, dtype=torch.float32),
         "linear.bias": torch.zeros(4),
     }
-    checkpoint = stored(tmp_path, tensors)
+    checkpoint = saved_in(tmp_path, tensors)
     recipe = Way(head=True).recipe(granularity="units")
     result = run(checkpoint, recipe, calibration=calibration(count=60))
     assert steps_of(result)[0]["kept"]
@@ -600,7 +591,7 @@ def test_a_convolution_over_time_takes_over_too(tmp_path: Path) -> None:
     ids=str,
 )
 def test_what_cannot_be_compensated_is_told(tmp_path: Path, recipe: Recipe, data: str | None, message: str) -> None:
-    checkpoint = stored(tmp_path, model(head=True))
+    checkpoint = saved_in(tmp_path, model(head=True))
     inputs = {
         "gaussian": gaussian(checkpoint, checkpoint.lstms),
         "file": calibration(),
@@ -613,7 +604,7 @@ def test_what_cannot_be_compensated_is_told(tmp_path: Path, recipe: Recipe, data
 
 def test_an_lstm_without_readers_cannot_be_fitted(tmp_path: Path) -> None:
     tensors = model(head=True) | named(random_lstm(1, hidden_size=5), "other.")
-    checkpoint = stored(tmp_path, tensors)
+    checkpoint = saved_in(tmp_path, tensors)
     with pytest.raises(PrunerError, match=r"expected a task .* found no consumer of other"):
         run(checkpoint, WAYS["full softmax"].recipe(), calibration=calibration("rnn", "other"))
 
@@ -623,7 +614,7 @@ class Stop(Exception):
 
 
 def test_progress_is_told_throughout_and_can_stop(tmp_path: Path) -> None:
-    checkpoint = stored(tmp_path, model(head=True, num_layers=2))
+    checkpoint = saved_in(tmp_path, model(head=True, num_layers=2))
     recipe, data = WAYS["full softmax"].recipe(granularity="units"), calibration()
     gathered = gather_statistics(checkpoint, recipe, data)
     masks = choose_masks(checkpoint, recipe, statistics=gathered)
@@ -645,7 +636,7 @@ def test_progress_is_told_throughout_and_can_stop(tmp_path: Path) -> None:
 
 
 def test_neither_the_checkpoint_nor_the_data_is_changed(tmp_path: Path) -> None:
-    checkpoint, data = stored(tmp_path, model(head=True)), calibration()
+    checkpoint, data = saved_in(tmp_path, model(head=True)), calibration()
     before = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
     inputs = data.sequences["rnn"][0].clone()
     run(checkpoint, WAYS["full softmax"].recipe(granularity="units"), calibration=data)
@@ -654,7 +645,7 @@ def test_neither_the_checkpoint_nor_the_data_is_changed(tmp_path: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_model(tmp_path: Path) -> None:
-    checkpoint = stored(tmp_path, model(head=True))
+    checkpoint = saved_in(tmp_path, model(head=True))
     one, other = (
         run(checkpoint, WAYS["full softmax"].recipe(granularity="units"), calibration=calibration()) for _ in range(2)
     )
@@ -664,7 +655,7 @@ def test_the_same_run_gives_the_same_model(tmp_path: Path) -> None:
 
 
 def test_a_run_takes_statistics_that_are_there_already(tmp_path: Path) -> None:
-    checkpoint, recipe, data = stored(tmp_path, model(head=True)), WAYS["full softmax"].recipe(), calibration()
+    checkpoint, recipe, data = saved_in(tmp_path, model(head=True)), WAYS["full softmax"].recipe(), calibration()
     said: list[str] = []
     given = run(
         checkpoint,
@@ -681,7 +672,7 @@ def test_a_run_takes_statistics_that_are_there_already(tmp_path: Path) -> None:
 
 
 def test_the_facts_say_what_was_done(tmp_path: Path) -> None:
-    checkpoint, data = stored(tmp_path, model(head=True)), calibration()
+    checkpoint, data = saved_in(tmp_path, model(head=True)), calibration()
     result = run(checkpoint, WAYS["full softmax"].recipe(granularity="units"), calibration=data)
     facts = result.compensation.facts
     assert facts["calibration"] == {

@@ -29,6 +29,7 @@ from tests.helpers.exports import (
     rehash,
     write_manifest,
 )
+from tests.helpers.files import saved_in, zipped
 from tests.helpers.models import named, random_lstm
 
 WEIGHT = "encoder.weight_hh_l0"
@@ -44,8 +45,7 @@ TENSORS = {
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint and its export."""
     folder = tmp_path_factory.mktemp("original")
-    torch.save(TENSORS, folder / "model.pt")
-    run(open_checkpoint(folder / "model.pt"), Recipe(0.5, gate_sparsity={"hf": 0.25})).save(folder / "export")
+    run(saved_in(folder, TENSORS), Recipe(0.5, gate_sparsity={"hf": 0.25})).save(folder / "export")
     return folder
 
 
@@ -333,9 +333,9 @@ def test_an_export_unlike_its_source_is_told(
 
 
 def test_another_checkpoint_is_not_the_source(folder: Path, tmp_path: Path) -> None:
-    torch.save({**TENSORS, "head.bias": TENSORS["head.bias"] + 1}, tmp_path / "model.pt")
+    other = saved_in(tmp_path, {**TENSORS, "head.bias": TENSORS["head.bias"] + 1})
     with pytest.raises(PrunerError, match="a source with sha256"):
-        verify(folder, open_checkpoint(tmp_path / "model.pt"))
+        verify(folder, other)
 
 
 LAYER = ("lstms", 0, "layers", 0)
@@ -415,13 +415,6 @@ def test_a_manifest_that_is_not_text_is_told(folder: Path) -> None:
         verify(folder)
 
 
-def zipped(path: Path, entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, data in entries.items():
-            archive.writestr(name, data)
-    return path
-
-
 def test_the_zip_of_an_export_passes_like_its_folder(folder: Path, tmp_path: Path, source: Checkpoint) -> None:
     path = tmp_path / "export.zip"
     path.write_bytes(pack(folder))
@@ -429,24 +422,25 @@ def test_the_zip_of_an_export_passes_like_its_folder(folder: Path, tmp_path: Pat
     assert verify(path, source) == verify(folder, source)
 
 
-def damaged(path: Path) -> Path:
+def damaged() -> bytes:
     """A zip whose compressed stream is garbage."""
-    zipped(path, {MANIFEST: b"{}" * 100}, zipfile.ZIP_DEFLATED)
-    data = bytearray(path.read_bytes())
+    data = bytearray(zipped((MANIFEST, b"{}" * 100), method=zipfile.ZIP_DEFLATED))
     start = data.index(MANIFEST.encode()) + len(MANIFEST)
     data[start : start + 4] = b"\xff" * 4
-    path.write_bytes(data)
-    return path
+    return bytes(data)
 
 
 NO_EXPORTS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "empty": (lambda path: zipped(path, {}), MANIFEST),
-    "part": (lambda path: zipped(path, {MANIFEST: b"{}"}), "manifest of an export"),
-    "other files": (lambda path: zipped(path, {"readme.txt": b""}), "found 'readme.txt'"),
-    "path": (lambda path: zipped(path, {f"../{MANIFEST}": b"{}"}), "found '../manifest.json'"),
-    "bomb": (lambda path: zipped(path, {MANIFEST: bytes(10**6)}, zipfile.ZIP_DEFLATED), "unpacks to far more"),
-    "truncated": (lambda path: path.write_bytes(zipped(path, {MANIFEST: b"{}"}).read_bytes()[:-30]), "or its zip"),
-    "damaged": (damaged, "or its zip"),
+    "empty": (lambda path: path.write_bytes(zipped()), MANIFEST),
+    "part": (lambda path: path.write_bytes(zipped((MANIFEST, b"{}"))), "manifest of an export"),
+    "other files": (lambda path: path.write_bytes(zipped(("readme.txt", b""))), "found 'readme.txt'"),
+    "path": (lambda path: path.write_bytes(zipped((f"../{MANIFEST}", b"{}"))), "found '../manifest.json'"),
+    "bomb": (
+        lambda path: path.write_bytes(zipped((MANIFEST, bytes(10**6)), method=zipfile.ZIP_DEFLATED)),
+        "unpacks to far more",
+    ),
+    "truncated": (lambda path: path.write_bytes(zipped((MANIFEST, b"{}"))[:-30]), "or its zip"),
+    "damaged": (lambda path: path.write_bytes(damaged()), "or its zip"),
     "garbage": (lambda path: path.write_bytes(b"PK\3\4"), "or its zip"),
     "missing": (lambda path: path.symlink_to(path.with_name("nowhere")), "or its zip"),
 }
@@ -469,8 +463,7 @@ def test_a_path_that_cannot_be_is_refused(path: str) -> None:
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda value: repr(value)[:20])
 def test_no_value_in_the_manifest_breaks_the_check(tmp_path: Path, hostile: Any) -> None:
-    torch.save(nn.LSTMCell(1, 1).state_dict(), tmp_path / "model.pt")
-    source = open_checkpoint(tmp_path / "model.pt")
+    source = saved_in(tmp_path, nn.LSTMCell(1, 1).state_dict())
     folder = run(source, Recipe()).save(tmp_path / "export")
     manifest = read_manifest(folder)
     broken = {}

@@ -331,14 +331,14 @@ def test_a_key_nested_deeper_than_the_stack_of_the_process_is_refused() -> None:
     empty_dict, empty_tuple, tuple_of_one, none, set_item, stop = b"}", b")", b"\x85", b"N", b"s", b"."
     pickled = b"\x80\x02" + empty_dict + empty_tuple + 200_000 * tuple_of_one + none + set_item + stop
     with pytest.raises(PrunerError, match=r"nested 200,00\d deep"):
-        open_checkpoint(zipped({"a/data.pkl": pickled, "a/version": b"3\n"}))
+        open_checkpoint(zipped(("a/data.pkl", pickled), ("a/version", b"3\n")))
 
 
 def test_a_pickle_that_asks_for_any_amount_of_memory_is_refused() -> None:
     three_gigabytes = (3_000_000_000).to_bytes(5, "little")
     pickled = b"\x80\x02cbuiltins\nbytearray\n\x8a\x05" + three_gigabytes + b"\x85R."
     with pytest.raises(PrunerError, match=r"builtins\.bytearray"):
-        open_checkpoint(zipped({"a/data.pkl": pickled, "a/version": b"3\n"}))
+        open_checkpoint(zipped(("a/data.pkl", pickled), ("a/version", b"3\n")))
 
 
 def test_a_zip_of_two_directories_is_refused() -> None:

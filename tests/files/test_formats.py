@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pruner.errors import PrunerError
 from pruner.files import formats
-from tests.helpers.files import SAVERS, saved, saved_legacy, zipped
+from tests.helpers.files import SAVERS, npz, saved, saved_legacy, zipped
 from tests.helpers.models import named, random_lstm
 
 TENSORS = named(random_lstm())
@@ -42,12 +42,6 @@ def tarred(data: bytes) -> bytes:
         entry = tarfile.TarInfo("model.pt")
         entry.size = len(data)
         archive.addfile(entry, io.BytesIO(data))
-    return file.getvalue()
-
-
-def npz() -> bytes:
-    file = io.BytesIO()
-    np.savez(file, weight=np.zeros(3))
     return file.getvalue()
 
 
@@ -103,9 +97,9 @@ REFUSED = {
     "GGUF": (b"GGUF\x03\x00\x00\x00", "a GGUF file"),
     "HTML": (b"<!DOCTYPE html><html></html>", "a web page"),
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
-    "NumPy arrays": (npz(), "a zip archive of other things (weight.npy)"),
-    "an empty zip archive": (zipped({}), "a zip archive of other things (nothing)"),
-    "two pickles": (zipped({"a/data.pkl": b"", "b/data.pkl": b""}), "a zip archive of other things"),
+    "NumPy arrays": (npz({"weight": np.zeros(3)}), "a zip archive of other things (weight.npy)"),
+    "an empty zip archive": (zipped(), "a zip archive of other things (nothing)"),
+    "two pickles": (zipped(("a/data.pkl", b""), ("b/data.pkl", b"")), "a zip archive of other things"),
     "TorchScript": (torch_script(), "a TorchScript archive"),
     "a module": (saved(nn.LSTM(3, 4)), "pickled Python objects (torch.nn.modules.rnn.LSTM"),
     "a module, legacy": (saved_legacy(nn.LSTM(3, 4)), "pickled Python objects (torch.nn.modules.rnn.LSTM"),
@@ -116,18 +110,20 @@ REFUSED = {
         "Python objects (tests.files.test_formats.RolloutStorage)",
     ),
     "an object of Python's own": (saved({"losses": deque([0.5])}), "pickled Python objects (collections.deque"),
-    "an object of a long name": (zipped({"a/data.pkl": b"c" + b"a" * 1000 + b"\nb\n."}), "pickled Python objects (aaa"),
-    "a damaged pickle": (zipped({"a/data.pkl": b"\x80\x02}\xff", "a/version": b"3\n"}), "a truncated or damaged one"),
-    "a zip bomb": (zipped({"a/data.pkl": bytes(10**7)}, zipfile.ZIP_DEFLATED), "that unpack to 10,000,000"),
+    "an object of a long name": (zipped(("a/data.pkl", b"c" + b"a" * 1000 + b"\nb\n.")), "pickled Python objects (aaa"),
+    "a damaged pickle": (zipped(("a/data.pkl", b"\x80\x02}\xff"), ("a/version", b"3\n")), "a truncated or damaged one"),
+    "a zip bomb": (zipped(("a/data.pkl", bytes(10**7)), method=zipfile.ZIP_DEFLATED), "that unpack to 10,000,000"),
     "a zip entry called deflated": (compressed_method(saved(TENSORS), zipfile.ZIP_DEFLATED), "damaged"),
     "a zip entry called bzip2": (compressed_method(saved(TENSORS), zipfile.ZIP_BZIP2), "damaged"),
     "a zip entry called LZMA": (compressed_method(saved(TENSORS), zipfile.ZIP_LZMA), "damaged"),
     "a zip archive without data": (
-        zipped({name: data for name, data in entries_of(saved(TENSORS)).items() if "/data/" not in name}),
+        zipped(*((name, data) for name, data in entries_of(saved(TENSORS)).items() if "/data/" not in name)),
         "a truncated or damaged one",
     ),
     "a zip archive with short data": (
-        zipped({name: data[:100] if "/data/" in name else data for name, data in entries_of(saved(TENSORS)).items()}),
+        zipped(
+            *((name, data[:100] if "/data/" in name else data) for name, data in entries_of(saved(TENSORS)).items())
+        ),
         "a truncated or damaged one",
     ),
     "a long safetensors header": (struct.pack("<Q", 2**63) + b"{}", "a safetensors header of 9,223,372"),

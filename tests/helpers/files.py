@@ -3,12 +3,15 @@
 import io
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 
 from pruner.files import formats
+from pruner.files.checkpoint import Checkpoint, open_checkpoint
 
 
 def saved(container: Any, legacy: bool = False) -> bytes:
@@ -23,6 +26,20 @@ def saved_legacy(container: Any) -> bytes:
     return saved(container, legacy=True)
 
 
+def npy(array: Any) -> bytes:
+    """A `.npy` file of an array."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz(arrays: dict[str, Any], compress: bool = False) -> bytes:
+    """A `.npz` archive of arrays by their names."""
+    file = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(file, **arrays)
+    return file.getvalue()
+
+
 SAVERS: dict[str, Callable[[Any], bytes]] = {
     formats.TORCH_ZIP: saved,
     formats.TORCH_LEGACY: saved_legacy,
@@ -30,10 +47,17 @@ SAVERS: dict[str, Callable[[Any], bytes]] = {
 }
 
 
-def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    """A zip archive of these entries."""
+def zipped(*entries: tuple[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip archive of these entries, in this order, even where two have one name."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
-        for name, data in entries.items():
+        for name, data in entries:
             archive.writestr(name, data)
     return file.getvalue()
+
+
+def saved_in(folder: Path, container: Any, suffix: str = "pt") -> Checkpoint:
+    """The checkpoint `model.pt`, or `model.safetensors`, saved in a folder and opened."""
+    path = folder / f"model.{suffix}"
+    (safetensors.torch.save_file if suffix == "safetensors" else torch.save)(container, path)
+    return open_checkpoint(path)

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pruner import Recipe, open_checkpoint, run
+from pruner import Recipe, run
 from pruner.lstm.find import find_lstms
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import Cost, cost, cost_of_file, difference, latency, outputs, random_input
 from pruner.lstm.module import build
+from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm
 
 
@@ -43,11 +43,9 @@ def test_cost_of_a_checkpoint(tmp_path: Path) -> None:
     nn.init.zeros_(head.bias)
     tensors = {**named(random_lstm(), "one."), **named(nn.LSTMCell(4, 2), "two."), **named(head, "head.")}
     tensors["one.bias_ih_l0"][:3] = 0
-    path = tmp_path / "model.pt"
-    torch.save(tensors, path)
-    checkpoint = open_checkpoint(path)
+    checkpoint = saved_in(tmp_path, tensors)
     before = cost_of_file(checkpoint)
-    assert before == Cost(144 + 64 + 10, 3, path.stat().st_size, 16 * 7 + 8 * 6)
+    assert before == Cost(144 + 64 + 10, 3, (tmp_path / "model.pt").stat().st_size, 16 * 7 + 8 * 6)
     masked = {**tensors, "one.weight_hh_l0": torch.zeros_like(tensors["one.weight_hh_l0"])}
     lstms = [lstm.tensors.values() for lstm in checkpoint.lstms]
     assert cost(masked, lstms, 7) == Cost(218, 3 + 64, 7, before.macs_per_step)
@@ -66,8 +64,8 @@ ROWS_KEPT, UNITS_KEPT = 8 * 3 + 8 * 4 + 32, 8 * 3 + 8 * 2 + 16
     [("rows", ROWS_KEPT, ROWS_KEPT - 32), ("units", UNITS_KEPT, UNITS_KEPT - 16)],
 )
 def test_costs_of_all_forms_by_hand(tmp_path: Path, granularity: str, parameters: int, macs: int) -> None:
-    torch.save({**named(random_lstm(), "one."), **named(nn.Linear(4, 2), "head.")}, tmp_path / "model.pt")
-    costs = run(open_checkpoint(tmp_path / "model.pt"), Recipe(0.5, granularity=granularity)).costs
+    checkpoint = saved_in(tmp_path, {**named(random_lstm(), "one."), **named(nn.Linear(4, 2), "head.")})
+    costs = run(checkpoint, Recipe(0.5, granularity=granularity)).costs
     assert list(costs) == ["dense", "masked", "compact"]
     assert [costs[form].parameters for form in costs] == [144 + 10, 144 + 10, parameters + 10]
     assert [costs[form].macs_per_step for form in costs] == [112, 112, macs]
@@ -80,12 +78,11 @@ def test_costs_of_all_forms_by_hand(tmp_path: Path, granularity: str, parameters
 def test_bytes_of_a_form_are_those_of_its_exported_file(
     tmp_path: Path, suffix: str, granularity: str, form: str
 ) -> None:
-    tensors = named(random_lstm(num_layers=2))
-    path = tmp_path / f"model.{suffix}"
-    (torch.save if suffix == "pt" else safetensors.torch.save_file)(tensors, path)
-    result = run(open_checkpoint(path), Recipe(sparsity=0.5, granularity=granularity))
+    result = run(
+        saved_in(tmp_path, named(random_lstm(num_layers=2)), suffix), Recipe(sparsity=0.5, granularity=granularity)
+    )
     folder = result.save(tmp_path / "export", form)
-    assert result.costs["dense"].bytes == path.stat().st_size
+    assert result.costs["dense"].bytes == (tmp_path / f"model.{suffix}").stat().st_size
     assert result.costs[form].bytes == (folder / f"pruned.{suffix}").stat().st_size
 
 

@@ -1,8 +1,6 @@
-import io
 import itertools
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -11,14 +9,14 @@ from pruner import Checkpoint, PrunerError, Recipe, open_checkpoint, run
 from pruner.importance.masks import dropped_rows
 from pruner.search.sensitivity import Sensitivity
 from pruner.search.suggest import suggest
+from tests.helpers.files import saved
 
 LEVELS = (0.25, 0.5, 0.75)
 
 
-def stored(**settings: object) -> Checkpoint:
-    data = io.BytesIO()
-    torch.save(nn.LSTM(5, 8, **settings).state_dict(), data)  # type: ignore[arg-type]
-    return open_checkpoint(data.getvalue(), "model.pt")
+def lstm_of_8(**settings: object) -> Checkpoint:
+    """An LSTM of 8 units a layer that reads 5 numbers, as a checkpoint."""
+    return open_checkpoint(saved(nn.LSTM(5, 8, **settings).state_dict()), "model.pt")  # type: ignore[arg-type]
 
 
 def left(sparsities: tuple[float, ...], settings: dict[str, object], counted: str) -> int:
@@ -42,7 +40,7 @@ def test_it_is_the_best_of_all_choices(shape: dict[str, object], target: str, da
     losses = {(layer, "units"): tuple(data.draw(loss) for _ in LEVELS) for layer in range(layers)}
     amount = data.draw(st.floats(0.15, 1.0))
     measured = Sensitivity(LEVELS, 0.0, False, losses)
-    checkpoint = stored(num_layers=layers, **shape)
+    checkpoint = lstm_of_8(num_layers=layers, **shape)
     counted = "parameters" if target == "parameters" else "macs"
     whole = left((0.0,) * layers, shape, counted)
     every = [
@@ -71,7 +69,7 @@ def test_it_is_the_best_of_all_choices(shape: dict[str, object], target: str, da
 
 def test_rows_add_up_their_blocks_and_cost_no_columns() -> None:
     measured = Sensitivity((0.5,), 1.0, True, {(0, "ii"): (0.9,), (0, "hg"): (0.7,), (1, "ii"): (0.5,)})
-    found = suggest(stored(num_layers=2), Recipe(0.1, gate_sparsity={"hf": 0.3}), measured, "macs", 0.8)
+    found = suggest(lstm_of_8(num_layers=2), Recipe(0.1, gate_sparsity={"hf": 0.3}), measured, "macs", 0.8)
     assert found.recipe.layer_sparsity == {0: 0.5, 1: 0.0} and found.recipe.gate_sparsity == {}
     assert found.predicted_loss == pytest.approx(0.4)
     assert found.share == pytest.approx((16 * 13 + 32 * 16) / (32 * 13 + 32 * 16))
@@ -81,12 +79,12 @@ def test_rows_add_up_their_blocks_and_cost_no_columns() -> None:
 def test_what_cannot_be_reached_is_said(target: str, amount: float) -> None:
     measured = Sensitivity((0.5,), 0.0, False, {(0, "units"): (0.5,)})
     with pytest.raises(PrunerError, match="expected"):
-        suggest(stored(), Recipe(0.5, "units"), measured, target, amount)
+        suggest(lstm_of_8(), Recipe(0.5, "units"), measured, target, amount)
 
 
 def test_kept_counts_are_rounded_as_the_recipe_rounds_them() -> None:
     measured = Sensitivity(LEVELS, 0.0, False, {(0, "units"): (0.1, 0.2, 0.3), (1, "units"): (0.1, 0.2, 0.3)})
-    checkpoint = stored(num_layers=2)
+    checkpoint = lstm_of_8(num_layers=2)
     found = suggest(checkpoint, Recipe(0.5, "units", round_to=4), measured, "macs", 0.7)
     result = run(checkpoint, found.recipe)
     assert found.recipe.round_to == 4

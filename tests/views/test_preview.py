@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pruner import Recipe, open_checkpoint, run
+from pruner import Recipe, run
 from pruner.calibration.inputs import gaussian
 from pruner.compensation.chain import compensate
 from pruner.exports.verify import verify
@@ -16,6 +16,7 @@ from pruner.importance.masks import score_lstm
 from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
 from pruner.result import choose_masks, forms_of, gather_statistics
 from pruner.views.preview import block_ranks, block_scores, compact_size, dense_size, dropped_at_every_percent
+from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm
 
 SHAPES = [
@@ -27,13 +28,11 @@ SHAPES = [
 ]
 
 
-def _checkpoint(tmp_path: Path, **settings: Any) -> Checkpoint:
+def lstm_and_head(tmp_path: Path, **settings: Any) -> Checkpoint:
     lstm = random_lstm(hidden_size=settings.pop("hidden_size", 9), **settings)
-    path = tmp_path / "model.pt"
     width = lstm.proj_size or lstm.hidden_size
     head = torch.nn.Linear(width * (2 if lstm.bidirectional else 1), 3).to(next(lstm.parameters()).dtype)
-    torch.save(named(lstm, "lstm.") | named(head, "head."), path)
-    return open_checkpoint(path)
+    return saved_in(tmp_path, named(lstm, "lstm.") | named(head, "head."))
 
 
 @pytest.mark.parametrize("settings", SHAPES, ids=str)
@@ -50,7 +49,7 @@ def _checkpoint(tmp_path: Path, **settings: Any) -> Checkpoint:
 def test_the_rows_below_the_count_are_those_that_the_mask_drops(
     tmp_path: Path, settings: dict[str, Any], recipe: Recipe
 ) -> None:
-    checkpoint = _checkpoint(tmp_path, **settings)
+    checkpoint = lstm_and_head(tmp_path, **settings)
     lstm = checkpoint.lstms[0]
     scores = score_lstm(lstm, checkpoint.tensors, recipe.criterion)
     for layer in range(lstm.num_layers):
@@ -66,7 +65,7 @@ def test_the_rows_below_the_count_are_those_that_the_mask_drops(
 
 
 def test_block_scores_are_the_rows_of_the_eight_blocks(tmp_path: Path) -> None:
-    checkpoint = _checkpoint(tmp_path)
+    checkpoint = lstm_and_head(tmp_path)
     lstm = checkpoint.lstms[0]
     scores = block_scores(lstm, score_lstm(lstm, checkpoint.tensors, "l1"), 0, 0)
     weight = checkpoint.tensors["lstm.weight_hh_l0"]
@@ -80,7 +79,7 @@ def test_block_scores_are_the_rows_of_the_eight_blocks(tmp_path: Path) -> None:
 def test_the_size_from_shapes_is_that_of_the_real_tensors(
     tmp_path: Path, settings: dict[str, Any], granularity: str, compensation: str, consumers: tuple[str, ...]
 ) -> None:
-    checkpoint = _checkpoint(tmp_path, **settings)
+    checkpoint = lstm_and_head(tmp_path, **settings)
     if checkpoint.lstms[0].proj_size and consumers:
         pytest.skip("what reads a projection loses nothing")
     recipe = Recipe(0.4, granularity, compensation=compensation, consumers=consumers if granularity == "units" else ())
@@ -98,7 +97,7 @@ def test_the_size_from_shapes_is_that_of_the_real_tensors(
 
 
 def test_readers_named_for_scores_keep_their_width_where_layers_are_left_unequal(tmp_path: Path) -> None:
-    checkpoint = _checkpoint(tmp_path, num_layers=2, hidden_size=12)
+    checkpoint = lstm_and_head(tmp_path, num_layers=2, hidden_size=12)
     recipe = Recipe(0.5, "units", "activation", layer_sparsity={0: 0.25, 1: 0.75}, consumers=("head.weight",))
     inputs = gaussian(checkpoint, checkpoint.lstms)
     result = run(checkpoint, recipe, calibration=inputs)
