@@ -15,10 +15,11 @@ from pruner.calibration.observations import Statistics, gather
 from pruner.importance.brain_surgeon import removal_order
 from pruner.importance.data import ROW_SCORES, UNIT_SCORES, obs, random_score
 from pruner.importance.masks import dropped_rows, make_masks_by_cost, make_unit_masks, score_lstm
-from pruner.importance.weights import COST_CRITERIA, DATA_CRITERIA, ROW_CRITERIA, outgoing_norms
+from pruner.importance.weights import outgoing_norms
 from pruner.lstm.find import find_lstms
 from pruner.lstm.gates import SIDES
 from pruner.lstm.lstm import LSTM
+from pruner.recipe import COST_CRITERIA, DATA_CRITERIA, ROW_CRITERIA
 from tests.helpers.calibration import lstm_and_head, random_data
 from tests.helpers.models import named, random_lstm
 

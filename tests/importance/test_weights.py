@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from pruner import PrunerError
 from pruner.importance.weights import (
-    CRITERIA,
-    DATA_CRITERIA,
     ROW_NORMS,
     WEIGHT_CRITERIA,
     as_table,
@@ -20,6 +18,7 @@ from pruner.importance.weights import (
     score_units,
 )
 from pruner.lstm.lstm import LSTM
+from pruner.recipe import CRITERIA, DATA_CRITERIA
 from tests.helpers.allocations import Allocations
 from tests.helpers.models import found_in, random_lstm
 

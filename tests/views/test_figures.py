@@ -6,9 +6,8 @@ import torch
 
 from pruner import Recipe
 from pruner.importance.masks import keep_mask, row_ranks
-from pruner.importance.weights import CRITERIA
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, SIDES
-from pruner.recipe import COMPENSATIONS
+from pruner.recipe import COMPENSATIONS, CRITERIA
 from pruner.search.sensitivity import UNITS, Sensitivity
 from pruner.search.sweep import Rated, as_table
 from pruner.views.figures import (
