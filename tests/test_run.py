@@ -1,7 +1,6 @@
 """A run: masks and changed tensors from the source's own weights, progress, cancellation, devices, quality."""
 
 import errno
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from pruner import Cancelled, Checkpoint, PrunerError, Recipe, open_checkpoint, 
 from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM
 from pruner.importance.masks import drop_rows
 from pruner.result import available_devices, choose_masks
-from tests.helpers.files import saved_in
+from tests.helpers.files import hashes_of, saved_in
 from tests.helpers.models import named, random_lstm
 
 ENCODER = {"num_layers": 2, "bidirectional": True}
@@ -29,13 +28,6 @@ MODEL = {
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Checkpoint:
     return saved_in(tmp_path, MODEL)
-
-
-def files(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
-        for path in folder.rglob("*")
-    }
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.25, 0.5, 1.0])
@@ -91,10 +83,10 @@ def test_the_source_stays_untouched(tmp_path: Path, nesting: tuple[str, ...], dt
     for key in reversed(nesting):
         container = {key: container, "epoch": 3}
     checkpoint = saved_in(tmp_path, container)
-    before = files(tmp_path)
+    before = hashes_of(tmp_path)
     fresh = open_checkpoint(tmp_path / "model.pt")
     run(checkpoint, Recipe(0.5))
-    assert files(tmp_path) == before
+    assert hashes_of(tmp_path) == before
     stored = checkpoint.container
     for key in nesting:
         stored = stored[key]
@@ -159,7 +151,7 @@ def test_a_run_can_be_cancelled_at_every_step(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    before = files(tmp_path)
+    before = hashes_of(tmp_path)
     steps: list[float] = []
     run(checkpoint, Recipe(), progress=lambda fraction, _: steps.append(fraction), quality=lambda *_: 0.0)
     for last in range(len(steps)):
@@ -172,7 +164,7 @@ def test_a_run_can_be_cancelled_at_every_step(
         with pytest.raises(Cancelled):
             run(checkpoint, Recipe(), progress=progress, quality=lambda *_: 0.0)
         assert next(remaining, None) is None
-    assert files(tmp_path) == before
+    assert hashes_of(tmp_path) == before
 
 
 def test_no_room_for_a_temporary_file_is_an_error(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Files made on the spot: as bytes, and as checkpoints in a folder."""
 
+import hashlib
 import io
 import zipfile
 from collections.abc import Callable
@@ -61,3 +62,11 @@ def saved_in(folder: Path, container: Any, suffix: str = "pt") -> Checkpoint:
     path = folder / f"model.{suffix}"
     (safetensors.torch.save_file if suffix == "safetensors" else torch.save)(container, path)
     return open_checkpoint(path)
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """What lies in a folder at any depth: the SHA-256 of each file by its path, `folder` for a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in folder.rglob("*")
+    }
