@@ -13,28 +13,26 @@ from streamlit.testing.v1 import AppTest
 from pruner import PrunerError, Recipe, examples
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
+from pruner.lessons import LESSONS
 from pruner.result import choose_masks
 from tests.helpers.models import named, random_lstm
 from tests.helpers.project import PROJECT
 
-PAGES = {page.stem: f"pages/studio/{page.name}" for page in (PROJECT / "pages" / "studio").glob("*.py")}
-
-
 STUDIO = [  # in the order of the journey, after the page that opens a model
-    *(
-        "overview",
-        "saliency",
-        "unit",
-        "weights",
-        "calibrate",
-        "masks",
-        "compare",
-        "run",
-        "sweep",
-        "sensitivity",
-        "export",
-    ),
+    "overview",
+    "saliency",
+    "unit",
+    "weights",
+    "calibrate",
+    "masks",
+    "compare",
+    "run",
+    "sweep",
+    "sensitivity",
+    "export",
 ]
+PAGES = {page: f"pages/{page}.py" for page in ("open", *STUDIO)}
+LEARN = {"learn", *(lesson.path for lesson in LESSONS)}
 
 
 @pytest.fixture
@@ -95,13 +93,9 @@ def _run_to_the_end(app: AppTest) -> AppTest:
     return _checked(app.run())
 
 
-def test_there_is_a_page_for_every_step_of_the_journey() -> None:
-    assert set(PAGES) == {"open", *STUDIO}
-
-
-def test_a_new_server_hands_every_link_over_to_the_app() -> None:
-    learn = {page.stem for page in (PROJECT / "pages" / "learn").glob("*.py")}
-    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == set(STUDIO) | learn
+def test_there_is_a_page_for_every_step_of_the_journey_and_every_lesson() -> None:
+    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == {*PAGES, *LEARN}
+    assert not [entry for entry in (PROJECT / "pages").iterdir() if entry.is_dir() and entry.name != "__pycache__"]
 
 
 @pytest.mark.parametrize("page", STUDIO)

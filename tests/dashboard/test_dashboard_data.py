@@ -16,7 +16,8 @@ from pruner import PrunerError, Recipe, examples
 from pruner.dashboard import data, explore
 from pruner.dashboard.data import Gathered
 from pruner.dashboard.jobs import Job
-from pruner.importance.masks import make_masks_by_cost, score_lstm
+from pruner.importance.masks import make_masks_by_cost
+from pruner.importance.scores import score_lstm
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.result import choose_masks, gather_statistics
 from pruner.search.sweep import SEEDS

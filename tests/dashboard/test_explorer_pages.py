@@ -42,7 +42,7 @@ def _checked(app: AppTest) -> AppTest:
 
 
 def _go(app: AppTest, page: str) -> AppTest:
-    return _checked(app.switch_page(f"pages/studio/{page}.py").run())
+    return _checked(app.switch_page(f"pages/{page}.py").run())
 
 
 def _opened(app: AppTest, tensors: dict[str, Any], path: Path) -> AppTest:

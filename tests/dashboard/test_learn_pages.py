@@ -12,7 +12,7 @@ from pruner.lessons import LESSONS, TERMS, norms, packed, steps
 from pruner.lessons.together import compare
 from tests.helpers.project import PROJECT
 
-PAGES = {page.stem: f"pages/learn/{page.name}" for page in (PROJECT / "pages" / "learn").glob("*.py")}
+PAGES = {name: f"pages/{name}.py" for name in ("learn", *(lesson.path for lesson in LESSONS))}
 
 
 @pytest.fixture

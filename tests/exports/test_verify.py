@@ -24,6 +24,8 @@ from tests.helpers.exports import (
     MASKS,
     MODEL,
     edit_manifest,
+    edit_masks,
+    edit_model,
     paths,
     read_manifest,
     rehash,
@@ -58,20 +60,6 @@ def source(original: Path) -> Checkpoint:
 def folder(original: Path, tmp_path: Path) -> Path:
     """A copy of the export, to tamper with."""
     return Path(shutil.copytree(original / "export", tmp_path / "export"))
-
-
-def edit_model(folder: Path, edit: Callable[[dict[str, Tensor]], Any]) -> None:
-    tensors = torch.load(folder / MODEL)
-    edit(tensors)
-    torch.save(tensors, folder / MODEL)
-    rehash(folder)
-
-
-def edit_masks(folder: Path, edit: Callable[[dict[str, Tensor]], Any]) -> None:
-    masks = safetensors.torch.load_file(folder / MASKS)
-    edit(masks)
-    safetensors.torch.save_file(masks, folder / MASKS)
-    rehash(folder)
 
 
 def flip(value: int) -> Callable[[Path], None]:

@@ -1,13 +1,18 @@
 """Exports opened and altered, and values that no manifest should hold."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
 
 from pruner.exports.export import file_facts
 
 MODEL, MASKS, MANIFEST, LOADER = "pruned.pt", "masks.safetensors", "manifest.json", "load_pruned.py"
+Edit = Callable[[dict[str, Tensor]], Any]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -35,6 +40,22 @@ def rehash(folder: Path) -> None:
     manifest = read_manifest(folder)
     manifest["files"] = {name: file_facts(folder / name) for name in manifest["files"]}
     write_manifest(folder, manifest)
+
+
+def edit_model(folder: Path, edit: Edit) -> None:
+    """Alter the tensors of an export in `pruned.pt`."""
+    tensors = torch.load(folder / MODEL)
+    edit(tensors)
+    torch.save(tensors, folder / MODEL)
+    rehash(folder)
+
+
+def edit_masks(folder: Path, edit: Edit) -> None:
+    """Alter the masks of an export."""
+    masks = safetensors.torch.load_file(folder / MASKS)
+    edit(masks)
+    safetensors.torch.save_file(masks, folder / MASKS)
+    rehash(folder)
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -14,7 +14,8 @@ from pruner import PrunerError, Recipe
 from pruner.calibration.observations import Statistics, gather
 from pruner.importance.brain_surgeon import removal_order
 from pruner.importance.data import ROW_SCORES, UNIT_SCORES, obs, random_score
-from pruner.importance.masks import dropped_rows, make_masks_by_cost, make_unit_masks, score_lstm
+from pruner.importance.masks import dropped_rows, make_masks_by_cost, make_unit_masks
+from pruner.importance.scores import score_lstm
 from pruner.importance.weights import outgoing_norms
 from pruner.lstm.find import find_lstms
 from pruner.lstm.gates import SIDES

@@ -12,7 +12,7 @@ from pruner.calibration.inputs import gaussian
 from pruner.compensation.chain import compensate
 from pruner.exports.verify import verify
 from pruner.files.checkpoint import Checkpoint
-from pruner.importance.masks import score_lstm
+from pruner.importance.scores import score_lstm
 from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
 from pruner.result import choose_masks, forms_of, gather_statistics
 from pruner.views.preview import block_ranks, block_scores, compact_size, dense_size, dropped_at_every_percent

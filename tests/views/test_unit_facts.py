@@ -10,7 +10,7 @@ from torch import Tensor
 from pruner import Recipe
 from pruner.calibration.inputs import Calibration
 from pruner.errors import PrunerError
-from pruner.importance.masks import score_lstm
+from pruner.importance.scores import score_lstm
 from pruner.lstm.find import find_lstms
 from pruner.lstm.gates import ALL_BLOCKS, GATES
 from pruner.lstm.lstm import LSTM
