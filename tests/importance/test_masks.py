@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.ao.pruning._experimental.pruner.lstm_saliency_pruner import LSTMSaliencyPruner as Upstream
 
 from pruner import PrunerError, Recipe
-from pruner.importance.masks import block_sparsities, check_layers, drop_rows, keep_mask, make_masks, make_unit_masks, row_ranks, unit_agreement
+from pruner.importance.masks import (
+    block_sparsities,
+    check_layers,
+    drop_rows,
+    keep_mask,
+    make_masks,
+    make_unit_masks,
+    row_ranks,
+    unit_agreement,
+)
 from pruner.importance.scores import score_lstm
 from pruner.views.summary import Summary, summarize
 from pruner.importance.weights import score

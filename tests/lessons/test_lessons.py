@@ -285,7 +285,7 @@ def test_what_is_not_known_by_others_cannot_be_told() -> None:
     assert repair.correlation(moments).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path)
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
 def test_a_lesson_is_whole(lesson: packed.Lesson) -> None:
     assert [answer.right for answer in lesson.answers].count(True) == 1
     assert len({answer.text for answer in lesson.answers}) == len(lesson.answers) >= 3
@@ -297,12 +297,12 @@ def test_a_lesson_is_whole(lesson: packed.Lesson) -> None:
 
 
 def test_the_numbers_in_check_questions() -> None:
-    right = {lesson.path: next(answer for answer in lesson.answers if answer.right) for lesson in LESSONS}
+    right = {lesson.name: next(answer for answer in lesson.answers if answer.right) for lesson in LESSONS}
     assert divmod(packed.EXAMPLE_ROW, packed.EXAMPLE_SIZE) == (2, 6)
-    assert right["lesson_packed"].text == "The cell gate g of unit 6"
+    assert right["packed"].text == "The cell gate g of unit 6"
     assert math.fsum([0.3, 0.4]) > math.fsum([0.5, 0.1]) and math.hypot(0.3, 0.4) < math.hypot(0.5, 0.1)
-    assert right["lesson_saliency"].text == "Row B"
-    assert right["lesson_steps"].text == str(int(30 * 0.25)) == "7"
+    assert right["norms"].text == "Row B"
+    assert right["steps"].text == str(int(30 * 0.25)) == "7"
     assert f"{1 / (1 + math.exp(-2)):.2f}" == "0.88"
     parts = torch.tensor([0] * 21 + [1] * 23 + [2] * 21 + [3] * 31).chunk(4)
     assert [len(part) for part in parts] == [24] * 4
