@@ -8,77 +8,30 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
 
 from pruner import LSTMSaliencyPruner
 from pruner.compact.load_pruned import CompactLSTM
 from pruner.in_memory.linear_consumers import linear_readers
+from tests.helpers.linear_consumers import (
+    BOTH,
+    DEEP,
+    INPUTS,
+    H,
+    Last,
+    Model,
+    after_dropout,
+    assert_equal,
+    assert_full,
+    c,
+    flattened,
+    h,
+    head,
+    prepared,
+    pruned,
+    two_heads,
+    y,
+)
 from tests.helpers.models import random_lstm
-
-H = 8  # and as many steps, so that an index of the features may pass for one of the steps
-INPUTS = torch.randn(5, H, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-BOTH, DEEP = {"bidirectional": True}, {"num_layers": 2}
-
-
-class Doubled(nn.Linear):
-    """A Linear by inheritance only."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return 2 * super().forward(inputs) + inputs.norm()
-
-
-class Last(nn.Module):
-    """A step of a Sequential."""
-
-    def forward(self, outputs: tuple[Tensor, Any]) -> Tensor:
-        return outputs[0][:, -1]
-
-
-class Model(nn.Module):
-    """An LSTM, much that could read it, and `read(model, inputs)`, which says what does."""
-
-    def __init__(self, read: Callable[..., Any], blocks: int = 1, **settings: Any) -> None:
-        super().__init__()
-        self.lstm = random_lstm(hidden_size=H, **{"batch_first": True, **settings})
-        width = blocks * H
-        self.head, self.other = nn.Linear(width, 4), nn.Linear(width, 4, bias=False)
-        self.embedding, self.output = nn.Embedding(12, width), nn.Linear(width, 12)
-        self.dropout, self.identity, self.norm = nn.Dropout(0.3), nn.Identity(), nn.LayerNorm(width)
-        self.alpha, self.convolution = nn.AlphaDropout(0.3), nn.Conv1d(width, 4, 3)
-        self.block = nn.TransformerEncoderLayer(width, 2, width)
-        self.second = nn.LSTM(width, 5, batch_first=True)
-        self.subclass = Doubled(width, width)
-        self.listed = [self.lstm, self.head]
-        self.ahead = nn.Linear(3, 3)
-        self.flag = True
-        self.read = read
-        self.double()
-
-    def forward(self, inputs: Tensor) -> Any:
-        return self.read(self, inputs)
-
-
-def y(model: Any, inputs: Tensor) -> Tensor:
-    return model.lstm(inputs)[0]
-
-
-def h(model: Any, inputs: Tensor) -> Tensor:
-    _, (h_n, _) = model.lstm(inputs)
-    return h_n
-
-
-def c(model: Any, inputs: Tensor) -> Tensor:
-    return model.lstm(inputs)[1][1]
-
-
-def two_heads(model: Any, inputs: Tensor) -> Any:
-    outputs, (h_n, _) = model.lstm(inputs)
-    return model.head(outputs[:, 1:]), model.other(model.dropout(h_n[0]))
-
-
-def flattened(model: Any, inputs: Tensor) -> Any:
-    model.lstm.flatten_parameters()
-    return model.head(y(model, inputs))
 
 
 def listed(model: Any, inputs: Tensor) -> Any:
@@ -98,7 +51,7 @@ def configured(model: Any, inputs: Tensor) -> Any:
 
 # {name: (settings of the LSTM, what reads it, {Linear: blocks of its columns})}
 FOLDABLE: dict[str, tuple[dict[str, Any], Callable[..., Any], dict[str, list[int]]]] = {
-    "sequence": ({}, lambda m, x: m.head(y(m, x)), {"head": [0]}),
+    "sequence": ({}, head, {"head": [0]}),
     "time first": ({"batch_first": False}, lambda m, x: m.head(y(m, x)[-1]), {"head": [0]}),
     "no bias": ({"bias": False}, lambda m, x: m.head(y(m, x)), {"head": [0]}),
     "last step": ({}, lambda m, x: m.head(y(m, x)[:, -1]), {"head": [0]}),
@@ -116,7 +69,7 @@ FOLDABLE: dict[str, tuple[dict[str, Any], Callable[..., Any], dict[str, list[int
     "both directions, h_n forth": (BOTH, lambda m, x: m.head(h(m, x)[-2]), {"head": [0]}),
     "both, deep": ({**BOTH, **DEEP}, lambda m, x: m.head(y(m, x)), {"head": [2, 3]}),
     "both, deep, h_n": ({**BOTH, **DEEP}, lambda m, x: m.head(h(m, x)[1]), {"head": [1]}),
-    "dropout": ({}, lambda m, x: m.head(m.identity(m.dropout(y(m, x)))[:, -1]), {"head": [0]}),
+    "dropout": ({}, after_dropout, {"head": [0]}),
     "functional dropout": ({}, lambda m, x: m.head(F.dropout(y(m, x), 0.3, m.training)), {"head": [0]}),
     "two heads": (DEEP, two_heads, {"head": [1], "other": [0]}),
     "one head, two calls": ({}, twice, {"head": [0]}),
@@ -217,43 +170,6 @@ NOT_FOLDABLE: dict[str, tuple[dict[str, Any], Callable[..., Any], int]] = {
 }
 
 
-def prepared(model: nn.Module, sparsity: float = 0.5, config: Any = None) -> LSTMSaliencyPruner:
-    pruner = LSTMSaliencyPruner({"sparsity_level": sparsity}, granularity="units")
-    pruner.prepare(model, config or [{"tensor_fqn": name} for name in dict(model.named_parameters()) if _packed(name)])
-    pruner.enable_mask_update = True
-    pruner.step()
-    return pruner
-
-
-def _packed(name: str) -> bool:
-    return name.startswith(("lstm.weight_ih", "lstm.weight_hh"))
-
-
-def pruned(model: nn.Module, sparsity: float = 0.5, config: Any = None) -> nn.Module:
-    """The masked twin of a model, which is pruned."""
-    twin = copy.deepcopy(model)
-    prepared(twin, sparsity, config).squash_mask()
-    assert prepared(model, sparsity, config).prune() is model
-    return twin
-
-
-def tensors(outputs: Any) -> list[Tensor]:
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    return [tensor for part in (outputs.values() if isinstance(outputs, dict) else outputs) for tensor in tensors(part)]
-
-
-def assert_equal(model: nn.Module, twin: nn.Module, inputs: Tensor = INPUTS) -> None:
-    for mine, theirs in zip(tensors(model(inputs)), tensors(twin(inputs)), strict=True):
-        assert mine.shape == theirs.shape
-        assert torch.allclose(mine, theirs, rtol=0, atol=1e-12)
-
-
-def assert_full(model: nn.Module) -> None:
-    assert isinstance(model.lstm, CompactLSTM)
-    assert all(model.get_submodule(name).in_features % H == 0 for name in ("head", "other", "output"))
-
-
 @pytest.mark.parametrize("sparsity", [0, 0.3, 0.5, 1])
 @pytest.mark.parametrize(("settings", "read", "readers"), FOLDABLE.values(), ids=FOLDABLE)
 def test_linear_readers_are_folded(
@@ -288,96 +204,6 @@ def test_all_else_keeps_its_width(settings: dict[str, Any], read: Callable[..., 
 @pytest.mark.parametrize("read", [penalty, lambda m, x: m.head(y(m, x)) + m.lstm.weight_hh_l0.sum()])
 def test_readers_of_the_weights_themselves_are_seen(read: Callable[..., Any]) -> None:
     assert linear_readers(Model(read)) == {}
-
-
-HEAD = FOLDABLE["sequence"][1]
-
-
-def embedding_tied(model: Any) -> None:
-    model.head = model.output
-    model.output.weight = model.embedding.weight
-
-
-def embedding_tied_in_memory(model: Any) -> None:
-    model.head = model.output
-    model.output.weight.data = model.embedding.weight.data
-
-
-def alias(name: str) -> Callable[[Any], None]:
-    return lambda model: setattr(model, f"another_{name}", model.get_submodule(name))
-
-
-def hook(name: str) -> Callable[[Any], None]:
-    return lambda model: model.get_submodule(name).register_forward_hook(lambda module, args, output: output)
-
-
-def no_parameter(model: Any) -> None:
-    weight = model.head.weight.detach()
-    del model.head.weight
-    model.head.weight = weight
-
-
-def other_parameter(model: Any) -> None:
-    model.head.weight = type("Quantized", (nn.Parameter,), {})(model.head.weight.detach())
-
-
-def changed_forward(model: Any) -> None:
-    model.head.forward = lambda inputs: F.linear(inputs, model.head.weight)
-
-
-CHANGES: dict[str, Callable[[Any], Any]] = {
-    "tied Linear": embedding_tied,
-    "Linear tied in memory alone": embedding_tied_in_memory,
-    "layers of the LSTM tied": lambda model: setattr(model.lstm, "bias_ih_l0", model.lstm.bias_hh_l0),
-    "weight of two Linears": lambda model: setattr(model.other, "weight", model.head.weight),
-    "weight that is a buffer too": lambda model: model.register_buffer("shared", model.head.weight.data),
-    "Linear of two names": alias("head"),
-    "weight that is no parameter": no_parameter,
-    "weight of another class": other_parameter,
-    "hook of the LSTM": hook("lstm"),
-    "backward hook of the LSTM": lambda model: model.lstm.register_full_backward_hook(lambda module, new, old: None),
-    "hook of the Linear": hook("head"),
-    "hook of the model": hook(""),
-    "Linear with another forward": changed_forward,
-    "parametrized Linear": lambda model: parametrizations.weight_norm(model.head),
-    "spectral norm by a hook": lambda model: nn.utils.spectral_norm(model.head),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_what_is_shared_or_changed_keeps_its_width(change: Callable[[Any], Any]) -> None:
-    model = Model(HEAD).eval()
-    assert "lstm" in linear_readers(model)
-    change(model)
-    assert "lstm" not in linear_readers(model)
-    if "forward" not in vars(model.head):  # a copy would call the original
-        twin = pruned(model)
-        assert_full(model)
-        assert_equal(model, twin)
-
-
-def test_a_hook_between_the_two_keeps_the_width() -> None:
-    model = Model(FOLDABLE["dropout"][1]).eval()
-    model.dropout.register_forward_hook(lambda module, args, output: output.flip(-1))
-    twin = pruned(model)
-    assert_full(model)
-    assert_equal(model, twin)
-
-
-def test_an_lstm_of_two_names_keeps_its_width() -> None:
-    model = Model(HEAD).eval()
-    model.another = model.lstm
-    twin = pruned(model)
-    assert isinstance(model.lstm, CompactLSTM) and model.another is model.lstm
-    assert_equal(model, twin)
-
-
-def test_unequal_sizes_keep_their_width() -> None:
-    model = Model(HEAD, **DEEP).eval()
-    twin = pruned(model, config=[{"tensor_fqn": "lstm.weight_ih_l0"}])
-    assert_full(model)
-    assert [len(layer.kept) for layer in model.lstm.layers] == [4, 8]
-    assert_equal(model, twin)
 
 
 class Optional(nn.Module):
@@ -459,54 +285,3 @@ def test_readers_of_nested_modules_and_of_several_lstms_are_found() -> None:
     assert [model.first[2].in_features, model.head.in_features] == [6, 6]
     assert isinstance(model.third, CompactLSTM)
     assert_equal(model, twin)
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
-def test_settings_are_kept(dtype: torch.dtype, training: bool) -> None:
-    model = Model(HEAD, 2, dropout=0.25, bias=False, **BOTH, **DEEP).to(dtype).train(training)
-    model.dropout.train(not training)
-    model.lstm.weight_hh_l1.requires_grad_(False)
-    model.head.weight.requires_grad_(False)
-    pruned(model)
-    lstm = model.lstm
-    assert (type(lstm), lstm.hidden_size, lstm.num_layers, lstm.dropout) == (nn.LSTM, 4, 2, 0.25)
-    assert lstm.batch_first and lstm.bidirectional and not lstm.bias
-    assert (model.training, lstm.training, model.dropout.training) == (training, training, not training)
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    assert frozen == {"lstm.weight_hh_l1", "head.weight"}
-    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
-    assert "forward" not in vars(model) and "flatten_parameters" not in vars(lstm)
-
-
-def test_a_folded_model_is_an_ordinary_one() -> None:
-    model = Model(FOLDABLE["two heads"][1], **DEEP)
-    pruned(model)
-    sum(tensor.sum() for tensor in model(INPUTS)).backward()
-    assert all(parameter.grad is not None for parameter in [*model.lstm.parameters(), *model.head.parameters()])
-    model.eval()
-    smaller = copy.deepcopy(model)
-    fresh = nn.LSTM(3, 4, 2, batch_first=True).double()
-    fresh.load_state_dict(model.lstm.state_dict())
-    smaller.lstm = fresh
-    assert_equal(model, smaller)
-    pruned(model)
-    assert model.lstm.hidden_size == 2 and model.head.in_features == 2
-
-
-def test_an_untouched_linear_keeps_its_width_with_rows() -> None:
-    model = Model(HEAD)
-    pruner = LSTMSaliencyPruner()
-    pruner.prepare(model, [{"tensor_fqn": "lstm.weight_hh_l0"}])
-    pruner.enable_mask_update = True
-    pruner.step()
-    pruner.prune()
-    assert model.head.in_features == H
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_folding_on_cuda() -> None:
-    model = Model(flattened, 2, **BOTH, **DEEP).cuda().eval()
-    twin = pruned(model)
-    assert type(model.lstm) is nn.LSTM and model.lstm.weight_hh_l0.is_cuda
-    assert_equal(model, twin, INPUTS.cuda())
