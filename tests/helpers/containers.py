@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from pruner.files.checkpoint import open_checkpoint
-from tests.helpers.containers import NAME, NESTINGS, STATE, nested, prune_norms, views_of_one_storage
 from tests.helpers.models import named, random_lstm
 
 STATE = named(random_lstm(), "rnn.")

@@ -16,6 +16,7 @@ from pruner.in_memory.linear_consumers import linear_readers
 from tests.helpers.linear_consumers import (
     BOTH,
     DEEP,
+    INPUTS,
     H,
     Model,
     after_dropout,
