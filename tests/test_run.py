@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from pruner import Cancelled, Checkpoint, PrunerError, Recipe, open_checkpoint, run
 from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM
 from pruner.importance.masks import drop_rows
-from pruner.result import available_devices, choose_masks
+from pruner.pipeline import choose_masks
+from pruner.result import available_devices
 from tests.helpers.files import hashes_of, saved_in
 from tests.helpers.models import named, random_lstm
 

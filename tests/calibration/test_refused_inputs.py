@@ -1,11 +1,9 @@
 """Files of inputs that lie, are damaged or do not fit: each is refused with one sentence, and none is run."""
 
-import os
 import pickle
 import struct
 import tracemalloc
 import zipfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from pruner.calibration import array_files as arrays
 from pruner.calibration.inputs import gaussian, sampled
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import open_checkpoint
-from tests.helpers.files import npy, npz, saved, zipped
+from tests.helpers.files import Payload, npy, npz, saved, zipped
 from tests.helpers.input_files import IDS, INPUTS, LANGUAGE_MODEL, PAIR, WRITERS, read
 
 
@@ -27,16 +25,6 @@ def npy_header(shape: str, descr: str = "'<f4'", held: int = 24, version: int = 
     """A `.npy` file of the given claims and so many bytes."""
     header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
     return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H", len(header)) + header + bytes(held)
-
-
-class Payload:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (self.path,)
 
 
 def lying_size(data: bytes, size: int) -> bytes:
@@ -148,7 +136,7 @@ def test_duplicates_are_refused() -> None:
 
 
 def test_nothing_in_a_file_is_run(tmp_path: Any) -> None:
-    payload = Payload(str(tmp_path / "made"))
+    payload = Payload(f"mkdir {tmp_path / 'made'}")
     objects = np.array([payload, None], dtype=object)
     for data in (npy(objects), npz({"lstm": objects}), pickle.dumps(payload), saved({"lstm": payload}), saved(payload)):
         with pytest.raises(PrunerError):

@@ -12,7 +12,7 @@ from torch import nn
 from pruner import Recipe, open_checkpoint
 from pruner.examples import EXAMPLES
 from pruner.exports.verify import verify
-from pruner.result import choose_masks
+from pruner.pipeline import choose_masks
 from tests.helpers.command_line import OPTIONS, RECIPE, command, printed
 from tests.helpers.models import named, random_lstm
 

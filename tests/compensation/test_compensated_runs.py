@@ -10,7 +10,7 @@ import torch
 from pruner import PrunerError, Recipe, run
 from pruner.calibration.inputs import gaussian
 from pruner.compensation.chain import compensate
-from pruner.result import choose_masks, gather_statistics
+from pruner.pipeline import choose_masks, gather_statistics
 from tests.helpers.compensated import BURN_IN, WAYS, Way, calibration, model
 from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm

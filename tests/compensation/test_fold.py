@@ -12,9 +12,8 @@ from pruner.calibration.inputs import Calibration
 from pruner.calibration.observations import Moments, gather, heads_of
 from pruner.compensation import fold as folding
 from pruner.compensation.fold import RIDGE, dropped, fold, sliced, takeover
-from pruner.lstm.find import find_lstms
 from pruner.lstm.traces import layers_of, run_layers
-from tests.helpers.models import named, random_lstm, random_steps, with_twins
+from tests.helpers.models import found_in, random_lstm, random_steps, with_twins
 
 KEPT, REMOVED = torch.tensor([0, 2, 5, 6]), torch.tensor([1, 3, 4])
 
@@ -160,8 +159,7 @@ def test_an_lstm_without_its_twins_computes_the_same(
 
 
 def test_dropped_rows_leave_their_mean_in_the_bias() -> None:
-    tensors = named(random_lstm(), "rnn.")
-    (lstm,), _ = find_lstms(tensors)
+    lstm, tensors = found_in(random_lstm(), "rnn.")
     dense = layers_of(lstm, tensors)
     inputs = random_steps(6, 12, 3, dtype=torch.float32)
     found = gather(lstm, tensors, Calibration("file", {"rnn": [inputs]}))

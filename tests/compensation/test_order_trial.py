@@ -6,7 +6,7 @@ from pruner import Recipe, examples
 from pruner.calibration.observations import Statistics, gather
 from pruner.compensation.chain import compensate
 from pruner.compensation.order_trial import SPARSITY, with_the_better_order
-from pruner.result import choose_masks, gather_statistics
+from pruner.pipeline import choose_masks, gather_statistics
 from tests.helpers.calibration import lstm_and_head, random_data
 
 REBER = examples.named("embedded-reber")

@@ -15,7 +15,7 @@ from pruner import Checkpoint, PrunerError, Recipe, open_checkpoint, run
 from pruner.exports import export
 from pruner.exports.export import pack
 from pruner.exports.verify import read_export, verify
-from pruner.result import forms_of
+from pruner.pipeline import forms_of
 from tests.helpers.allocations import Allocations
 from tests.helpers.compact import FOLDED, Tagger
 from tests.helpers.exports import (

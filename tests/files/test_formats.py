@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import lzma
-import os
 import pickle
 import struct
 import tarfile
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from pruner.errors import PrunerError
 from pruner.files import formats
-from tests.helpers.files import SAVERS, npz, saved, saved_legacy, zipped
+from tests.helpers.files import SAVERS, Payload, npz, saved, saved_legacy, zipped
 from tests.helpers.models import named, random_lstm
 
 TENSORS = named(random_lstm())
@@ -69,16 +68,6 @@ def compressed_method(data: bytes, method: int) -> bytes:
 
 class RolloutStorage:
     """A class of the kind that reinforcement learners save, with a name like those of torch's own."""
-
-
-class Payload:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, (self.command,)
 
 
 REFUSED = {

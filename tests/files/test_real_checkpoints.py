@@ -20,7 +20,7 @@ from pruner.importance.masks import drop_rows, keep_mask, row_ranks
 from pruner.importance.weights import score
 from pruner.lstm.find import find_lstms
 from pruner.lstm.lstm import LSTM
-from pruner.result import choose_masks
+from pruner.pipeline import choose_masks
 from tests.helpers.real_files import real_checkpoints
 
 ENTRIES = real_checkpoints()

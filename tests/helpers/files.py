@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,16 @@ def saved_in(folder: Path, container: Any, suffix: str = "pt") -> Checkpoint:
     path = folder / f"model.{suffix}"
     (safetensors.torch.save_file if suffix == "safetensors" else torch.save)(container, path)
     return open_checkpoint(path)
+
+
+class Payload:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (self.command,)
 
 
 def hashes_of(folder: Path) -> dict[str, str]:

@@ -22,11 +22,11 @@ from pruner.importance.masks import (
     unit_agreement,
 )
 from pruner.importance.scores import score_lstm
-from pruner.views.summary import Summary, summarize
 from pruner.importance.weights import score
 from pruner.lstm.find import find_lstms
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS
-from tests.helpers.models import named, random_lstm
+from pruner.views.summary import Summary, summarize
+from tests.helpers.models import found_in, named, random_lstm
 
 SALIENCY = torch.tensor([3.0, 1.0, 2.0, 9.0, 7.0, 8.0, 0.0, 0.5, 0.25, 5.0, 5.0, 4.0])
 
@@ -91,8 +91,7 @@ def test_the_nearest_setting_counts(recipe: Recipe, layer: int, expected: tuple[
 
 
 def test_every_block_of_every_layer_follows_its_own_sparsity() -> None:
-    tensors = named(random_lstm(num_layers=2, hidden_size=10, bidirectional=True), "rnn.")
-    (lstm,), _ = find_lstms(tensors)
+    lstm, tensors = found_in(random_lstm(num_layers=2, hidden_size=10, bidirectional=True), "rnn.")
     gates = {block: index / 10 for index, block in enumerate(ALL_BLOCKS[:-1])}
     recipe = Recipe(0.9, layer_sparsity={1: 0.8}, gate_sparsity=gates)
     ranks = {name: row_ranks(scores) for name, scores in score(lstm, tensors).items()}
@@ -181,8 +180,7 @@ def arbitrary_lstm(seed: int) -> tuple[nn.LSTM, float]:
 @pytest.mark.parametrize("seed", range(200))
 def test_masks_are_those_of_torch_ao_pruning(seed: int) -> None:
     module, sparsity = arbitrary_lstm(seed)
-    tensors = named(module)
-    (lstm,), _ = find_lstms(tensors)
+    lstm, tensors = found_in(module)
     scores = score(lstm, tensors)
     masks = make_masks(lstm, {name: row_ranks(scores[name]) for name in scores}, Recipe(sparsity))
     expected = upstream_masks(module if lstm.dtype == "float64" else module.float(), sparsity)
@@ -228,8 +226,7 @@ PLACES = {"0": (0, 0), "0_reverse": (0, 1), "1": (1, 0), "1_reverse": (1, 1)}
     ids=str,
 )
 def test_uniform_units_are_counted_by_hand(settings: dict[str, Any], expected: list[int]) -> None:
-    tensors = named(random_lstm(hidden_size=10, num_layers=2, bidirectional=True))
-    (lstm,), _ = find_lstms(tensors)
+    lstm, tensors = found_in(random_lstm(hidden_size=10, num_layers=2, bidirectional=True))
     recipe = Recipe(granularity="units", **settings)
     masks = score_lstm(lstm, tensors, recipe.criterion).masks(lstm, recipe)
     assert masks.keys() == tensors.keys()
@@ -284,8 +281,7 @@ def test_the_lowest_units_fall_and_ties_in_their_order(criterion: str) -> None:
 
 
 def test_masks_of_units_without_biases_are_those_of_weights() -> None:
-    tensors = named(random_lstm(bias=False, proj_size=2))
-    (lstm,), _ = find_lstms(tensors)
+    lstm, tensors = found_in(random_lstm(bias=False, proj_size=2))
     masks = score_lstm(lstm, tensors, "l1").masks(lstm, Recipe(0.5, "units"))
     assert masks.keys() == {"weight_ih_l0", "weight_hh_l0"}
 
@@ -293,8 +289,7 @@ def test_masks_of_units_without_biases_are_those_of_weights() -> None:
 @pytest.mark.parametrize("granularity", ["rows", "units"])
 def test_random_masks_keep_what_the_recipe_says(granularity: str) -> None:
     """Random scores take the place of saliency alone: counts, layers and gates stay those of the recipe."""
-    tensors = named(random_lstm(hidden_size=10, num_layers=2, bidirectional=True))
-    (lstm,), _ = find_lstms(tensors)
+    lstm, tensors = found_in(random_lstm(hidden_size=10, num_layers=2, bidirectional=True))
     recipe = Recipe(0.3, granularity, "random", layer_sparsity={1: 0.8}, seed=4)
     masks = score_lstm(lstm, tensors, "random", seed=4).masks(lstm, recipe)
     for name, mask in masks.items():

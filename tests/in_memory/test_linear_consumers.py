@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pruner import LSTMSaliencyPruner
 from pruner.compact.load_pruned import CompactLSTM
-from pruner.in_memory.linear_consumers import linear_readers
+from pruner.in_memory.linear_consumers import linear_consumers
 from tests.helpers.linear_consumers import (
     BOTH,
     DEEP,
@@ -172,11 +172,11 @@ NOT_FOLDABLE: dict[str, tuple[dict[str, Any], Callable[..., Any], int]] = {
 
 @pytest.mark.parametrize("sparsity", [0, 0.3, 0.5, 1])
 @pytest.mark.parametrize(("settings", "read", "readers"), FOLDABLE.values(), ids=FOLDABLE)
-def test_linear_readers_are_folded(
+def test_linear_consumers_are_folded(
     settings: dict[str, Any], read: Callable[..., Any], readers: dict[str, list[int]], sparsity: float
 ) -> None:
     model = Model(read, max(map(len, readers.values()), default=1), **settings).eval()
-    assert linear_readers(model).get("lstm") == readers
+    assert linear_consumers(model).get("lstm") == readers
     lstm, head = model.lstm, model.head
     twin = pruned(model, sparsity)
     size = max(1, H - int(H * sparsity))
@@ -194,7 +194,7 @@ def test_linear_readers_are_folded(
 def test_all_else_keeps_its_width(settings: dict[str, Any], read: Callable[..., Any], blocks: int) -> None:
     model = Model(read, blocks, **settings).eval()
     before = set(vars(model)), len(model.listed)
-    assert "lstm" not in linear_readers(model)
+    assert "lstm" not in linear_consumers(model)
     assert (set(vars(model)), len(model.listed)) == before
     twin = pruned(model)
     assert_full(model)
@@ -203,7 +203,7 @@ def test_all_else_keeps_its_width(settings: dict[str, Any], read: Callable[..., 
 
 @pytest.mark.parametrize("read", [penalty, lambda m, x: m.head(y(m, x)) + m.lstm.weight_hh_l0.sum()])
 def test_readers_of_the_weights_themselves_are_seen(read: Callable[..., Any]) -> None:
-    assert linear_readers(Model(read)) == {}
+    assert linear_consumers(Model(read)) == {}
 
 
 class Optional(nn.Module):
@@ -256,7 +256,7 @@ def test_what_cannot_be_followed_has_no_readers(kind: type[nn.Module]) -> None:
     model = kind()
     if kind is nn.ModuleDict:
         model.update({"lstm": nn.LSTM(3, H), "head": nn.Linear(H, 2)})
-    assert linear_readers(model) == {}
+    assert linear_consumers(model) == {}
     prepared(model).prune()
     assert isinstance(model.get_submodule("lstm"), CompactLSTM)
 
@@ -273,7 +273,7 @@ def test_readers_of_nested_modules_and_of_several_lstms_are_found() -> None:
             return self.head(self.second(self.first(inputs))[0]) + self.norm(self.third(inputs)[0]).sum()
 
     model = Stacked().double()
-    assert linear_readers(model) == {"first.0": {"first.2": [0]}, "second": {"head": [0]}}
+    assert linear_consumers(model) == {"first.0": {"first.2": [0]}, "second": {"head": [0]}}
     twin = copy.deepcopy(model)
     for each, finish in ((twin, "squash_mask"), (model, "prune")):
         pruner = LSTMSaliencyPruner({"sparsity_level": 0.25}, granularity="units")

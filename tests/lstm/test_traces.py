@@ -17,7 +17,7 @@ from pruner.lstm.traces import (
     trace,
     unit_derivatives,
 )
-from tests.helpers.models import named, random_lstm, random_steps
+from tests.helpers.models import found_in, named, random_lstm, random_steps
 from tests.helpers.plain_lstm import all_layers, plain, plain_layers
 
 SETTINGS = [
@@ -31,8 +31,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_trace_is_what_torch_computes(settings: dict[str, Any]) -> None:
-    tensors = named(random_lstm(hidden_size=5, **settings))
-    (lstm,), _ = find_lstms(tensors)
+    lstm, tensors = found_in(random_lstm(hidden_size=5, **settings))
     inputs = random_steps(9, 4, 3, dtype=torch.float32)
     traces, output = run_layers(layers_of(lstm, tensors), inputs)
     wanted, (h, c) = build(lstm, tensors)(inputs.transpose(0, 1))

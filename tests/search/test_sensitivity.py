@@ -2,7 +2,7 @@ import torch
 
 from pruner import Recipe, examples
 from pruner.lstm.gates import ALL_BLOCKS, split_gates
-from pruner.result import choose_masks
+from pruner.pipeline import choose_masks
 from pruner.search.sensitivity import Sensitivity, as_table, measure_sensitivity, only
 from pruner.search.sweep import rate
 

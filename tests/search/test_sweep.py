@@ -76,7 +76,7 @@ def test_results_keep_the_order_of_the_recipes_and_statistics_are_gathered_once(
 
 
 def _statistics(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, object]:
-    from pruner.result import gather_statistics
+    from pruner.pipeline import gather_statistics
 
     return gather_statistics(checkpoint, recipe, REBER.calibration(checkpoint))  # type: ignore[return-value]
 

@@ -7,12 +7,11 @@ from pruner.importance.weights import score
 from pruner.lstm.find import find_lstms
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.views.blocks import BINS, NEAR_ZERO, block_table, distribution, near_zero
-from tests.helpers.models import named, random_lstm
+from tests.helpers.models import found_in, random_lstm
 
 
 def test_every_block_of_every_layer_and_direction_has_a_line_of_its_own() -> None:
-    tensors = named(random_lstm(num_layers=2, bidirectional=True), "encoder.")
-    lstm = find_lstms(tensors)[0][0]
+    lstm, tensors = found_in(random_lstm(num_layers=2, bidirectional=True), "encoder.")
     table = block_table(lstm, score(lstm, tensors))
     assert len(table) == 2 * 2 * 8
     line = table[(table["layer"] == 1) & (table["direction"] == "reverse") & (table["block"] == "hg")].iloc[0]
@@ -27,8 +26,7 @@ def test_every_block_of_every_layer_and_direction_has_a_line_of_its_own() -> Non
 
 
 def test_columns_are_those_that_each_block_reads() -> None:
-    tensors = named(random_lstm(num_layers=2, bidirectional=True, proj_size=2))
-    lstm = find_lstms(tensors)[0][0]
+    lstm, tensors = found_in(random_lstm(num_layers=2, bidirectional=True, proj_size=2))
     table = block_table(lstm, score(lstm, tensors))
     read = {(layer, block): columns for layer, block, columns in table[["layer", "block", "columns"]].to_numpy()}
     assert [read[0, "ii"], read[0, "hi"], read[1, "ii"], read[1, "hi"]] == [3, 2, 4, 2]

@@ -5,9 +5,8 @@ import torch
 
 from pruner import Recipe
 from pruner.importance.weights import score
-from pruner.lstm.find import find_lstms
 from pruner.views.comparison import by_block, by_row, differing_settings, rank_correlation
-from tests.helpers.models import named, random_lstm
+from tests.helpers.models import found_in, random_lstm
 
 
 def test_only_settings_that_differ_are_told() -> None:
@@ -22,8 +21,7 @@ def test_only_settings_that_differ_are_told() -> None:
 
 
 def test_blocks_count_what_both_and_only_one_drops() -> None:
-    tensors = named(random_lstm(num_layers=2), "rnn.")
-    lstm = find_lstms(tensors)[0][0]
+    lstm, tensors = found_in(random_lstm(num_layers=2), "rnn.")
     saliency = score(lstm, tensors)
     masks = {name: torch.ones(16, dtype=torch.bool) for name in saliency}
     masks_a = {name: mask.clone() for name, mask in masks.items()}
@@ -39,8 +37,7 @@ def test_blocks_count_what_both_and_only_one_drops() -> None:
 
 
 def test_rows_tell_both_saliencies_and_decisions() -> None:
-    tensors = named(random_lstm(num_layers=2), "rnn.")
-    lstm = find_lstms(tensors)[0][0]
+    lstm, tensors = found_in(random_lstm(num_layers=2), "rnn.")
     saliency = score(lstm, tensors)
     saliency_a = {name: 2 * values for name, values in saliency.items()}
     masks = {name: torch.ones(16, dtype=torch.bool) for name in saliency}

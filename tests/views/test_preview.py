@@ -14,7 +14,7 @@ from pruner.exports.verify import verify
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.scores import score_lstm
 from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
-from pruner.result import choose_masks, forms_of, gather_statistics
+from pruner.pipeline import choose_masks, forms_of, gather_statistics
 from pruner.views.preview import block_ranks, block_scores, compact_size, dense_size, dropped_at_every_percent
 from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm

@@ -26,7 +26,7 @@ from pruner.views.unit_facts import (
     unit_table,
 )
 from pruner.views.unit_trace import LEAST_STEPS, MOST_STEPS, TRACED, held_back, masked, steps_to_trace, unit_trace
-from tests.helpers.models import named, random_lstm
+from tests.helpers.models import found_in, random_lstm
 
 FORMS: dict[str, dict[str, Any]] = {
     "plain": {"num_layers": 2},
@@ -39,8 +39,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 def made(form: str) -> tuple[LSTM, dict[str, Tensor]]:
-    tensors = named(random_lstm(**FORMS[form]), "net.")
-    return find_lstms(tensors)[0][0], tensors
+    return found_in(random_lstm(**FORMS[form]), "net.")
 
 
 @pytest.fixture(params=FORMS)
@@ -183,8 +182,7 @@ def test_heads_read_a_unit_with_its_column() -> None:
 
 
 def test_an_lstm_cell_has_the_same_facts() -> None:
-    tensors = named(torch.nn.LSTMCell(3, 4), "decoder.")
-    lstm = find_lstms(tensors)[0][0]
+    lstm, tensors = found_in(torch.nn.LSTMCell(3, 4), "decoder.")
     assert len(inputs_of(lstm, tensors, 0, 0, 0)) == 3 and len(successors(lstm, tensors, 0, 0, 0)) == 4
     assert set(at_rest(lstm, tensors, 0, 0, 0).gates) == set(GATES)
 

@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pruner.lstm.find import find_lstms
 from pruner.lstm.gates import ALL_BLOCKS, GATES
 from pruner.views.explorer_figures import block_heatmap, standing_histograms, weight_heatmap
 from pruner.views.weight_view import MAX_CELLS, Cells, clip_limit, cut_window, reduce_block, weight_block
-from tests.helpers.models import named, random_lstm
+from tests.helpers.models import found_in, random_lstm
 
 
 @pytest.mark.parametrize("gate", GATES)
 def test_a_block_is_the_rows_of_its_gate(gate: str) -> None:
-    tensors = named(random_lstm(num_layers=2, bidirectional=True), "net.")
-    lstm = find_lstms(tensors)[0][0]
+    lstm, tensors = found_in(random_lstm(num_layers=2, bidirectional=True), "net.")
     start = 4 * GATES.index(gate)
     block = weight_block(lstm, tensors, 1, 1, "ih", gate)
     assert torch.equal(block, tensors["net.weight_ih_l1_reverse"][start : start + 4])
