@@ -1,3 +1,5 @@
+"""The command line: sweep, sensitivity, suggest, and calibration for what is pruned."""
+
 import json
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Sensitivity: what each part of an LSTM loses when it alone is pruned."""
+
 import torch
 
 from pruner import Recipe, examples

@@ -1,3 +1,5 @@
+"""Suggestions are the best of all choices for a target, and say when it cannot be reached."""
+
 import itertools
 
 import pytest

@@ -1,3 +1,5 @@
+"""Sweeps: every recipe of a grid, rated as a run of its own would be, by one worker or several."""
+
 import time
 import warnings
 from collections.abc import Iterator

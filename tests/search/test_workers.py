@@ -1,3 +1,5 @@
+"""Workers: calls side by side, what they raise, how they are stopped, and that none leaves anything behind."""
+
 import threading
 import time
 from collections.abc import Callable, Sequence
