@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pruner.dashboard import history, lesson, link, state
+from pruner.dashboard import frame, history, lesson, link, state
 from pruner.dashboard.text import plain
 from pruner.lessons import LESSONS
 
@@ -14,74 +14,74 @@ page = st.navigation(
     {
         "Studio": [
             st.Page(
-                "pages/studio/open.py",
+                "pages/open.py",
                 title="Open",
                 icon=":material/folder_open:",
                 default=True,
                 help="Open a trained example or a checkpoint of your own, and see the LSTMs in it.",
             ),
             st.Page(
-                "pages/studio/overview.py",
+                "pages/overview.py",
                 title="Overview",
                 icon=":material/view_module:",
                 help="Every block of every layer at a glance: its distribution, its median, how much of it is near zero.",
             ),
             st.Page(
-                "pages/studio/saliency.py",
+                "pages/saliency.py",
                 title="Saliency",
                 icon=":material/grid_on:",
                 help="How much weight each row of each gate carries, as heatmaps and as sorted curves.",
             ),
             st.Page(
-                "pages/studio/unit.py",
+                "pages/unit.py",
                 title="Unit",
                 icon=":material/target:",
                 help="One hidden unit: its rows, its biases, whom it reads, who reads it, and what it does over time.",
             ),
             st.Page(
-                "pages/studio/weights.py",
+                "pages/weights.py",
                 title="Weights",
                 icon=":material/blur_on:",
                 help="The weights themselves: a whole block at once, and a window of it at full resolution.",
             ),
             st.Page(
-                "pages/studio/calibrate.py",
+                "pages/calibrate.py",
                 title="Calibrate",
                 icon=":material/model_training:",
                 help="Give inputs, so that scores and compensation know what the model does with them.",
             ),
             st.Page(
-                "pages/studio/masks.py",
+                "pages/masks.py",
                 title="Masks",
                 icon=":material/tune:",
                 help="Tune the sparsity, overall, by layer and by gate, and see which rows fall.",
             ),
             st.Page(
-                "pages/studio/compare.py",
+                "pages/compare.py",
                 title="Compare",
                 icon=":material/compare_arrows:",
                 help="A pinned recipe or another checkpoint beside the present choice: what only one of the two drops.",
             ),
             st.Page(
-                "pages/studio/run.py",
+                "pages/run.py",
                 title="Run",
                 icon=":material/play_arrow:",
                 help="Prune on the CPU or on CUDA and compare size, output and quality before and after.",
             ),
             st.Page(
-                "pages/studio/sweep.py",
+                "pages/sweep.py",
                 title="Sweep",
                 icon=":material/stacked_line_chart:",
                 help="Rate many recipes side by side and take the best.",
             ),
             st.Page(
-                "pages/studio/sensitivity.py",
+                "pages/sensitivity.py",
                 title="Sensitivity",
                 icon=":material/network_node:",
                 help="How much pruning each layer and each gate bears on its own, and which sparsities follow.",
             ),
             st.Page(
-                "pages/studio/export.py",
+                "pages/export.py",
                 title="Export",
                 icon=":material/download:",
                 help="Download the pruned checkpoint, its masks, its manifest and the recipe.",
@@ -89,7 +89,7 @@ page = st.navigation(
         ],
         "Learn": [
             st.Page(
-                "pages/learn/learn.py",
+                "pages/learn.py",
                 title="Learn",
                 icon=":material/school:",
                 help="Seven short lessons on pruning LSTMs gate by gate, the terms, and a handout to print.",
@@ -111,4 +111,4 @@ with st.sidebar:
         st.caption("No model is open.")
 link.write()
 history.record()
-page.run()
+frame.run(page)

@@ -18,7 +18,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.journeys.test_journeys import PROJECT, installed_chromium, serving
+from tests.helpers.browser import installed_chromium, serving
+from tests.helpers.project import PROJECT
 
 BARE = """import streamlit as st
 value = st.slider("Sparsity", 0.0, 1.0, 0.5, 0.01, key="sparsity", format="percent")

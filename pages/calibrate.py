@@ -1,6 +1,213 @@
-"""Streamlit runs this file if a link to /calibrate is the first request that a new server gets; it hands over to the app."""
+"""Give inputs, so that scores and compensation know what the model does with them."""
 
-import runpy
-from pathlib import Path
+import html
+from typing import Any
 
-runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+import pandas as pd
+import streamlit as st
+import torch
+
+from pruner import PrunerError, Recipe, examples
+from pruner.dashboard import data, frame, state, widgets
+from pruner.dashboard.data import Gathered, Wanted
+from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.jobs import Job
+from pruner.dashboard.scores import scores
+from pruner.dashboard.text import plain
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumers import consumers_of
+from pruner.importance.masks import make_masks_by_cost
+from pruner.lstm.gates import BLOCKS, SIDES, split_gates
+from pruner.lstm.lstm import LSTM
+from pruner.progress import Progress
+from pruner.views import figures
+
+frame.stand_in_app()
+
+SOURCE_TITLES = {
+    "example": "The example’s own",
+    "file": "A file",
+    "sampled": "Sampled from the model",
+    "gaussian": "Random numbers",
+}
+SOURCE_MEANING = {
+    "example": "What this model was made for: the best there is.",
+    "file": "What your model reads in use: inputs (N, T, I), one sequence (T, I), or token ids (N, T) with an embedding. In "
+    "a file of several arrays each is called like its LSTM.",
+    "sampled": "Text that the model writes itself, token by token, from its own embedding and output layer.",
+    "gaussian": "Not real inputs. They show little of what matters, and can serve the compensation Fold only; with an "
+    "embedding they take on its mean and covariance.",
+}
+
+st.title("Calibrate")
+checkpoint = state.required_checkpoint()
+example = examples.example_of(checkpoint)
+session = st.session_state
+state.name_readers()
+lstms = checkpoint.select(session.lstms or None)
+st.markdown(
+    "Weights alone cannot tell what a unit is good for. Inputs show what it does, and let what stays take over from what "
+    "is dropped."
+)
+
+
+def choose_inputs() -> None:
+    """Where inputs come from, and the embedding that they go through."""
+    offered = data.sources(checkpoint, lstms, example)
+    if session.get("inputs_from") not in offered:
+        session.inputs_from = offered[0]
+    st.segmented_control(
+        "Inputs",
+        offered,
+        format_func=SOURCE_TITLES.__getitem__,
+        key="inputs_from",
+        required=True,
+        persist_state="session",
+        wrap=True,
+    )
+    source = session.inputs_from
+    st.caption(SOURCE_MEANING[source])
+    if source == "file":
+        st.file_uploader(
+            "Drop inputs here: a .npy, .npz, .csv, .safetensors or .pt file",
+            type=list(data.FILE_TYPES),
+            key=f"inputs_{session.input_upload}",
+            max_upload_size=data.MAX_MEGABYTES,
+            help="The file stays in this session's memory. Nothing in it is executed.",
+        )
+        st.toggle(
+            "Time comes first: (T, N, …)",
+            key="time_major",
+            persist_state="session",
+            help="Arrays of three dimensions are read as (N, T, I): sequences, steps, inputs. A CSV file is not changed.",
+        )
+    embeddings = data.embeddings(checkpoint, lstms)
+    if source != "example" and embeddings:
+        if session.embedding not in embeddings:
+            session.embedding = embeddings[0] if source == "sampled" else None
+        st.selectbox(
+            "Embedding",
+            embeddings,
+            format_func=plain,
+            key="embedding",
+            persist_state="session",
+            placeholder="None: inputs are numbers, not token ids",
+            help="The tensor that turns token ids into inputs: a row a token, as wide as the input of the LSTM.",
+        )
+
+
+def start() -> None:
+    """Start to gather; everything it needs is bound here, because its thread cannot ask the session."""
+    uploaded = session.get(f"inputs_{session.input_upload}") if session.inputs_from == "file" else None
+    before = data.present()
+    again = before and before.calibration.source == "file" and before.calibration.embedding == session.embedding
+    wanted = Wanted(
+        session.inputs_from,
+        session.embedding,
+        bool(session.get("time_major")),
+        (uploaded.name, uploaded.getvalue()) if uploaded else None,
+        before.calibration if before and again else None,
+    )
+    recipe = state.readers()
+
+    def work(progress: Progress) -> Gathered:
+        return data.gather(checkpoint, example, wanted, recipe, progress)
+
+    session.gathering = Job(work)
+
+
+def layer_titles(opened: Checkpoint, lstm: LSTM) -> dict[tuple[int, int], str]:
+    """What each layer and direction is called."""
+    prefix = f"{lstm.title}, " if len(opened.lstms) > 1 else ""
+    return {
+        (layer, direction): f"{prefix}layer {layer}{', reverse' if direction else ''}"
+        for layer in range(lstm.num_layers)
+        for direction in range(lstm.directions)
+    }
+
+
+def labelled(found: dict[str, Any]) -> dict[str, Any]:
+    """The same with keys that Plotly, which reads labels as HTML, shows as they are."""
+    return {html.escape(title): values for title, values in found.items()}
+
+
+def shares_of(lstm: LSTM, masks: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
+    """The share of rows that falls in each of the eight blocks, layer by layer."""
+    found: dict[str, dict[str, float]] = {title: {} for title in layer_titles(checkpoint, lstm).values()}
+    titles = layer_titles(checkpoint, lstm)
+    for (layer, direction, side), name in lstm.weight_names().items():
+        fallen = (~split_gates(masks[name])).double().mean(1).tolist()
+        found[titles[layer, direction]] |= dict(zip(BLOCKS[side], fallen, strict=True))
+    return {title: {block: own[block] for side in SIDES for block in BLOCKS[side]} for title, own in found.items()}
+
+
+choose_inputs()
+widgets.choose_readers()
+widgets.choose_task()
+if len(lstms) < len(checkpoint.lstms):
+    st.caption(f"For {', '.join(plain(lstm.title) for lstm in lstms)} only, as chosen on Masks.")
+try:
+    consumers_of(checkpoint, state.readers())
+except PrunerError as error:
+    widgets.stop_with(error, "These tensors cannot be used")
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    widgets.start_button("Gather", session.gathering, start)
+widgets.follow(session.gathering, "gathering")
+gathered = data.present()
+if gathered is None:
+    st.stop()
+if data.current() is None:
+    st.warning(
+        "The LSTMs, what reads them or the task have changed since. Gather again to use what the inputs show.",
+        icon=":material/history:",
+    )
+    st.stop()
+
+calibration = gathered.calibration
+st.subheader("What was gathered")
+st.markdown(
+    f"**{sum(calibration.steps().values()):,}** time steps of {data.told(calibration.source, calibration.name)}, "
+    f"`{calibration.sha256[:12]}`. A fifth of the sequences is held back to judge by."
+)
+st.caption("How active the units of each layer are. One that hardly moves has little to say.")
+activations = {
+    title: gathered.statistics[lstm.name].layers[place].activation
+    for lstm in lstms
+    for place, title in layer_titles(checkpoint, lstm).items()
+}
+st.plotly_chart(
+    figures.activation_curves(labelled(activations)),
+    key="activations",
+    config=png_button("activations"),
+    alt="Units of each layer sorted by their mean absolute activation on the inputs",
+)
+csv_button(
+    lambda: pd.concat(
+        pd.DataFrame({"layer": title, "unit": range(len(values)), "mean absolute activation": values.cpu().numpy()})
+        for title, values in activations.items()
+    ),
+    "activations",
+)
+st.subheader("Uneven by nature")
+try:
+    by_cost = {lstm.name: scores(checkpoint, lstm, "fisher", gathered=gathered) for lstm in lstms}
+except PrunerError as error:
+    widgets.stop_with(error, "This model cannot be scored")
+together = Recipe(session.sparsity, criterion="fisher", allocation="global")
+shares: dict[str, dict[str, float]] = {}
+for lstm in lstms:
+    shares |= shares_of(lstm, make_masks_by_cost(lstm, by_cost[lstm.name].saliency, together))
+st.markdown(
+    f"The share of each gate's rows that would fall if **{session.sparsity:.0%}** of the work were saved and all rows were "
+    "ranked together by what dropping them costs. Gates bear very different shares, and which gate bears most differs from "
+    "model to model: taking an equal share of every gate hurts most."
+)
+st.plotly_chart(
+    figures.block_shares(labelled(shares)),
+    key="shares",
+    config=png_button("shares"),
+    alt="Heatmap of the share of rows that falls in each of the eight gate blocks of every layer",
+)
+with st.container(horizontal=True, vertical_alignment="center"):
+    csv_button(pd.DataFrame(shares).T.rename_axis("layer").reset_index(), "shares")
+    st.page_link("pages/masks.py", label="Tune the sparsity", icon=":material/arrow_forward:")

@@ -1,6 +1,120 @@
-"""Streamlit runs this file if a link to /export is the first request that a new server gets; it hands over to the app."""
+"""Download what the last run made."""
 
-import runpy
+import json
+from functools import partial
 from pathlib import Path
 
-runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+import streamlit as st
+
+from pruner import PrunerError
+from pruner.compact.masked_and_compact import DEFAULT_FORM
+from pruner.dashboard import data, frame, state, widgets
+from pruner.dashboard.exports import exported
+from pruner.exports.export import pack
+from pruner.exports.manifest import LOADER, MANIFEST, MASKS
+
+frame.stand_in_app()
+
+FORM_TITLES = {"masked": "Masked: full size, with zeros", "compact": "Compact: without what was dropped"}
+MIME_TYPES = {".json": "application/json", ".py": "text/x-python"}
+WHAT_IT_IS = {
+    MANIFEST: "what was done to what, sizes before and after, hashes and the certificate",
+    MASKS: "1 for every kept row, under the names of the source's tensors",
+    LOADER: "loads the pruned LSTMs with torch alone",
+}
+
+st.title("Export")
+checkpoint = state.required_checkpoint()
+result = state.result()
+if result is None:
+    st.info("There is nothing to export yet: run the recipe first.", icon=":material/play_arrow:")
+    st.page_link("pages/run.py", label="Run the recipe", icon=":material/arrow_back:")
+    st.stop()
+if result.recipe != state.recipe():
+    st.warning(
+        "The settings have changed since the run. What you download here is the run, not the new settings.",
+        icon=":material/history:",
+    )
+form = st.segmented_control(
+    "Form",
+    list(FORM_TITLES),
+    format_func=FORM_TITLES.__getitem__,
+    default=DEFAULT_FORM[result.recipe.granularity],
+    required=True,
+    key=f"form_{result.recipe.granularity}",
+)
+try:
+    folder = exported(result, form)
+except PrunerError as error:
+    widgets.stop_with(error, "This run cannot be exported")
+
+name = f"{Path(checkpoint.name).stem}-{'pruned' if form == 'masked' else 'compact'}"
+manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+certificate = manifest["certificate"]
+own = certificate["in_own_dtype"]
+st.success(
+    f"The written file was read back and computes exactly what was previewed: over {certificate['sequence_length']} random "
+    f"steps the largest difference is {certificate['max_abs_difference']:.2g} in float64 (outputs reach "
+    f"{certificate['max_abs_output']:.2g}), and {own['max_abs_difference']:.2g} in the model's {own['dtype']}.",
+    icon=":material/verified:",
+)
+if fitted := manifest.get("compensation"):
+    inputs = fitted["calibration"]
+    st.markdown(
+        f"Compensated with {data.told(inputs['source'], inputs['name'])}: {sum(inputs['steps'].values()):,} time steps, "
+        f"`{inputs['sha256'][:12]}`. The manifest names them and every step."
+    )
+with st.container(horizontal=True):
+    st.download_button(
+        "Download everything as one zip",
+        data=partial(pack, folder),
+        file_name=f"{name}.zip",
+        mime="application/zip",
+        type="primary",
+        icon=":material/folder_zip:",
+        on_click="ignore",
+    )
+    st.download_button(
+        "Download the recipe",
+        data=result.recipe.to_json(),
+        file_name="recipe.json",
+        mime="application/json",
+        icon=":material/save:",
+        on_click="ignore",
+    )
+st.subheader("File by file")
+for file in sorted(folder.iterdir()):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(
+            file.name,
+            data=file.read_bytes,
+            file_name=file.name,
+            mime=MIME_TYPES.get(file.suffix, "application/octet-stream"),
+            icon=":material/download:",
+            on_click="ignore",
+            key=f"download_{file.name}",
+        )
+        st.caption(
+            f"{file.stat().st_size:,} bytes: {WHAT_IT_IS.get(file.name, 'the pruned checkpoint, under its own names')}"
+        )
+st.subheader("Use it")
+model = next(file.name for file in folder.iterdir() if file.name.startswith("pruned."))
+entries = manifest["lstms"]
+if form == "masked" or all(entry["consumers"] for entry in entries):
+    path = next(iter(entries[0]["tensors"].values()))
+    nesting = "".join(f"[{key!r}]" for key in path[:-1])
+    sizes = {layer["hidden_size"]["after"] for entry in entries for layer in entry["layers"]}
+    smaller = f"with hidden size {', '.join(map(str, sorted(sizes)))}" if form == "compact" else "as before"
+    load = (
+        f'from safetensors.torch import load_file\n\nmodel.load_state_dict(load_file("{model}"))'
+        if model.endswith(".safetensors")
+        else f'import torch\n\nmodel.load_state_dict(torch.load("{model}", weights_only=True){nesting})'
+    )
+    st.code(f"{load}  # your own class, {smaller}", language="python")
+else:
+    st.caption(
+        "Each module has the output width of the LSTM it replaces, so that all else in your model stays as it is."
+    )
+    lines = "\n".join(f"model.{entry['name'] or 'lstm'} = lstms[{entry['name']!r}]" for entry in entries)
+    st.code(f'from load_pruned import load_lstms\n\nlstms = load_lstms(".")\n{lines}', language="python")
+st.code(f"python -m pruner verify {name}.zip", language="bash")

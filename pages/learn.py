@@ -1,6 +1,33 @@
-"""Streamlit runs this file if a link to /learn is a new server's first request; it hands over to the app."""
+"""The way in: seven lessons, the terms, and a handout to print."""
 
-import runpy
-from pathlib import Path
+import streamlit as st
 
-runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+from pruner.dashboard import frame, lesson
+from pruner.lessons import LESSONS
+from pruner.lessons.handout import handout
+
+frame.stand_in_app()
+
+st.title("Learn")
+st.markdown(
+    "Why the packed weights of an LSTM are pruned gate by gate, and what a mask does to a gate: seven lessons of one screen "
+    "each, for those who know what an LSTM computes. Every picture is computed while you look, on two small trained models "
+    "that ship with the library. Whatever you set is in the address bar, so that a link opens what you see."
+)
+with st.grid(2):
+    for number, each in enumerate(LESSONS, 1):
+        with st.container(border=True, height="stretch"):
+            st.markdown(f"**{number}. {each.title}**")
+            st.markdown(each.question)
+            st.page_link(lesson.page_of(each), label=f"Lesson {number}", icon=":material/arrow_forward:")
+st.download_button(
+    "Download the handout",
+    data=lambda: lesson.measured(handout),
+    file_name="pruning-lessons.html",
+    mime="text/html",
+    icon=":material/print:",
+    on_click="ignore",
+    help="One page a lesson, to print. One file, which loads nothing from elsewhere.",
+)
+st.header("Terms")
+lesson.terms()

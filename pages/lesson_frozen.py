@@ -1,6 +1,46 @@
-"""Streamlit runs this file if a link to /lesson_frozen is a new server's first request; it hands over to the app."""
+"""Lesson 5: a masked row is not a removed unit."""
 
-import runpy
-from pathlib import Path
+import streamlit as st
 
-runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+from pruner.dashboard import frame, lesson
+from pruner.lessons import figures as lesson_figures
+from pruner.lessons import frozen
+from pruner.lessons.frozen import ROWS
+from pruner.lstm.gates import GATE_TITLES, GATES
+
+frame.stand_in_app()
+
+picture, words = lesson.begin(frozen.LESSON)
+with picture:
+    decider = lesson.measured(frozen.find_decider)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        unit = st.number_input(
+            "Unit", 0, len(decider.quality) - 1, decider.unit, key="watched", bind="query-params", width=120
+        )
+        gate = st.segmented_control(
+            "Gate", GATES, default="f", required=True, key="gate", bind="query-params", wrap=True
+        )
+        rows = st.segmented_control(
+            "Mask its row in", list(ROWS), default="both", required=True, key="rows", bind="query-params", wrap=True
+        )
+    found = lesson.measured(frozen.watch, decider.text, gate, unit, rows)
+    with st.grid(2, min_column_width=220):
+        for name in ("whole", "masked"):
+            share = found.shares[name][found.outer]
+            st.metric(f"{found.outer} before the end, {name}", f"{share:.0%}", border=True, height="stretch")
+    st.caption("Dotted: what the biases of the gate alone give.")
+    st.plotly_chart(
+        lesson_figures.watched(found),
+        key="watched_gate",
+        alt=f"The {GATE_TITLES[gate]} gate and the cell state of unit {unit} while the model reads {found.text}, "
+        "whole and masked; dotted: what the bias alone gives",
+    )
+lesson.finish(frozen.LESSON, words, frozen.notice(found, rows))
+with words:
+    st.subheader("How this unit was found")
+    st.caption(f"Each unit’s forget gate is frozen in turn. Unit {decider.unit} costs the most.")
+    st.plotly_chart(
+        lesson_figures.quality_by_unit(decider.quality, decider.unit),
+        key="deciders",
+        alt=f"Strings right with the forget gate of one unit frozen, lowest for unit {decider.unit}",
+    )

@@ -1,6 +1,39 @@
-"""Streamlit runs this file if a link to /lesson_gates is a new server's first request; it hands over to the app."""
+"""Lesson 3: why not rank all rows together?"""
 
-import runpy
-from pathlib import Path
+import streamlit as st
 
-runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+from pruner.dashboard import frame, lesson
+from pruner.lessons import figures as lesson_figures
+from pruner.lessons import together
+from pruner.lessons.model import GRAMMAR
+from pruner.lessons.together import SHARES, WAYS
+
+frame.stand_in_app()
+
+picture, words = lesson.begin(together.LESSON)
+with picture:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        share = lesson.choose_share("Sparsity: share of the rows that is dropped", SHARES, together.SHARE, "share")
+        side = lesson.choose_weight("hh")
+    found = lesson.measured(together.compare, GRAMMAR, share)
+    with st.grid(2, min_column_width=220):
+        for way, title in WAYS.items():
+            st.metric(f"Strings right, ranking {title}", f"{found.quality[way]:.0%}", border=True, height="stretch")
+    st.plotly_chart(
+        lesson_figures.parts({way: kept[side] for way, kept in found.kept.items()}),
+        key="parts",
+        alt="Rows left of each gate: equal parts when each gate is ranked by itself, unequal ones when all are together",
+    )
+    with st.skeleton(height=260):
+        curve = [lesson.measured(together.compare, GRAMMAR, each) for each in SHARES]
+    st.plotly_chart(
+        lesson_figures.quality_curves(
+            SHARES,
+            {title: [each.quality[way] for each in curve] for way, title in WAYS.items()},
+            share,
+            "share of the rows that is dropped (%)",
+        ),
+        key="curves",
+        alt="Strings predicted wholly right over the share of rows dropped, for both ways of ranking",
+    )
+lesson.finish(together.LESSON, words, together.notice(found, side))

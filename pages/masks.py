@@ -1,6 +1,208 @@
-"""Streamlit runs this file if a link to /masks is the first request that a new server gets; it hands over to the app."""
+"""Tune the sparsity and see which rows fall."""
 
-import runpy
-from pathlib import Path
+import time
 
-runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+import pandas as pd
+import streamlit as st
+import torch
+from streamlit.delta_generator import DeltaGenerator
+
+from pruner import PrunerError, Recipe
+from pruner.dashboard import data, frame, grids, numbers, state, tuning, widgets
+from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.gate_canvas import Look
+from pruner.dashboard.numbers import Preview
+from pruner.dashboard.pinned import pin_recipe
+from pruner.dashboard.text import plain
+from pruner.dashboard.widgets import View
+from pruner.files.checkpoint import Checkpoint
+from pruner.importance.masks import unit_agreement
+from pruner.importance.weights import as_table
+from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, SIDES, split_gates
+from pruner.recipe import ROW_CRITERIA
+from pruner.views import figures
+
+frame.stand_in_app()
+
+GRANULARITY_TITLES = {"rows": "Rows", "units": "Units"}
+PAUSE = 0.1  # seconds
+MEANING = {
+    "rows": "Rows: each of the eight gate blocks drops its own weakest rows; every hidden unit stays, some gates constant.",
+    "units": "Units: whole hidden units fall, all eight rows of each, so the model can really become smaller and faster.",
+}
+
+
+def load_recipe() -> None:
+    """Set every control from the uploaded recipe, or keep them all and say why."""
+    uploaded = st.session_state[f"recipe_{st.session_state.upload}"]
+    if uploaded is None:
+        return
+    st.session_state.recipe_problem = None
+    try:
+        state.apply_recipe(Recipe.from_json(uploaded.getvalue()))
+    except PrunerError as error:
+        st.session_state.recipe_problem = str(error)
+    st.session_state.upload += 1
+
+
+@st.fragment
+def follow(
+    checkpoint: Checkpoint,
+    view: View,
+    look: Look,
+    tuned: DeltaGenerator,
+    drawn: DeltaGenerator,
+    counted: DeltaGenerator,
+) -> None:
+    """The overall slider and all that follows it, made anew by themselves, the numbers first: with the rest of the page they
+    would take twice as long."""
+    recipe = state.recipe()
+    found = numbers.preview(checkpoint, recipe)
+    if isinstance(found, Preview):
+        with counted:
+            numbers.show(found)
+    with tuned:
+        tuning.overall(recipe.granularity == "units")
+    if isinstance(found, PrunerError):
+        widgets.stop_with(found, "This recipe does not fit the model")
+    if found is None:
+        return
+    with drawn:
+        draw(checkpoint, view, look, recipe, found)
+    # Here a slider that moves on interrupts, before what would take longest to draw and be gone at once.
+    time.sleep(PAUSE)
+    tell(view, recipe, found)
+
+
+def draw(checkpoint: Checkpoint, view: View, look: Look, recipe: Recipe, found: Preview) -> None:
+    """The gate grids with what falls."""
+    scored, held, falling = found.scored[view.lstm.name], data.current(), None
+    if view.tensor in found.masks:
+        of = f"{checkpoint.sha256} {held.key if held else ''}"
+        falling = grids.falling(view, scored, recipe, found.masks, of)
+    grids.show("mask_grids", view, scored, recipe, look, falling)
+    if falling is None:
+        st.info(f"{plain(view.lstm.title)} is left as it is: it is not among the LSTMs to prune.")
+        return
+    by_whole = ""
+    if recipe.criterion not in ROW_CRITERIA:
+        by_whole = f" Units are ranked by their {widgets.CRITERION_WORDS[recipe.criterion]}."
+    norm = widgets.measure_of_rows(recipe.criterion)
+    st.caption(f"Each cell is a row of a gate, coloured by its {norm}. Orange rows fall.{by_whole}")
+
+
+def tell(view: View, recipe: Recipe, found: Preview) -> None:
+    """What the masks make of the viewed layer: sorted curves with their cut, agreement of the blocks, a table."""
+    saliency, mask = found.scored[view.lstm.name].saliency[view.tensor], found.masks.get(view.tensor)
+    kept = split_gates(torch.ones_like(saliency, dtype=torch.bool) if mask is None else mask)
+    dropped = tuple((~kept).sum(1).tolist())
+    if recipe.granularity == "rows":
+        norm = widgets.measure_of_rows(recipe.criterion)
+        st.subheader("Sorted, with the cut")
+        st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}.{widgets.CUT_MEANING}")
+        st.plotly_chart(
+            figures.sorted_curves(saliency, view.side, dropped),
+            key="curves",
+            config=png_button("masks-sorted"),
+            alt=f"Rows of each gate of {view.tensor} sorted by {norm}, with a dot where each gate is cut",
+        )
+    st.subheader("Agreement")
+    st.caption(
+        "What the eight blocks decide of each unit. Only a unit that all of them drop could be removed; a mixed one keeps a "
+        "part of itself, and a gate whose rows are dropped stays at what its bias gives."
+        if recipe.granularity == "rows"
+        else "Its eight rows fall together, so every unit is kept by all blocks or dropped by all."
+    )
+    if mask is not None:
+        names = view.lstm.weight_names()
+        keeping = unit_agreement([found.masks[names[view.layer, view.direction, side]] for side in SIDES])
+        removable = int((keeping == 0).sum())
+        st.markdown(f"**{removable:,} of {len(keeping):,}** units of {view.place} can be removed.")
+        st.plotly_chart(
+            figures.agreement_grid(keeping),
+            key="agreement",
+            config=png_button("agreement"),
+            alt=f"Every hidden unit of {view.place}: {removable} dropped by all eight blocks, "
+            f"{int((keeping == len(ALL_BLOCKS)).sum())} kept by all, the rest mixed",
+        )
+    gates = split_gates(saliency)
+    table = pd.DataFrame(
+        {
+            "gate": [f"{block} ({GATE_TITLES[gate]})" for gate, block in zip(GATES, BLOCKS[view.side], strict=True)],
+            "sparsity": [fallen / view.lstm.hidden_size for fallen in dropped],
+            "rows dropped": dropped,
+            "rows kept": kept.sum(1).numpy(),
+            "saliency kept": ((gates * kept).sum(1) / gates.sum(1).clamp(min=torch.finfo(gates.dtype).tiny)).numpy(),
+        }
+    )
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config={
+            "sparsity": st.column_config.NumberColumn(format="percent"),
+            "saliency kept": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),
+        },
+        alt=f"Rows dropped and saliency kept in each gate of {view.tensor}",
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        csv_button(table, "masks-by-gate", "Download the table as CSV")
+        csv_button(
+            lambda: as_table(view.lstm, found.scored[view.lstm.name].saliency, found.masks),
+            "masks-by-row",
+            "Download every row as CSV",
+        )
+        st.download_button(
+            "Save the recipe",
+            recipe.to_json(),
+            file_name="recipe.json",
+            mime="application/json",
+            icon=":material/save:",
+            on_click="ignore",
+        )
+
+
+st.title("Masks")
+checkpoint = state.required_checkpoint()
+settings, tuned, drawn, counted, detailed = (st.container() for _ in range(5))
+with settings:
+    st.segmented_control(
+        "Granularity",
+        list(GRANULARITY_TITLES),
+        format_func=GRANULARITY_TITLES.__getitem__,
+        key="granularity",
+        required=True,
+        persist_state="session",
+    )
+    st.caption(MEANING[st.session_state.granularity])
+    widgets.choose_criterion()
+    widgets.choose_compensation()
+with detailed:
+    tuning.in_detail(state.recipe())
+widgets.has_data(state.recipe())
+with settings:
+    view = widgets.choose_view(checkpoint)
+    look = grids.choose_look(masked=True)
+with drawn:
+    grids.selection()
+follow(checkpoint, view, look, tuned, drawn, counted)
+with counted, st.container(horizontal=True, vertical_alignment="center"):
+    st.button(
+        "Pin as A",
+        icon=":material/keep:",
+        on_click=pin_recipe,
+        help="Keep this recipe as A and go on tuning: the page Compare shows both.",
+    )
+    if st.session_state.pinned is not None:
+        st.page_link("pages/compare.py", label="Compare with A", icon=":material/compare_arrows:")
+with st.container(horizontal=True, vertical_alignment="center"):
+    with st.popover("Load a recipe", icon=":material/upload_file:"):
+        st.file_uploader(
+            "A recipe saved here or by the command line",
+            type="json",
+            key=f"recipe_{st.session_state.upload}",
+            on_change=load_recipe,
+            max_upload_size=1,
+        )
+    st.page_link("pages/run.py", label="Run it", icon=":material/arrow_forward:")
+if st.session_state.get("recipe_problem"):
+    st.error(plain(st.session_state.recipe_problem), title="This recipe cannot be used", icon=":material/error:")

@@ -1,6 +1,142 @@
-"""Streamlit runs this file if a link to /overview is the first request that a new server gets; it hands over to the app."""
+"""All blocks of all layers at a glance."""
 
-import runpy
-from pathlib import Path
+import html
 
-runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+import pandas as pd
+import streamlit as st
+
+from pruner import PrunerError
+from pruner.dashboard import frame, state, widgets
+from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.scores import scores
+from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, SIDES
+from pruner.recipe import DATA_CRITERIA
+from pruner.views import explorer_figures
+from pruner.views.blocks import NEAR_ZERO, REACH, block_table
+
+frame.stand_in_app()
+
+FIGURES = {
+    "median per weight": "Median per weight",
+    "median": "Median",
+    "near zero": "Near zero",
+    "highest over median": "Highest over median",
+}
+MEANING = {
+    "median per weight": "The median row over its number of columns, so that blocks of different widths compare.",
+    "median": "The median row of each block.",
+    "near zero": f"The share of rows of at most {NEAR_ZERO:.0%} of their block’s median.",
+    "highest over median": "How far the largest row of a block stands out.",
+}
+ROW_HEIGHT, MOST_ROWS = 36, 20  # of the small charts: pixels, and how many are in sight without scrolling
+LONGEST_NAME = 16  # of an LSTM beside the heatmap
+
+st.title("Overview")
+checkpoint = state.required_checkpoint()
+recipe, session = state.recipe(), st.session_state
+criterion = state.criterion_for("rows", recipe.criterion)
+norm = widgets.measure_of_rows(criterion)
+gathered = widgets.gathered_for(recipe) if criterion in DATA_CRITERIA else None
+try:
+    table = pd.concat(
+        (
+            block_table(lstm, scores(checkpoint, lstm, criterion, (), recipe.seed, gathered).saliency, criterion)
+            for lstm in checkpoint.lstms
+        ),
+        ignore_index=True,
+    )
+except PrunerError as error:
+    widgets.stop_with(error, "This model cannot be scored")
+names = {lstm.title: lstm.name for lstm in checkpoint.lstms}
+table["lstm"] = table["lstm"].map({name: title for title, name in names.items()})
+place = ["lstm", "layer", "direction"]
+# What is the same in every line says nothing.
+shown_place = [
+    *(["lstm"] if len(checkpoint.lstms) > 1 else []),
+    "layer",
+    *(["direction"] if any(lstm.bidirectional for lstm in checkpoint.lstms) else []),
+]
+place_columns = {
+    "lstm": st.column_config.TextColumn("LSTM", width=140),
+    "layer": st.column_config.NumberColumn(width=50),
+    "direction": st.column_config.TextColumn(width=70),
+}
+
+
+def open_block() -> None:
+    """Go to the block whose button was clicked."""
+    line = table.iloc[session.open_block.row]
+    name = names[line["lstm"]]
+    if name != session.lstm:
+        session.unit = None  # another LSTM has other units
+    session.lstm, session.layer, session.direction = name, int(line["layer"]), line["direction"]
+    session.side = next(side for side in SIDES if line["block"] in BLOCKS[side])
+    st.switch_page("pages/saliency.py")
+
+
+def row_title(name: str, layer: int, direction: str) -> str:
+    """What a row of the heatmap is called, short enough to leave room for it."""
+    ending = name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"
+    said = {"lstm": html.escape(ending), "layer": f"layer {layer}", "direction": direction}
+    return " ".join(said[what] for what in shown_place)
+
+
+st.markdown(
+    f"How the rows of every block are distributed by their {norm}: **{len(table):,} blocks**, "
+    f"{int(table['rows'].sum()):,} rows. Each small chart runs from 0 to {REACH:g} medians of its own block; its last bar "
+    "holds all above."
+)
+by_layer = table.pivot(index=place, columns="block", values="distribution")[list(ALL_BLOCKS)].reset_index()
+st.dataframe(
+    by_layer,
+    hide_index=True,
+    column_order=[*shown_place, *ALL_BLOCKS],
+    row_height=ROW_HEIGHT,
+    height=ROW_HEIGHT * min(len(by_layer), MOST_ROWS) + 38,
+    column_config={
+        **place_columns,
+        **{block: st.column_config.BarChartColumn(block, width=85, y_min=0) for block in ALL_BLOCKS},
+    },
+    alt=f"The distribution of the {norm} of the rows in each of the eight blocks, a line a layer and direction",
+)
+
+st.subheader("Side by side")
+session.setdefault("overview_figure", "median per weight")
+st.segmented_control("Figure", list(FIGURES), format_func=FIGURES.__getitem__, key="overview_figure", required=True)
+figure = session.overview_figure
+st.caption(MEANING[figure])
+values = table.pivot(index=place, columns="block", values=figure)[list(ALL_BLOCKS)]
+rows = [row_title(*index) for index in values.index]
+st.plotly_chart(
+    explorer_figures.block_heatmap(rows, values.to_numpy(), FIGURES[figure].lower(), figure == "near zero"),
+    key="blocks",
+    config=png_button("overview"),
+    alt=f"Heatmap of the {FIGURES[figure].lower()} of each of the eight blocks of every layer",
+)
+
+st.subheader("Every block")
+st.caption(
+    f"Sort by a column’s head, search with the lens above the table, and open a block with its button. Near zero: at most "
+    f"{NEAR_ZERO:.0%} of the block’s median."
+)
+st.dataframe(
+    table.assign(open=":material/arrow_forward:"),
+    hide_index=True,
+    column_order=["open", "block", *shown_place, "distribution", *FIGURES, "lowest", "highest", "gate", "columns"],
+    column_config={
+        "open": st.column_config.ButtonColumn(
+            "", width=50, pinned=True, type="tertiary", on_click=open_block, key="open_block"
+        ),
+        **place_columns,
+        "distribution": st.column_config.BarChartColumn(width=100, y_min=0),
+        "near zero": st.column_config.ProgressColumn(format="percent", width=90, min_value=0, max_value=1),
+        **{
+            name: st.column_config.NumberColumn(format="%.4g")
+            for name in ("median per weight", "median", "highest over median", "lowest", "highest")
+        },
+    },
+    alt=f"Every block with the distribution, the median, the extremes and the share of near-zero rows by {norm}",
+)
+with st.container(horizontal=True, vertical_alignment="center"):
+    csv_button(table, "overview")
+    st.page_link("pages/saliency.py", label="See every row", icon=":material/arrow_forward:")

@@ -1,6 +1,185 @@
-"""Streamlit runs this file if a link to /run is the first request that a new server gets; it hands over to the app."""
+"""Run the recipe and compare before and after."""
 
-import runpy
-from pathlib import Path
+import pandas as pd
+import streamlit as st
 
-runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+from pruner import examples, run
+from pruner.dashboard import data, frame, state, widgets
+from pruner.dashboard.jobs import Job
+from pruner.dashboard.text import plain
+from pruner.lstm.measure import SEQUENCE_LENGTH
+from pruner.progress import Progress
+from pruner.result import Result, available_devices
+
+frame.stand_in_app()
+
+st.title("Run")
+checkpoint = state.required_checkpoint()
+recipe = state.recipe()
+example = examples.example_of(checkpoint)
+session = st.session_state
+
+
+def start() -> None:
+    """Start a run; everything it needs is bound here, because its thread cannot ask the session."""
+    quality = example.quality if example else None
+    device = session.device
+    gathered = data.current()
+    calibration, statistics = (gathered.calibration, gathered.statistics) if gathered else (None, None)
+
+    def work(progress: Progress) -> Result:
+        return run(checkpoint, recipe, device, progress, quality, True, calibration, statistics)
+
+    session.job = Job(work)
+    session.inputs = calibration and data.told(calibration.source, calibration.name)
+
+
+pruned = ", ".join(plain(lstm.title) for lstm in checkpoint.select(recipe.lstms))
+own = [f"layer {layer} at {share:.0%}" for layer, share in recipe.layer_sparsity.items()]
+own += [f"{block} at {share:.0%}" for block, share in recipe.gate_sparsity.items()]
+what = "of each gate's rows" if recipe.granularity == "rows" else "of the hidden units"
+how = widgets.CRITERION_WORDS[recipe.criterion] + (f" (seed {recipe.seed})" if recipe.criterion == "random" else "")
+everything = "gates and layers" if recipe.granularity == "rows" else "layers"
+together = f", all {everything} ranked together" if recipe.allocation == "global" else ""
+rounded = f", the kept count rounded up to a multiple of {recipe.round_to}" if recipe.round_to > 1 else ""
+compensated = {
+    "none": "",
+    "fold": " What stays takes over what inputs tell of the rest.",
+    "full": " What stays takes over what inputs tell of the rest; then gates and head are refitted.",
+}[recipe.compensation]
+st.markdown(
+    f"Drop **{recipe.sparsity:.0%}** {what} in **{pruned}** by {how}{together}{rounded}"
+    + (f", but {', '.join(own)}." if own else ".")
+    + compensated
+)
+ready = widgets.has_data(recipe)
+devices = available_devices()
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.segmented_control(
+        "Device", list(devices), format_func=devices.__getitem__, key="device", default="cpu", required=True
+    )
+    widgets.start_button("Run", session.job, start, ready)
+if len(devices) == 1:
+    st.caption("No CUDA device was found on this machine, so the model runs on the CPU.")
+widgets.follow(session.job, "run")
+result = state.result()
+if result is None:
+    st.stop()
+
+if result.recipe != recipe:
+    st.warning("The settings have changed since this run. Run again to see what they do.", icon=":material/history:")
+taken_over = result.recipe.compensation != "none" and result.recipe.granularity == "units"
+on_what = session.inputs or "random inputs"
+dense, small = result.costs["dense"], result.costs["compact"]
+with st.grid(4, min_column_width=150):
+    st.metric(
+        "Parameters, compact",
+        f"{small.parameters:,}",
+        f"{small.parameters / dense.parameters - 1:+.0%}",
+        delta_color="inverse",
+        border=True,
+        height="stretch",
+    )
+    if result.latency:
+        fast = result.latency[1]
+        st.metric(
+            "Speed, compact",
+            f"{fast['dense'].median / fast['compact'].median:.1f}×",
+            help="Time of the dense LSTMs over that of the compact ones, batch 1. Small LSTMs gain nothing: a call costs "
+            "more than its arithmetic.",
+            border=True,
+            height="stretch",
+        )
+    st.metric(
+        "Output drift",
+        f"{max(drift.relative for drift in result.drift.values()):.1%}",
+        help="Root mean square of the change in an LSTM's output, relative to the output itself, on "
+        f"{'inputs held back from ' if session.inputs else ''}{on_what}. The largest of all LSTMs.",
+        border=True,
+        height="stretch",
+    )
+    if example and result.quality:
+        before, after = result.quality["dense"], result.quality["masked"]
+        st.metric(
+            example.quality_name.capitalize(),
+            f"{after:.3f}",
+            f"{after - before:+.3f}",
+            delta_color="normal" if example.higher_is_better else "inverse",
+            border=True,
+            height="stretch",
+        )
+
+ORDER_WORDS = {
+    "cost": "what it costs alone, which lost less here",
+    "readers": "how it is read",
+    "cost and readers": "what it costs and by how it is read, which lost less here than the cost alone",
+}
+FORM_TITLES = ("dense", "masked", "compact")
+rows = [
+    ("Parameters", *(f"{result.costs[form].parameters:,}" for form in FORM_TITLES)),
+    ("Zeros in the LSTMs", *(f"{result.costs[form].zeros:,}" for form in FORM_TITLES)),
+    ("Bytes of the file", *(f"{result.costs[form].bytes:,}" for form in FORM_TITLES)),
+    ("Multiply-accumulates a step", *(f"{result.costs[form].macs_per_step:,}" for form in FORM_TITLES)),
+]
+for batch_size, times in (result.latency or {}).items():
+    shown = (f"{times[form].median:.2f} ({times[form].low:.2f} to {times[form].high:.2f})" for form in FORM_TITLES)
+    rows.append((f"Milliseconds, batch {batch_size}", *shown))
+if example and result.quality:
+    rows.append((example.quality_name.capitalize(), *(f"{result.quality[form]:.4f}" for form in FORM_TITLES)))
+st.subheader("Before and after")
+st.dataframe(
+    pd.DataFrame(rows, columns=["figure", *FORM_TITLES]),
+    hide_index=True,
+    alt="Parameters, zeros, bytes, multiply-accumulates, time and quality of the dense, the masked and the compact form",
+)
+st.caption(
+    f"Masked: of full size with zeros, which are stored and multiplied like any other number. Compact: without them, and "
+    f"computing the same. Times are for {SEQUENCE_LENGTH} steps of all LSTMs in float32 on "
+    f"{'one CPU thread' if result.device == 'cpu' else result.device}: median of paired runs, and where 10 to 90 % of "
+    "them lie."
+)
+st.dataframe(
+    pd.DataFrame(
+        [
+            (name or "(root)", drift.relative, drift.max_abs_difference, drift.max_abs_output)
+            for name, drift in result.drift.items()
+        ],
+        columns=["LSTM", "output drift", "largest change", "largest output"],
+    ),
+    hide_index=True,
+    column_config={"output drift": st.column_config.NumberColumn(format="percent")},
+    alt=f"How far the output of each LSTM moved on {on_what}",
+)
+st.caption(
+    f"Output drift on {on_what}{', those that nothing was fitted to' if session.inputs else ''}, relative to the output."
+    + (" A dropped unit counts as zero here, even where what reads it makes up for it." if taken_over else "")
+)
+if done := result.compensation.facts.get("lstms"):
+    st.subheader("Compensation, step by step")
+    st.dataframe(
+        pd.DataFrame(
+            [
+                (entry["name"] or "(root)", step["name"], step["before"], step["after"], step["kept"])
+                for entry in done
+                for step in entry["steps"]
+            ],
+            columns=["LSTM", "step", "loss before", "loss after", "kept"],
+        ),
+        hide_index=True,
+        column_config={
+            "loss before": st.column_config.NumberColumn(format="%.4f"),
+            "loss after": st.column_config.NumberColumn(format="%.4f"),
+        },
+        alt="Each step of the compensation with its loss on held-back inputs before and after, and whether it was kept",
+    )
+    loss = "divergence from the dense model, in nats" if result.recipe.task == "softmax" else "relative squared error"
+    orders = sorted({entry["order_weighed_by"] for entry in done if "order_weighed_by" in entry})
+    st.caption(
+        f"Loss on inputs that were held back: {loss}. A step that does not lower it is left out."
+        + (f" The order of removal weighs the error of a unit by {ORDER_WORDS[orders[0]]}." if len(orders) == 1 else "")
+    )
+if example and (note := examples.data_note(example)):
+    st.caption(note)
+with st.container(horizontal=True):
+    st.page_link("pages/sweep.py", label="Compare it with other recipes", icon=":material/stacked_line_chart:")
+    st.page_link("pages/export.py", label="Export it", icon=":material/arrow_forward:")

@@ -1,6 +1,81 @@
-"""Streamlit runs this file if a link to /saliency is the first request that a new server gets; it hands over to the app."""
+"""How much weight each row of each gate carries."""
 
-import runpy
-from pathlib import Path
+import pandas as pd
+import streamlit as st
 
-runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+from pruner import PrunerError
+from pruner.dashboard import frame, grids, state, widgets
+from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.scores import scores
+from pruner.dashboard.text import plain
+from pruner.files.consumers import consumers_of
+from pruner.importance.weights import as_table
+from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, split_gates
+from pruner.views import figures
+
+frame.stand_in_app()
+
+st.title("Saliency")
+checkpoint = state.required_checkpoint()
+view = widgets.choose_view(checkpoint)
+widgets.choose_criterion()
+recipe = state.recipe()
+norm = widgets.measure_of_rows(recipe.criterion)
+gathered = widgets.gathered_for(recipe)
+try:
+    consumers = consumers_of(checkpoint, recipe).get(view.lstm.name, [])
+    scored = scores(checkpoint, view.lstm, recipe.criterion, tuple(consumers), recipe.seed, gathered)
+except PrunerError as error:
+    widgets.stop_with(error, "This model cannot be scored")
+saliency = scored.saliency[view.tensor]
+
+look = grids.choose_look(masked=False)
+st.caption(
+    "Each cell is one row of a gate: the weights with which that gate of that unit reads the layer's input (ii to io) or "
+    f"the hidden state of the step before (hi to ho), by its {norm}."
+)
+grids.selection()
+grids.show("saliency_grids", view, scored, recipe, look)
+
+by_rows = recipe.granularity == "rows"
+st.subheader("Sorted, with the cut" if by_rows else "Sorted")
+st.caption(
+    f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}." + (widgets.CUT_MEANING if by_rows else "")
+)
+dropped = None
+if by_rows:
+    dropped = tuple((~split_gates(scored.masks(view.lstm, recipe)[view.tensor])).sum(1).tolist())
+st.plotly_chart(
+    figures.sorted_curves(saliency, view.side, dropped),
+    key="curves",
+    config=png_button("saliency-sorted"),
+    alt=f"Rows of each gate of {view.tensor} sorted by {norm}, with a dot where the present sparsity cuts",
+)
+gates = split_gates(saliency)
+facts = pd.DataFrame(
+    {
+        "gate": [f"{block} ({GATE_TITLES[gate]})" for gate, block in zip(GATES, BLOCKS[view.side], strict=True)],
+        "rows": view.lstm.hidden_size,
+        "lowest": gates.amin(1).numpy(),
+        "median": gates.median(1).values.numpy(),
+        "mean": gates.mean(1).numpy(),
+        "highest": gates.amax(1).numpy(),
+    }
+)
+st.dataframe(
+    facts,
+    hide_index=True,
+    column_config={
+        name: st.column_config.NumberColumn(format="%.3f") for name in ("lowest", "median", "mean", "highest")
+    },
+    alt=f"Lowest, median, mean and highest {norm} of the rows of each gate of {view.tensor}",
+)
+with st.container(horizontal=True, vertical_alignment="center"):
+    csv_button(
+        lambda: as_table(view.lstm, scored.saliency),
+        f"{view.lstm.name or 'lstm'}-saliency",
+        "Download every row as CSV",
+    )
+    csv_button(facts, "saliency-by-gate", "Download the table as CSV")
+    st.page_link("pages/weights.py", label="See the weights behind it", icon=":material/grid_4x4:")
+    st.page_link("pages/masks.py", label="Tune the sparsity", icon=":material/arrow_forward:")

@@ -1,6 +1,149 @@
-"""Streamlit runs this file if a link to /sweep is the first request that a new server gets; it hands over to the app."""
+"""Rate many recipes side by side and take the best."""
 
-import runpy
-from pathlib import Path
+import streamlit as st
 
-runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+from pruner import examples
+from pruner.dashboard import data, explore, frame, state, widgets
+from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.explore import Sweep
+from pruner.dashboard.jobs import Job
+from pruner.progress import Progress
+from pruner.search.sweep import SEEDS, as_table
+from pruner.views import figures
+
+frame.stand_in_app()
+
+st.title("Sweep")
+checkpoint = state.required_checkpoint()
+recipe, session = state.recipe(), st.session_state
+judged = explore.judged_by(examples.example_of(checkpoint))
+st.markdown(
+    "How much pruning a model bears depends on what is removed and on what the rest can take over. A criterion that does "
+    "not beat random choice, the grey band, says nothing about this model."
+)
+if "sweep_count" not in session:
+    session.sweep_count = 5
+    session.sweep_criteria, session.sweep_compensations = [], []
+offered = [name for name in widgets.criteria() if name != "random"]
+session.sweep_criteria = [name for name in session.sweep_criteria if name in offered]
+if not session.sweep_criteria:
+    session.sweep_criteria = [recipe.criterion if recipe.criterion in offered else offered[0]]
+session.sweep_compensations = session.sweep_compensations or [recipe.compensation]
+st.pills(
+    "Criteria",
+    offered,
+    format_func=widgets.CRITERION_TITLES.__getitem__,
+    selection_mode="multi",
+    key="sweep_criteria",
+    persist_state="session",
+)
+st.pills(
+    "Compensations",
+    list(widgets.COMPENSATION_TITLES),
+    format_func=widgets.COMPENSATION_TITLES.__getitem__,
+    selection_mode="multi",
+    key="sweep_compensations",
+    persist_state="session",
+)
+st.slider(
+    "How many sparsities, from 10 to 90 %",
+    min_value=2,
+    max_value=12,
+    key="sweep_count",
+    persist_state="session",
+    width=400,
+)
+recipes = explore.grid(
+    recipe,
+    state.readers(),
+    explore.spread(session.sweep_count),
+    session.sweep_criteria,
+    session.sweep_compensations,
+)
+slow = (
+    " Full compensation takes about a minute per recipe for a few hundred units."
+    if "full" in session.sweep_compensations
+    else ""
+)
+st.caption(
+    f"{len(recipes)} recipes, among them {SEEDS} random ones for each sparsity and compensation, rated by "
+    f"{judged.name} on all cores of this machine.{slow}"
+)
+needy = sorted(recipes, key=lambda each: (each.compensation == "full", each.needs_data))[-1]
+ready = widgets.has_data(needy)
+
+
+def start() -> None:
+    """Start a sweep; everything it needs is bound here, because its thread cannot ask the session."""
+    gathered = data.current()
+
+    def work(progress: Progress) -> Sweep:
+        return explore.sweep(checkpoint, recipes, gathered, judged, progress)
+
+    session.sweep = Job(work)
+
+
+def take(index: int) -> None:
+    """Set the controls to one of the recipes."""
+    state.apply_recipe(session.sweep.status.result.rated[index].recipe)
+
+
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    widgets.start_button("Sweep", session.sweep, start, ready)
+widgets.follow(session.sweep, "sweep")
+found: Sweep | None = session.sweep.status.result if session.sweep else None
+if found is None:
+    st.stop()
+table = as_table(found.rated)
+mine = next((each for each in found.rated if each.recipe == recipe), None)
+title = found.judged.name
+st.plotly_chart(
+    figures.sweep_curves(
+        table,
+        found.dense,
+        title,
+        (mine.recipe.sparsity, mine.value) if mine else None,
+        {**widgets.CRITERION_TITLES, **{name: name for name in widgets.COMPENSATION_TITLES}},
+    ),
+    key="curves",
+    config=png_button("sweep"),
+    alt=f"{title.capitalize()} over sparsity, one line for each criterion and compensation, random choices as a band",
+)
+better = "Higher" if found.judged.higher_is_better else "Lower"
+st.caption(
+    f"{better} is better. Sizes are those of the compact form. Select a row of the table to take over its recipe."
+)
+shown = table.assign(
+    criterion=table["criterion"].map(widgets.CRITERION_TITLES),
+    compensation=table["compensation"].map(widgets.COMPENSATION_TITLES),
+).rename(columns={"macs_per_step": "multiply-accumulates a step", "value": title})
+event = st.dataframe(
+    shown,
+    hide_index=True,
+    key="recipes",
+    column_order=["sparsity", "criterion", "compensation", title, "parameters", "multiply-accumulates a step", "seed"],
+    on_select="rerun",
+    selection_mode="single-row",
+    height=320,
+    column_config={
+        "sparsity": st.column_config.NumberColumn(format="percent"),
+        title: st.column_config.NumberColumn(format="%.4f"),
+        "parameters": st.column_config.NumberColumn(format="localized"),
+        "multiply-accumulates a step": st.column_config.NumberColumn(format="localized"),
+    },
+    alt=f"Every recipe with its {title}, its parameters and its multiply-accumulates",
+)
+chosen = [index for index in event.selection.rows if index < len(found.rated)]
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.button(
+        "Take this recipe",
+        icon=":material/check:",
+        type="primary",
+        disabled=not chosen,
+        on_click=take,
+        args=(chosen[0] if chosen else 0,),
+    )
+    csv_button(table, "sweep")
+    st.page_link("pages/masks.py", label="See what falls", icon=":material/arrow_forward:")
+if chosen and found.rated[chosen[0]].recipe == recipe:
+    st.success("This is your recipe now: the star in the figure.", icon=":material/star:")

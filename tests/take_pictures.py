@@ -10,8 +10,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.dashboard.test_dashboard import STUDIO
-from tests.journeys.test_journeys import PROJECT, THEMES, installed_chromium, serving
+from tests.helpers.browser import THEMES, installed_chromium, serving
+from tests.helpers.pages import LEARN, STUDIO
 
 PICTURES = Path(__file__).resolve().parents[1] / ".github" / "pictures"
 LINK = "example=pydocs-chars&sparsity=0.5&gates=hg:0.25"
@@ -36,7 +36,7 @@ WORKED = (
 )  # pages by their titles, with the button that starts their work
 WORK = 600_000  # milliseconds that a sweep may take
 WIDTHS = (1440, 1024, 390)
-EVERY = ["", *STUDIO, *(path.stem for path in sorted((PROJECT / "pages" / "learn").glob("*.py")))]
+EVERY = ["", *STUDIO, *LEARN]
 
 
 def take() -> None:

@@ -19,7 +19,8 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import suggestions
 from pruner.lstm.find import DTYPES
 from pruner.lstm.lstm import LSTM
-from pruner.result import Progress, gather_statistics
+from pruner.pipeline import gather_statistics
+from pruner.progress import Progress
 
 FILE_TYPES = ("npy", "npz", "csv", "safetensors", "pt")
 MAX_MEGABYTES = 200

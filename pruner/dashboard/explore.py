@@ -9,7 +9,8 @@ from pruner import Recipe
 from pruner.dashboard.data import Gathered
 from pruner.examples import Example
 from pruner.files.checkpoint import Checkpoint
-from pruner.result import Progress, Quality
+from pruner.progress import Progress
+from pruner.result import Quality
 from pruner.search.sensitivity import Sensitivity, measure_sensitivity
 from pruner.search.sweep import Rated, dense_value, rate_all, sweep_recipes
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from pruner.dashboard import widgets
 from pruner.dashboard.gate_canvas import Falling, Look, gate_canvas
 from pruner.dashboard.widgets import View
-from pruner.importance.masks import Scores
+from pruner.importance.scores import Scores
 from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
 from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
@@ -65,7 +65,7 @@ def selection() -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**Unit {unit}** is selected.")
-        st.page_link("pages/studio/unit.py", label="See all of it", icon=":material/arrow_forward:")
+        st.page_link("pages/unit.py", label="See all of it", icon=":material/arrow_forward:")
         st.button("Clear selection", icon=":material/close:", on_click=_select, args=(None,))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from pruner import Cancelled, PrunerError
-from pruner.result import Progress
+from pruner.progress import Progress
 
 Made = TypeVar("Made")
 

@@ -18,6 +18,15 @@ from pruner.lstm.gates import SIDES
 from pruner.lstm.measure import one_thread
 
 Made = TypeVar("Made")
+PAGES = {  # of each lesson by its name, and the pages that show the same on any model
+    "packed": ("pages/lesson_packed.py", "pages/weights.py"),
+    "norms": ("pages/lesson_saliency.py", "pages/saliency.py"),
+    "together": ("pages/lesson_gates.py", "pages/masks.py"),
+    "steps": ("pages/lesson_steps.py", "pages/masks.py"),
+    "frozen": ("pages/lesson_frozen.py", "pages/unit.py"),
+    "smaller": ("pages/lesson_smaller.py", "pages/run.py"),
+    "repair": ("pages/lesson_repair.py", "pages/calibrate.py"),
+}
 
 
 def _named(work: Callable[..., object]) -> str:
@@ -32,7 +41,7 @@ def measured(work: Callable[..., Made], *arguments: str | float) -> Made:
 
 
 def page_of(lesson: Lesson) -> str:
-    return f"pages/learn/{lesson.path}.py"
+    return PAGES[lesson.name][0]
 
 
 def begin(lesson: Lesson) -> tuple[DeltaGenerator, DeltaGenerator]:
@@ -83,7 +92,7 @@ def finish(
 
 def _ask(lesson: Lesson) -> None:
     texts = [answer.text for answer in lesson.answers]
-    chosen = st.radio(lesson.check, texts, index=None, key=f"answer_{lesson.path}", persist_state="session")
+    chosen = st.radio(lesson.check, texts, index=None, key=f"answer_{lesson.name}", persist_state="session")
     for answer in lesson.answers:
         if answer.text == chosen and answer.right:
             st.success(f"Right. {answer.why}", icon=":material/check_circle:")
@@ -100,9 +109,9 @@ def _onward(lesson: Lesson) -> None:
         if number + 1 < len(LESSONS):
             after = LESSONS[number + 1]
             st.page_link(page_of(after), label=f"Next: {after.title}", icon=":material/arrow_forward:")
-        st.page_link("pages/learn/learn.py", label="All lessons and terms", icon=":material/school:")
+        st.page_link("pages/learn.py", label="All lessons and terms", icon=":material/school:")
         if state.checkpoint() is not None:
-            st.page_link(lesson.studio, label="See this on your model", icon=":material/open_in_new:")
+            st.page_link(PAGES[lesson.name][1], label="See this on your model", icon=":material/open_in_new:")
         else:
             # Opened in a callback: a page whose controls are bound to the link cannot switch to another page itself.
             st.button(

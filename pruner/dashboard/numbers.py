@@ -6,12 +6,14 @@ import streamlit as st
 from torch import Tensor
 
 from pruner import PrunerError, Recipe
+from pruner.compact.costs import size_of_file, size_when_compact
 from pruner.dashboard import data
 from pruner.dashboard.scores import all_scores, masks_of
 from pruner.files.checkpoint import Checkpoint
-from pruner.importance.masks import Scores, Summary, summarize
-from pruner.importance.weights import DATA_CRITERIA
-from pruner.views.preview import Size, compact_size, dense_size
+from pruner.importance.scores import Scores
+from pruner.lstm.sizes import Size
+from pruner.recipe import DATA_CRITERIA
+from pruner.views.summary import Summary, summarize
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,12 @@ def preview(checkpoint: Checkpoint, recipe: Recipe) -> Preview | PrunerError | N
     try:
         scored = all_scores(checkpoint, recipe)
         masks = masks_of(checkpoint, recipe, scored)
-        after = compact_size(checkpoint, recipe, masks)
+        after = size_when_compact(checkpoint, recipe, masks)
     except PrunerError as error:
         return error
     saliency = {name: values for each in scored.values() for name, values in each.saliency.items()}
     return Preview(
-        scored, masks, summarize(checkpoint.select(recipe.lstms), masks, saliency), dense_size(checkpoint), after
+        scored, masks, summarize(checkpoint.select(recipe.lstms), masks, saliency), size_of_file(checkpoint), after
     )
 
 
@@ -65,7 +67,12 @@ def show(found: Preview) -> None:
             after.macs_per_step / before.macs_per_step,
             "Multiply-accumulates of the LSTMs for one time step, compact",
         )
-        _figure("Megabytes after", f"{after.bytes / 1e6:,.2f}", after.bytes / before.bytes, "All tensors, compact")
+        _figure(
+            "Megabytes after",
+            f"{after.tensor_bytes / 1e6:,.2f}",
+            after.tensor_bytes / before.tensor_bytes,
+            "All tensors, compact",
+        )
 
 
 def _figure(label: str, value: str, share: float | None = None, meaning: str | None = None) -> None:

@@ -8,7 +8,7 @@ from pruner import PrunerError, Recipe, open_checkpoint
 from pruner.dashboard import state
 from pruner.errors import shown
 from pruner.files.checkpoint import Checkpoint
-from pruner.importance.weights import DATA_CRITERIA, row_norm
+from pruner.recipe import DATA_CRITERIA, row_norm
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pruner.dashboard import data, state
 from pruner.dashboard.data import Gathered
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import consumers_of
-from pruner.importance.masks import Scores, score_lstm
-from pruner.importance.weights import DATA_CRITERIA, row_norm
+from pruner.importance.scores import Scores, score_lstm
 from pruner.lstm.lstm import LSTM
+from pruner.recipe import DATA_CRITERIA, row_norm
 
 
 def scores(

@@ -15,8 +15,8 @@ from pruner.dashboard.text import plain
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import consumers_of, suggestions
 from pruner.importance.masks import check_layers
-from pruner.importance.weights import COST_CRITERIA, ROW_CRITERIA, row_norm
 from pruner.lstm.gates import ALL_BLOCKS, GATES
+from pruner.recipe import COST_CRITERIA, ROW_CRITERIA, row_norm
 from pruner.result import Result
 
 SUGGESTED_ROUND_TO = 16  # multiplication kernels take steps of this many units
@@ -59,11 +59,11 @@ def required_checkpoint() -> Checkpoint:
     opened = checkpoint()
     if opened is None:
         st.info("Open an example or a checkpoint of your own first.", icon=":material/folder_open:")
-        st.page_link("pages/studio/open.py", label="Open a model", icon=":material/arrow_back:")
+        st.page_link("pages/open.py", label="Open a model", icon=":material/arrow_back:")
         st.stop()
     if not opened.lstms:
         st.warning(plain(f"{opened.name} holds no LSTM to look at. It holds {opened.contents()}."))
-        st.page_link("pages/studio/open.py", label="Open another model", icon=":material/arrow_back:")
+        st.page_link("pages/open.py", label="Open another model", icon=":material/arrow_back:")
         st.stop()
     return opened
 
@@ -160,7 +160,7 @@ def name_readers() -> None:
     session.readers_named = True
     example = examples.example_of(opened)
     if example and not session.consumers:
-        session.consumers, session.task = [example.head], example.task
+        session.consumers, session.task = [example.consumer], example.task
 
 
 def _chosen_consumers() -> tuple[str, ...]:

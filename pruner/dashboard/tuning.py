@@ -8,9 +8,8 @@ import streamlit as st
 
 from pruner.dashboard import history, link, state, widgets
 from pruner.dashboard.text import plain
-from pruner.importance.weights import COST_CRITERIA
 from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, SIDES
-from pruner.recipe import MAX_ROUND_TO, Recipe
+from pruner.recipe import COST_CRITERIA, MAX_ROUND_TO, Recipe
 
 ALLOCATION_TITLES = {
     "units": {"uniform": "Every layer alike", "global": "All layers ranked together"},

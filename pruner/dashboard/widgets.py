@@ -14,10 +14,10 @@ from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.data import ROW_SCORES
-from pruner.importance.weights import CRITERIA, DATA_CRITERIA, ROW_CRITERIA, ROW_NORMS, row_norm
+from pruner.importance.weights import ROW_NORMS
 from pruner.lstm.gates import SIDE_TITLES, SIDES
 from pruner.lstm.lstm import LSTM
-from pruner.recipe import MAX_SEED, TASKS
+from pruner.recipe import CRITERIA, DATA_CRITERIA, MAX_SEED, ROW_CRITERIA, TASKS, row_norm
 
 CRITERION_TITLES = {
     "l1": "L1 norm",
@@ -238,7 +238,7 @@ def ask_for_inputs(why: str) -> None:
 
 
 def _to_calibrate() -> None:
-    st.page_link("pages/studio/calibrate.py", label="Gather inputs", icon=":material/arrow_forward:")
+    st.page_link("pages/calibrate.py", label="Gather inputs", icon=":material/arrow_forward:")
 
 
 def start_button(label: str, job: Job[Any] | None, start: Callable[[], None], ready: bool = True) -> None:

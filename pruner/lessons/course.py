@@ -64,7 +64,7 @@ class Answer:
 class Lesson:
     """The fixed part of a lesson; what is seen and what to notice is measured by the module of the same name."""
 
-    path: str  # of its page in the address bar
+    name: str
     title: str
     question: str
     introduction: str
@@ -73,7 +73,6 @@ class Lesson:
     answers: tuple[Answer, ...]
     terms: tuple[str, ...]  # explained here
     sources: tuple[str, ...]
-    studio: str  # the page that shows the same on any model
 
 
 TERMS = {

@@ -131,7 +131,7 @@ def notice(found: Watched, rows: str) -> list[str]:
 
 
 LESSON = Lesson(
-    path="lesson_frozen",
+    name="frozen",
     title="A masked row is not a removed unit",
     question="A gate has lost its rows. What does it do now?",
     introduction=(
@@ -162,5 +162,4 @@ LESSON = Lesson(
     ),
     terms=(),
     sources=("lstm", "forget"),
-    studio="pages/studio/unit.py",
 )

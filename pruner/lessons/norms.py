@@ -75,7 +75,7 @@ def notice(found: ByHand) -> list[str]:
 
 
 LESSON = Lesson(
-    path="lesson_saliency",
+    name="norms",
     title="Row saliency",
     question="Which rows of a gate carry weight, and which hardly any?",
     introduction=(
@@ -97,5 +97,4 @@ LESSON = Lesson(
     ),
     terms=("saliency",),
     sources=("magnitude", "iss"),
-    studio="pages/studio/saliency.py",
 )

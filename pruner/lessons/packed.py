@@ -70,7 +70,7 @@ def notice(row: int, reshaped: Reshaped) -> list[str]:
 EXAMPLE_ROW, EXAMPLE_SIZE = 70, 32  # of the check question
 
 LESSON = Lesson(
-    path="lesson_packed",
+    name="packed",
     title="One tensor, four layers",
     question="An LSTM has four gates, PyTorch keeps their weights in one tensor. Which row belongs to which gate?",
     introduction=(
@@ -103,5 +103,4 @@ LESSON = Lesson(
     ),
     terms=("hidden unit", "gate", "row"),
     sources=("torch", "forum", "cleanrl", "lstm"),
-    studio="pages/studio/weights.py",
 )

@@ -8,14 +8,13 @@ from torch import Tensor
 
 from pruner.calibration.inputs import Calibration
 from pruner.calibration.observations import Moments, Statistics
-from pruner.compensation.chain import compensate
 from pruner.compensation.fold import takeover
-from pruner.importance.masks import score_lstm
+from pruner.importance.scores import score_lstm
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.model import GRAMMAR, model
 from pruner.lstm.gates import split_gates
+from pruner.pipeline import gather_statistics, prune
 from pruner.recipe import Recipe
-from pruner.result import forms_of, gather_statistics
 
 SHARES = tuple(step / 100 for step in range(10, 90, 10))
 SHARE = 0.5
@@ -78,13 +77,12 @@ def repair(share: float) -> Repaired:
     example = model(GRAMMAR)
     calibration, statistics = gathered()
     own = statistics[example.lstm.name]
-    scores = score_lstm(example.lstm, example.tensors, "obs", (example.example.head,), own)
+    scores = score_lstm(example.lstm, example.tensors, "obs", (example.example.consumer,), own)
     masks = scores.masks(example.lstm, recipe(share))
     quality = {}
     for way in ("none", "fold"):
-        compensation = compensate(example.checkpoint, recipe(share, way), masks, statistics, calibration)
-        form = forms_of(example.checkpoint, recipe(share, way), masks, compensation)["masked"]
-        quality[way] = example.quality(form.tensors(example.checkpoint))
+        pruned = prune(example.checkpoint, recipe(share, way), calibration, statistics, masks)
+        quality[way] = example.quality(pruned.tensors())
     keep = split_gates(masks[example.weight("ih")])[0]
     kept, removed = keep.nonzero().flatten(), (~keep).nonzero().flatten()
     moments = own.layers[0, 0].units
@@ -109,7 +107,7 @@ def notice(found: Repaired) -> list[str]:
 
 
 LESSON = Lesson(
-    path="lesson_repair",
+    name="repair",
     title="What can be repaired",
     question="Half of the units are gone. Must what they knew be gone, too?",
     introduction=(
@@ -140,5 +138,4 @@ LESSON = Lesson(
     ),
     terms=("compensation",),
     sources=("channels",),
-    studio="pages/studio/calibrate.py",
 )

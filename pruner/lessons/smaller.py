@@ -11,8 +11,9 @@ from pruner.lessons.model import GRAMMAR, TEXT, Model, model
 from pruner.lstm.gates import SIDES, split_gates
 from pruner.lstm.measure import SEQUENCE_LENGTH, Drift, difference, latency, outputs, random_input
 from pruner.lstm.module import build
+from pruner.lstm.sizes import parameters
+from pruner.pipeline import choose_masks, prune
 from pruner.recipe import Recipe
-from pruner.result import choose_masks, forms_of
 
 SHARES = tuple(step / 100 for step in range(5, 80, 5))
 SHARE = 0.25
@@ -57,7 +58,7 @@ def glued(example: Model, share: float) -> tuple[dict[str, Tensor], nn.LSTM]:
 
 
 @dataclass(frozen=True)
-class Shrunk:
+class Smaller:
     """What becomes of the grammar model at one sparsity.
 
     `agreement` (H,) counts how many of a unit's eight rows the masks of rows keep. `quality` and `drift` are by `WAYS`;
@@ -77,7 +78,7 @@ class Shrunk:
         return int((self.agreement == 0).sum())
 
 
-def shrink(share: float) -> Shrunk:
+def shrink(share: float) -> Smaller:
     """Shrink the grammar model in three ways and measure each."""
     example = model(GRAMMAR)
     dense = build(example.lstm, example.tensors)
@@ -85,21 +86,21 @@ def shrink(share: float) -> Shrunk:
     by_rows = example.masked(masks)
     narrow, small = glued(example, share)
     recipe = Recipe(share, granularity="units")
-    forms = forms_of(example.checkpoint, recipe, choose_masks(example.checkpoint, recipe))
-    by_units = forms["masked"].tensors(example.checkpoint)
-    compact = forms["compact"].modules(example.checkpoint)[example.lstm.name]
+    pruned = prune(example.checkpoint, recipe)
+    by_units = pruned.tensors()
+    compact = pruned.modules("compact")[example.lstm.name]
     inputs = random_input(example.lstm)
     reference, _, _ = outputs(dense, inputs)
     zeroed, _, _ = outputs(build(example.lstm, by_units), inputs)
     without, _, _ = outputs(compact, inputs)
     kept_rows, _, _ = outputs(build(example.lstm, by_rows), inputs)
-    return Shrunk(
+    return Smaller(
         agreement=unit_agreement(list(masks.values())),
         parameters={
             "whole": example.lstm.parameters,
             "rows": example.lstm.parameters,
-            "glued": sum(each.numel() for each in small.parameters()),
-            "units": sum(each.numel() for each in compact.parameters()),
+            "glued": parameters(small.parameters()),
+            "units": parameters(compact.parameters()),
         },
         quality={
             "whole": example.quality(example.tensors),
@@ -119,7 +120,6 @@ def speed(share: float) -> dict[str, float]:
     """Milliseconds that the text model takes to read `SEQUENCE_LENGTH` steps, batch 1, by `WAYS`."""
     example = model(TEXT)
     recipe = Recipe(share, granularity="units")
-    units = forms_of(example.checkpoint, recipe, choose_masks(example.checkpoint, recipe))["compact"]
     by_rows = example.masked(choose_masks(example.checkpoint, Recipe(share)))
     _, small = glued(example, share)
     name = example.lstm.name
@@ -127,12 +127,12 @@ def speed(share: float) -> dict[str, float]:
         "whole": {name: build(example.lstm, example.tensors)},
         "rows": {name: build(example.lstm, by_rows)},
         "glued": {name: small},
-        "units": units.modules(example.checkpoint),
+        "units": prune(example.checkpoint, recipe).modules("compact"),
     }
     return {way: each.median for way, each in latency(modules, [example.lstm], runs=RUNS, seconds=1.0).items()}
 
 
-def notice(found: Shrunk, share: float) -> list[str]:
+def notice(found: Smaller, share: float) -> list[str]:
     hidden_size = len(found.agreement)
     return [
         f"Each of the eight blocks (four gates in each of two weights) drops {int(hidden_size * share)} of {hidden_size} "
@@ -149,7 +149,7 @@ def notice(found: Shrunk, share: float) -> list[str]:
 
 
 LESSON = Lesson(
-    path="lesson_smaller",
+    name="smaller",
     title="From mask to smaller model",
     question="Why can the dropped rows not simply be taken out?",
     introduction=(
@@ -181,7 +181,6 @@ LESSON = Lesson(
     ),
     terms=("granularity", "compact", "drift"),
     sources=("iss", "upstream"),
-    studio="pages/studio/run.py",
 )
 
 SPEED_CAPTION = (

@@ -84,7 +84,7 @@ def notice(found: Stages, step: str) -> list[str]:
 
 
 LESSON = Lesson(
-    path="lesson_steps",
+    name="steps",
     title="The pruner, step by step",
     question="How does a mask come from the weights of one packed tensor?",
     introduction=(
@@ -106,5 +106,4 @@ LESSON = Lesson(
     ),
     terms=(),
     sources=("upstream",),
-    studio="pages/studio/masks.py",
 )

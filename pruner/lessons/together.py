@@ -85,7 +85,7 @@ def titles() -> list[str]:
 
 
 LESSON = Lesson(
-    path="lesson_gates",
+    name="together",
     title="Why not rank all rows together?",
     question="The rows of lowest saliency go. Why does each gate rank its own rows, and not all of them together?",
     introduction=(
@@ -115,5 +115,4 @@ LESSON = Lesson(
     ),
     terms=("sparsity", "mask"),
     sources=("upstream", "gates", "magnitude"),
-    studio="pages/studio/masks.py",
 )

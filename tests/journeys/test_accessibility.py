@@ -7,9 +7,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.journeys.test_journeys import PROJECT, THEMES, TIMEOUT, browser, server, serving
-
-__all__ = ["browser", "server"]  # fixtures
+from tests.helpers.browser import THEMES, TIMEOUT, serving
+from tests.helpers.pages import LEARN, STUDIO
 
 BARE = """import pandas as pd, streamlit as st
 def page():
@@ -34,7 +33,6 @@ DRAWN_BY_STREAMLIT = [
     ["[data-testid=stBaseButton-primary]"],
     ["[data-testid=stMultiSelect]"],
 ]
-PAGES = [path.stem for path in sorted((PROJECT / "pages").glob("*.py"))]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +64,7 @@ def test_no_page_adds_a_serious_finding(server: str, bare: str, browser: Browser
         context.set_default_timeout(TIMEOUT)
         page = context.new_page()
         known = _findings(page, bare)
-        for name in ["", *PAGES]:
+        for name in ["", *STUDIO, *LEARN]:
             found = _findings(page, f"{server}/{name}?example=embedded-reber&unit=3")
             new = {rule: nodes for rule, nodes in found.items() if rule not in known}
             if new:

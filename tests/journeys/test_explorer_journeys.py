@@ -4,15 +4,13 @@ import re
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.journeys.test_journeys import TIMEOUT, _title, browser, page, server
-
-__all__ = ["browser", "page", "server"]  # fixtures
+from tests.helpers.browser import TIMEOUT, drawn, titled
 
 
 def _table_of_blocks(page: Page) -> Locator:
-    _title(page, "Overview")
+    titled(page, "Overview")
     expect(page.get_by_role("link", name="See every row")).to_be_visible()
-    expect(page.locator(".js-plotly-plot")).to_have_count(1)
+    drawn(page, 1)
     return page.get_by_test_id("stDataFrame").nth(1)
 
 
@@ -21,7 +19,7 @@ def test_from_the_overview_to_a_block(server: str, page: Page) -> None:
     _table_of_blocks(page).click(
         position={"x": 25, "y": 35 + 35 * 4 + 17}
     )  # the button of the fifth line: hi of layer 0
-    _title(page, "Saliency")
+    titled(page, "Saliency")
     expect(page).to_have_url(re.compile("/saliency.*side=hh"))
     expect(page).not_to_have_url(re.compile("layer="))
     page.get_by_role("link", name="Overview", exact=True).click()
@@ -29,13 +27,13 @@ def test_from_the_overview_to_a_block(server: str, page: Page) -> None:
     for _ in range(2):  # by layer, the last one first
         table.click(position={"x": 120, "y": 17})
     table.click(position={"x": 25, "y": 35 + 17})
-    _title(page, "Saliency")
+    titled(page, "Saliency")
     expect(page).to_have_url(re.compile("/saliency.*layer=1"))
 
 
 def test_a_unit_is_followed_and_its_link_opens_it_in_a_fresh_browser(server: str, page: Page, browser: Browser) -> None:
     page.goto(f"{server}/unit?example=pydocs-chars&layer=1")
-    _title(page, "Unit")
+    titled(page, "Unit")
     number = page.get_by_role("spinbutton", name="Hidden unit, 0 to 255")
     number.fill("200")
     number.press("Enter")

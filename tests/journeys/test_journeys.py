@@ -1,127 +1,31 @@
 """Whole journeys in a real Chromium against a freshly started server."""
 
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from safetensors.torch import load
 
-from pruner.__main__ import main
+from pruner.cli.main import main
+from tests.helpers.browser import THEMES, TIMEOUT, WORK, drawn, go, serving, titled, wait_until_it_fits
 from tests.helpers.project import PROJECT
 
-PAGES = ["", "overview", "masks", "run", "learn"]  # each kind of page, on a server of its own
-TIMEOUT = 30_000  # milliseconds: a first page load on a busy machine
-WORK = 180_000  # milliseconds: jobs of a page on a busy machine
-THEMES = ["light", "dark"]
-
-
-def installed_chromium() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def serving(script: Path = PROJECT / "app.py", *options: str) -> Iterator[str]:
-    """A new server of a script on a free port; nothing changes while it runs, so that no files are watched."""
-    port = _free_port()
-    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true", f"--server.port={port}"]
-    command += ["--server.fileWatcherType=none", *options]
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(f"{url}/_stcore/health")
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with serving() as url:
-        yield url
-
-
-def _wait_for(url: str) -> None:
-    for _ in range(300):
-        try:
-            with urllib.request.urlopen(url):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(f"no answer from {url}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """An installed Chromium, or Playwright's own; without either the journeys are skipped, except in CI."""
-    with sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=installed_chromium(), args=["--no-sandbox"])
-        except Error as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(f"no Chromium: {error.message.splitlines()[0]}")
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1440, "height": 1000}, accept_downloads=True)
-    context.set_default_timeout(TIMEOUT)
-    expect.set_options(timeout=TIMEOUT)
-    yield context.new_page()
-    context.close()
-
-
-def at_rest(page: Page) -> None:
-    """Wait until the server has answered the last move and the page has all of the answer."""
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-
-
-def wait_until_it_fits(page: Page) -> None:
-    """Wait until nothing lies beyond the sides of the page: charts follow the window a moment later."""
-    at_rest(page)
-    page.wait_for_function(
-        """() => {
-            const area = document.querySelector('[data-testid="stMain"]')
-            return area.scrollWidth <= area.clientWidth
-        }"""
-    )
-
-
-def _title(page: Page, text: str) -> None:
-    expect(page.get_by_role("heading", name=text, exact=True, level=1)).to_be_visible()
+LINKED = ["", "overview", "masks", "run", "learn", "lesson_frozen"]  # each kind of page, on a server of its own
 
 
 def _to_the_zip(page: Page, folder: Path, granularity: str = "rows") -> Path:
     """From an open model by way of Masks at 50 % and Run to the downloaded zip."""
     page.get_by_role("link", name="Masks").click()
-    _title(page, "Masks")
+    titled(page, "Masks")
     if granularity == "units":
         page.get_by_role("radio", name="Units").click()
-    expect(page.locator(".js-plotly-plot")).to_have_count(1 if granularity == "units" else 2)
+    drawn(page, 1 if granularity == "units" else 2)
     expect(page.get_by_role("slider").first).to_have_value("0.5")
     page.get_by_role("link", name="Run", exact=True).click()
-    _title(page, "Run")
+    titled(page, "Run")
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_role("heading", name="Before and after")).to_be_visible(timeout=WORK)
     expect(page.get_by_test_id("stMetric").first).to_be_visible()
@@ -138,7 +42,7 @@ def test_from_the_example_to_a_zip_that_verifies(server: str, page: Page, tmp_pa
     page.goto(server)
     page.get_by_role("button", name="Open").first.click()
     page.get_by_role("link", name="See the saliency of its rows").click()
-    _title(page, "Saliency")
+    titled(page, "Saliency")
     expect(page.locator("canvas.grids")).to_be_visible()
     packed = _to_the_zip(page, tmp_path)
     source = PROJECT / "pruner" / "examples" / "pydocs_chars.safetensors"
@@ -175,25 +79,19 @@ def test_from_a_dropped_checkpoint_to_a_zip_that_verifies(
 
 
 def test_from_the_example_by_its_inputs_to_the_best_recipe(server: str, page: Page) -> None:
-    navigation = page.get_by_test_id("stSidebarNav")
-
-    def go(name: str) -> None:
-        navigation.get_by_role("link", name=name, exact=True).click()
-        _title(page, name)
-
     page.goto(f"{server}/?example=embedded-reber&granularity=units&round_to=1")
     expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
-    go("Calibrate")
+    go(page, "Calibrate")
     page.get_by_role("button", name="Gather", exact=True).click()
     expect(page.get_by_role("heading", name="Uneven by nature")).to_be_visible(timeout=WORK)
-    go("Masks")
+    go(page, "Masks")
     page.get_by_role("radio", name="Brain surgeon").click()
     page.get_by_role("radio", name="Fold").click()
     expect(page.get_by_text("Units are ranked by their brain surgeon score")).to_be_visible()
-    go("Run")
+    go(page, "Run")
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_role("heading", name="Compensation, step by step")).to_be_visible(timeout=WORK)
-    go("Sweep")
+    go(page, "Sweep")
     page.get_by_role("button", name="Sweep", exact=True).click()
     expect(page.locator(".js-plotly-plot")).to_have_count(1, timeout=WORK)
     take = page.get_by_role("button", name="Take this recipe")
@@ -203,7 +101,7 @@ def test_from_the_example_by_its_inputs_to_the_best_recipe(server: str, page: Pa
     take.click()
     expect(page.get_by_text("This is your recipe now")).to_be_visible()
     expect(page).to_have_url(re.compile("sparsity=0.1&criterion=obs.*compensation=fold&task=softmax"))
-    go("Masks")
+    go(page, "Masks")
     expect(page.get_by_role("slider").first).to_have_value("0.1")
     expect(page.get_by_test_id("stMetricValue").nth(3)).to_have_text("3")  # units removable
 
@@ -229,7 +127,7 @@ def test_moving_the_slider_moves_the_mask_and_the_link(server: str, page: Page) 
     expect(page).to_have_url(f"{server}/masks?example=embedded-reber&sparsity=0")
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path or "open")
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: path or "open")
 def test_a_deep_link_opens_inside_the_app_on_a_fresh_server(page: Page, path: str) -> None:
     with serving() as url:
         page.goto(f"{url}/{path}?example=embedded-reber&sparsity=0.25")
@@ -249,5 +147,5 @@ def test_nothing_is_cut_off_sideways(server: str, browser: Browser, theme: str, 
         context.set_default_timeout(TIMEOUT)
         page = context.new_page()
         page.goto(f"{server}/masks?example=embedded-reber")
-        expect(page.locator(".js-plotly-plot")).to_have_count(2)
+        drawn(page, 2)
         wait_until_it_fits(page)

@@ -3,31 +3,23 @@
 import re
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from pruner.lessons import LESSONS, norms
-from tests.journeys import test_journeys
-from tests.journeys.test_journeys import _title as title
-from tests.journeys.test_journeys import serving, wait_until_it_fits
-
-browser, page, server = test_journeys.browser, test_journeys.page, test_journeys.server
-
-
-def drawn(page: Page, charts: int) -> None:
-    expect(page.locator(".js-plotly-plot")).to_have_count(charts)
+from tests.helpers.browser import drawn, titled, wait_until_it_fits
+from tests.helpers.pages import LEARN
 
 
 def test_every_question_reacts_and_every_lesson_leads_to_the_next(server: str, page: Page) -> None:
-    page.goto(f"{server}/{LESSONS[0].path}")
+    page.goto(f"{server}/{LEARN[1]}")
     for lesson, after in zip(LESSONS, [*LESSONS[1:], None], strict=True):
-        title(page, lesson.title)
+        titled(page, lesson.title)
         expect(page.get_by_test_id("stAlert")).to_have_count(0)
         for answer in lesson.answers:
             page.get_by_test_id("stRadio").get_by_text(answer.text, exact=True).click()
             expect(page.get_by_test_id("stAlert")).to_contain_text("Right." if answer.right else "Not quite.")
         page.get_by_role("link", name=f"Next: {after.title}" if after else "All lessons and terms").click()
-    title(page, "Learn")
+    titled(page, "Learn")
 
 
 def test_a_row_is_found_again_by_its_link(server: str, page: Page) -> None:
@@ -114,7 +106,7 @@ def test_from_a_lesson_to_the_studio_with_the_open_model(server: str, page: Page
     page.get_by_role("button", name="Open this model in the studio").click()
     expect(page).to_have_url(re.compile("share=30.*example=embedded-reber"))
     page.get_by_role("link", name="See this on your model").click()
-    title(page, "Masks")
+    titled(page, "Masks")
     expect(page).to_have_url(f"{server}/masks?example=embedded-reber&sparsity=0.5")
 
 
@@ -130,16 +122,8 @@ def test_the_handout_is_downloaded(server: str, page: Page, tmp_path: Path) -> N
     assert len(requests) == 1
 
 
-@pytest.mark.parametrize("path", ["learn", "lesson_frozen"])
-def test_a_lesson_opens_inside_the_app_on_a_fresh_server(page: Page, path: str) -> None:
-    with serving() as url:
-        page.goto(f"{url}/{path}")
-        expect(page.get_by_test_id("stSidebarNav").get_by_role("link", name="Learn", exact=True)).to_be_visible()
-        expect(page.get_by_text("Page not found")).to_have_count(0)
-
-
 def test_nothing_is_cut_off_sideways(server: str, page: Page) -> None:
-    for path in ("learn", *(lesson.path for lesson in LESSONS)):
+    for path in LEARN:
         page.goto(f"{server}/{path}")
         expect(page.get_by_role("heading", name="Terms" if path == "learn" else "In the library")).to_be_visible()
         for width in (1440, 390):

@@ -7,10 +7,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from pruner import Recipe, examples
 from pruner.lstm.gates import ALL_BLOCKS
-from pruner.result import choose_masks
-from tests.journeys.test_journeys import TIMEOUT, at_rest, browser, page, server
-
-__all__ = ["browser", "page", "server"]  # fixtures
+from pruner.pipeline import choose_masks
+from tests.helpers.browser import TIMEOUT, at_rest, go
 
 
 def _canvas(page: Page) -> Locator:
@@ -23,12 +21,6 @@ def _fallen(sparsity: float) -> str:
     masks = choose_masks(checkpoint, Recipe(sparsity))
     names = ("lstm.weight_ih_l0", "lstm.weight_hh_l0")
     return " ".join(str(count) for name in names for count in (~masks[name]).view(4, -1).sum(1).tolist())
-
-
-def _go(page: Page, name: str) -> None:
-    page.get_by_test_id("stSidebarNav").get_by_role("link", name=name, exact=True).click()
-    expect(page.get_by_role("heading", name=name, exact=True, level=1)).to_be_visible()
-    at_rest(page)
 
 
 def _set(page: Page, percent: str) -> None:
@@ -80,7 +72,7 @@ def test_from_the_overview_to_a_comparison_and_a_shared_link(server: str, page: 
     canvas.click(position={"x": 40, "y": 60})
     expect(page.get_by_text(f"Unit {unit} is selected.")).to_be_visible()
 
-    _go(page, "Masks")
+    go(page, "Masks")
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.5))  # drawn at once, the slider may come after it
     _set(page, "30")
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.3))
@@ -94,7 +86,7 @@ def test_from_the_overview_to_a_comparison_and_a_shared_link(server: str, page: 
     expect(page.locator(".legend")).to_contain_text("only in A")
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.5))
 
-    _go(page, "Masks")
+    go(page, "Masks")
     page.get_by_role("button", name="Undo").click()
     expect(page.get_by_role("slider").first).to_have_value("0.3")
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.3))
@@ -172,7 +164,7 @@ def test_a_link_to_ones_own_checkpoint_waits_for_the_file(
     page.goto(server)
     page.locator("input[type=file]").set_input_files(source)
     expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
-    _go(page, "Masks")
+    go(page, "Masks")
     _set(page, "30")
     expect(page).to_have_url(re.compile("file=beatnet_model_1_weights.pt&sha256=[0-9a-f]{16}&sparsity=0.3"))
     with browser.new_context() as elsewhere:
@@ -183,5 +175,5 @@ def test_a_link_to_ones_own_checkpoint_waits_for_the_file(
         fresh.locator("input[type=file]").set_input_files(source)
         expect(fresh.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
         expect(fresh.get_by_text("this file is another one")).to_have_count(0)
-        _go(fresh, "Masks")
+        go(fresh, "Masks")
         expect(fresh.get_by_role("slider").first).to_have_value("0.3")

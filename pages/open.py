@@ -7,9 +7,11 @@ import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError, examples
-from pruner.dashboard import link, state
+from pruner.dashboard import frame, link, state
 from pruner.dashboard.scores import all_scores
 from pruner.dashboard.text import plain
+
+frame.stand_in_app()
 
 LOCAL_FILES = "--local-files" in sys.argv
 
@@ -104,7 +106,7 @@ if checkpoint.lstms:
         column_config={"parameters": st.column_config.NumberColumn(format="localized")},
         alt=f"The {'LSTM' if len(facts) == 1 else f'{len(facts)} LSTMs'} found in {checkpoint.name}",
     )
-    st.page_link("pages/studio/saliency.py", label="See the saliency of its rows", icon=":material/arrow_forward:")
+    st.page_link("pages/saliency.py", label="See the saliency of its rows", icon=":material/arrow_forward:")
 else:
     st.warning(plain(f"No LSTM was found. The file holds {checkpoint.contents()}."), icon=":material/search_off:")
 if checkpoint.skipped:

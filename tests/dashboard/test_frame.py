@@ -1,0 +1,64 @@
+"""The frame of the dashboard, and what holds for all its pages, in process through `app.py`."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.helpers.files import saved
+from tests.helpers.models import named, random_lstm
+from tests.helpers.pages import LEARN, STUDIO, button, checked, go, in_detail, upload
+from tests.helpers.project import PROJECT
+
+
+def test_there_is_a_page_for_every_step_of_the_journey_and_every_lesson() -> None:
+    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == {"open", *STUDIO, *LEARN}
+    assert not [entry for entry in (PROJECT / "pages").iterdir() if entry.is_dir() and entry.name != "__pycache__"]
+
+
+@pytest.mark.parametrize("page", STUDIO)
+def test_without_a_model_a_page_says_what_to_do(app: AppTest, page: str) -> None:
+    app = go(app.run(), page)
+    assert "Open an example" in app.info[0].value
+
+
+def test_settings_outlive_their_page(example: AppTest) -> None:
+    example = in_detail(example)
+    example.slider(key="sparsity").set_value(0.25)
+    example.number_input(key="gate_hf").set_value(0.1)
+    example = in_detail(go(checked(example.run()), "run"))
+    assert example.slider(key="sparsity").value == 0.25
+    assert example.number_input(key="gate_hf").value == 0.1
+
+
+def test_names_in_a_file_are_no_markdown(app: AppTest) -> None:
+    picture = "![x](https://example.org/x.png)"
+    app = upload(app.run(), f"{picture}.pt", saved(named(random_lstm(), f"{picture}.")))
+    texts = []
+    for page in ("open", *STUDIO):
+        app = go(app, page)
+        texts += [element.value for element in (*app.markdown, *app.caption, *app.subheader)]
+    assert any("example" in text for text in texts)
+    assert not any("](https" in text for text in texts)
+
+
+@pytest.mark.parametrize("page", ["open", "saliency", "calibrate", "masks", "run", "sweep", "sensitivity", "export"])
+def test_a_link_that_needs_inputs_opens_every_page(app: AppTest, page: str) -> None:
+    params = {"criterion": "obs", "compensation": "full", "granularity": "units", "sparsity": "0.3"}
+    app.query_params.update({"example": "embedded-reber", **params})
+    app = checked(app.run())
+    if page != "open":
+        app = go(app, page)
+    assert (app.session_state.criterion, app.session_state.compensation) == ("obs", "full")
+    assert app.session_state.consumers == ["linear.weight"]
+    if page in ("masks", "run", "sweep", "sensitivity"):
+        assert "None were gathered yet" in app.info[0].value
+    if page == "run":
+        assert button(app, "Run").disabled
+
+
+@pytest.mark.parametrize("page", [*STUDIO, *LEARN])
+def test_a_link_to_a_page_that_comes_first_opens_it_inside_the_app(app: AppTest, page: str) -> None:
+    """A new server's first request: Streamlit's own discovery runs the page's script without `app.py`."""
+    app.query_params.update({"example": "embedded-reber", "unit": "3"})
+    app = go(app, page)
+    assert [text.value for text in app.sidebar.markdown] == ["**embedded\\_reber\\.safetensors**"]
+    assert len(app.title) == 1

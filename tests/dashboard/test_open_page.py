@@ -1,0 +1,64 @@
+"""The page Open, in process through `app.py`."""
+
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+from pruner import examples
+from pruner.dashboard.text import plain
+from tests.helpers.files import saved
+from tests.helpers.models import named, random_lstm
+from tests.helpers.pages import checked, click, go, upload
+
+
+@pytest.mark.parametrize("name", examples.EXAMPLES)
+def test_one_click_opens_an_example(app: AppTest, name: str) -> None:
+    app = click(app.run(), f"open_{name}")
+    found = app.dataframe[0].value
+    lstm = examples.named(name).open().lstms[0]
+    assert list(found["hidden size"]) == [lstm.hidden_size]
+    assert list(found["parameters"]) == [lstm.parameters]
+
+
+def test_a_dropped_checkpoint_is_opened_and_the_upload_let_go(app: AppTest) -> None:
+    lstm = random_lstm(num_layers=2, bidirectional=True)
+    app = upload(app.run(), "encoder.bin", saved(named(lstm, "encoder.")))
+    assert app.session_state.checkpoint.lstms[0].name == "encoder"
+    assert app.session_state.upload == 1
+    assert "example" not in app.query_params
+    app = go(app, "saliency")
+    assert {control.label for control in app.get("button_group")} >= {"Layer", "Direction", "Packed weight"}
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80\x04junk", b"<html>", b"PK\x03\x04"], ids=["empty", "pickle", "html", "zip"]
+)
+def test_a_file_that_cannot_be_read_gets_one_message_and_changes_nothing(example: AppTest, data: bytes) -> None:
+    example = upload(example, "model.pt", data)
+    assert len(example.error) == 1
+    assert "expected" in example.error[0].value
+    assert example.session_state.example == "embedded-reber"
+
+
+def test_a_file_without_an_lstm_says_what_it_holds(app: AppTest) -> None:
+    app = upload(app.run(), "gru.pt", saved(named(torch.nn.GRU(3, 4), "rnn.")))
+    assert "GRU" in app.warning[0].value
+    assert "GRU" in go(app, "masks").warning[0].value
+
+
+def test_weights_that_are_not_finite_are_named(app: AppTest) -> None:
+    tensors = named(random_lstm(), "rnn.")
+    tensors["rnn.weight_hh_l0"][2, 1] = float("nan")
+    app = upload(app.run(), "broken.pt", saved(tensors))
+    for page in ("saliency", "masks"):
+        assert plain("rnn.weight_hh_l0") in go(app, page).error[0].value
+
+
+def test_paths_are_offered_only_when_started_for_local_use(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not app.run().text_input
+    monkeypatch.setattr("sys.argv", ["app.py", "--local-files"])
+    app = checked(app.run())
+    app.text_input(key="path").set_value(str(examples.named("embedded-reber").file))
+    app.form_submit_button[0].click()
+    app = checked(app.run())
+    assert app.session_state.checkpoint.lstms[0].hidden_size == 32

@@ -1,0 +1,110 @@
+"""The pages Run and Export, in process through `app.py`."""
+
+import json
+
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+from tests.helpers.files import saved
+from tests.helpers.models import named, random_lstm
+from tests.helpers.pages import UNITS, checked, click, go, in_detail, run_to_the_end, set_to, upload, work
+
+
+def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> None:
+    example = run_to_the_end(example)
+    result = example.session_state.job.status.result
+    table = example.dataframe[0].value.set_index("figure")
+    for form, cost in result.costs.items():
+        assert table.loc["Zeros in the LSTMs", form] == f"{cost.zeros:,}"
+        assert table.loc["Parameters", form] == f"{cost.parameters:,}"
+    assert table.loc["Strings wholly right", "dense"] == "1.0000"
+    assert table.loc["Strings wholly right", "masked"] == table.loc["Strings wholly right", "compact"]
+    assert float(table.loc["Milliseconds, batch 32", "compact"].partition(" ")[0]) > 0
+    example = go(example, "export")
+    assert "largest difference is 0" in example.success[0].value
+    labels = [button.label for button in example.get("download_button")]
+    assert {"manifest.json", "masks.safetensors", "pruned.safetensors", "load_pruned.py"} <= set(labels)
+
+
+def test_a_layer_that_no_chosen_lstm_has_is_no_part_of_the_recipe(app: AppTest) -> None:
+    tensors = named(random_lstm(), "flat.") | named(random_lstm(num_layers=2), "deep.")
+    app = in_detail(upload(app.run(), "two.pt", saved(tensors)))
+    app.number_input(key="layer_1").set_value(0.2)
+    app = checked(app.run())
+    app.session_state.lstms = ["flat"]
+    app = run_to_the_end(checked(app.run()))
+    assert app.session_state.job.status.result.recipe.layer_sparsity == {}
+
+
+def test_the_code_to_load_an_export_finds_a_nested_state_dict(app: AppTest) -> None:
+    data = saved({"epoch": 3, "state_dict": named(random_lstm())})
+    app = go(run_to_the_end(upload(app.run(), "nested.pt", data)), "export")
+    assert "torch.load(\"pruned.pt\", weights_only=True)['state_dict']" in app.code[0].value
+
+
+def test_units_are_exported_compact_with_their_certificate(units: AppTest) -> None:
+    units = go(run_to_the_end(units), "export")
+    assert "in float64" in units.success[0].value
+    folder = units.session_state.export[1]["compact"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["form"] == "compact" and manifest["certificate"]["holds"]
+    assert "load_pruned" in units.code[0].value
+
+
+def test_a_folded_consumer_is_named_and_the_file_loads_into_ones_own_class(app: AppTest) -> None:
+    app.query_params.update({**UNITS, "consumers": "linear.weight"})
+    app = checked(go(run_to_the_end(app.run()), "export"))
+    assert "your own class, with hidden size 16" in app.code[0].value
+
+
+def test_the_export_of_one_model_is_let_go_with_it(example: AppTest) -> None:
+    example = go(run_to_the_end(example), "export")
+    assert example.session_state.export is not None
+    assert click(go(example, "open"), "open_pydocs-chars").session_state.export is None
+
+
+def test_settings_changed_after_a_run_are_told(example: AppTest) -> None:
+    example = go(run_to_the_end(example), "masks")
+    example.slider(key="sparsity").set_value(0.1)
+    example = checked(example.run())
+    for page in ("run", "export"):
+        assert "changed since" in go(example, page).warning[0].value
+
+
+def test_another_model_takes_the_old_result_away(example: AppTest) -> None:
+    example = go(run_to_the_end(example), "open")
+    example = go(click(example, "open_pydocs-chars"), "export")
+    assert "nothing to export" in example.info[0].value
+
+
+def test_every_cuda_device_is_offered(example: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+    example = go(example, "run")
+    device = next(control for control in example.get("button_group") if control.label == "Device")
+    assert [option.content for option in device.proto.options] == ["CPU", "GPU 0", "GPU 1"]
+
+
+def test_a_compensated_run_shows_every_step_and_its_inputs(calibrated: AppTest) -> None:
+    calibrated = set_to(go(calibrated, "masks"), granularity="units")
+    calibrated = set_to(calibrated, criterion="obs", compensation="fold", round_to=1)
+    calibrated = work(go(calibrated, "run"), "Run", "job")
+    sentence = next(text.value for text in calibrated.markdown if text.value.startswith("Drop"))
+    assert "brain surgeon score" in sentence and "takes over" in sentence
+    steps = calibrated.session_state.job.status.result.compensation.facts["lstms"][0]["steps"]
+    table = next(frame.value for frame in calibrated.dataframe if "step" in frame.value)
+    assert list(table["step"]) == [step["name"] for step in steps] == ["fold"]
+    assert list(table["loss after"]) == [step["after"] for step in steps]
+    assert list(table["kept"]) == [True]
+    assert any("held back" not in text.value and "training strings" in text.value for text in calibrated.caption)
+    assert any("by what it costs alone, which lost less here." in text.value for text in calibrated.caption)
+    calibrated = go(calibrated, "export")
+    assert any("Compensated with the example’s own inputs" in text.value for text in calibrated.markdown)
+
+
+def test_a_run_without_inputs_drifts_on_random_ones(example: AppTest) -> None:
+    example = work(go(example, "run"), "Run", "job")
+    assert any("Output drift on random inputs" in text.value for text in example.caption)
+    assert not any("Compensated" in text.value for text in go(example, "export").markdown)

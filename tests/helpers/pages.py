@@ -1,0 +1,155 @@
+"""The dashboard in process: pages that are opened, worked on and read through `app.py`."""
+
+import base64
+import json
+import time
+from typing import Any
+
+import numpy as np
+from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Button
+
+from pruner import PrunerError
+from pruner.dashboard.jobs import Job
+from tests.helpers.project import PROJECT
+
+STUDIO = [  # in the order of the journey, after the page that opens a model
+    "overview",
+    "saliency",
+    "unit",
+    "weights",
+    "calibrate",
+    "masks",
+    "compare",
+    "run",
+    "sweep",
+    "sensitivity",
+    "export",
+]
+LEARN = [  # in the order of the lessons, after the page that lists them
+    "learn",
+    "lesson_packed",
+    "lesson_saliency",
+    "lesson_gates",
+    "lesson_steps",
+    "lesson_frozen",
+    "lesson_smaller",
+    "lesson_repair",
+]
+CONSUMERS = {"consumers": ("linear.weight",), "task": "softmax"}  # of the small example
+UNITS = {"example": "embedded-reber", "granularity": "units", "sparsity": "0.5", "round_to": "1"}  # as a link
+
+
+def new_app() -> AppTest:
+    return AppTest.from_file(str(PROJECT / "app.py"), default_timeout=120)
+
+
+def checked(app: AppTest) -> AppTest:
+    assert not app.exception, app.exception[0].stack_trace
+    return app
+
+
+def go(app: AppTest, page: str) -> AppTest:
+    return checked(app.switch_page(f"pages/{page}.py").run())
+
+
+def click(app: AppTest, key: str) -> AppTest:
+    """Click the button with a key."""
+    app.button(key=key).click()
+    return checked(app.run())
+
+
+def button(app: AppTest, label: str) -> Button:
+    return next(each for each in app.button if each.label == label)
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    """Click the button with a label."""
+    button(app, label).click()
+    return checked(app.run())
+
+
+def set_to(app: AppTest, **values: Any) -> AppTest:
+    """Set values of the session."""
+    for key, value in values.items():
+        app.session_state[key] = value
+    return checked(app.run())
+
+
+def slide(app: AppTest, sparsity: float) -> AppTest:
+    app.slider(key="sparsity").set_value(sparsity)
+    return checked(app.run())
+
+
+def in_detail(app: AppTest) -> AppTest:
+    """The page Masks with the sliders and fields of layers and gates, which are made only while they are open."""
+    return kept_open(go(app, "masks"))
+
+
+def kept_open(app: AppTest) -> AppTest:
+    """Run the page Masks with its details open: `AppTest` does not send back that they are, as a browser does."""
+    return set_to(app, details=True)
+
+
+def upload(app: AppTest, name: str, data: bytes) -> AppTest:
+    app.file_uploader[0].upload(name, data)
+    return checked(app.run())
+
+
+def work(app: AppTest, label: str, job: str) -> AppTest:
+    """Start the work of a page and wait for its end."""
+    button(app, label).click()
+    app.run()
+    wait(app.session_state[job])
+    return checked(app.run())
+
+
+def run_to_the_end(app: AppTest) -> AppTest:
+    return work(go(app, "run"), "Run", "job")
+
+
+def wait(job: Job[Any]) -> Job[Any]:
+    deadline = time.monotonic() + 30
+    while job.status.state == "running":
+        assert time.monotonic() < deadline, "the job does not end"
+        time.sleep(0.01)
+    return job
+
+
+def endless(progress: Any) -> Any:
+    """Work that goes on until it is cancelled."""
+    while True:
+        progress(0.5, "working")
+        time.sleep(0.01)
+
+
+def failing(progress: Any) -> Any:
+    raise PrunerError("expected *more*")
+
+
+def metrics(app: AppTest) -> dict[str, str]:
+    return {metric.label: metric.value for metric in app.metric}
+
+
+def texts(app: AppTest) -> str:
+    """All words of a page that are not of a special kind."""
+    return "\n".join(element.value for element in [*app.markdown, *app.caption])
+
+
+def figure_of(app: AppTest, index: int = 0) -> dict[str, Any]:
+    """One of the figures of a page as Plotly gets it."""
+    return json.loads(app.get("plotly_chart")[index].proto.spec)
+
+
+def numbers_of(values: Any) -> list[float]:
+    """The numbers of a figure's array, which Plotly sends packed."""
+    if isinstance(values, dict):
+        return np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"]).ravel().tolist()
+    return np.asarray(values, dtype=float).ravel().tolist()
+
+
+def sent_to_the_canvas(app: AppTest) -> tuple[dict[str, Any], bytes]:
+    """Header and arrays of the message to the gate canvas."""
+    data = app.get("bidi_component")[0].proto.bytes
+    length = int.from_bytes(data[:4], "little")
+    return json.loads(data[4 : 4 + length]), data[4 + length :]
