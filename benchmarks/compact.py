@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pruner import LSTMSaliencyPruner
+from pruner.lstm.sizes import macs_per_step
 
 INPUT_SIZE, NUM_LAYERS, LENGTH = 256, 2, 64
 RUNS = {1: 30, 32: 12}  # by batch size
@@ -76,15 +77,12 @@ def pruned_upstream(dense: nn.LSTM, sparsity: float) -> dict[str, nn.Module]:
     return {"upstream": small.lstm}
 
 
-def arithmetic(hidden_size: int, sparsity: float, granularity: str) -> float:
+def arithmetic(dense: nn.LSTM, small: nn.Module) -> float:
     """The ratio of multiply-accumulates, dense to compact."""
-
-    def work(rows: int, units: int) -> int:
-        return sum(4 * rows * (width + units) for width in [INPUT_SIZE, *[units] * (NUM_LAYERS - 1)])
-
-    kept = hidden_size - int(hidden_size * sparsity)
-    # Without some units the next products have fewer columns too; without some rows they have as many as before.
-    return work(hidden_size, hidden_size) / work(kept, kept if granularity == "units" else hidden_size)
+    before, after = (
+        macs_per_step(tuple(tensor.shape) for tensor in module.state_dict().values()) for module in (dense, small)
+    )
+    return before / after
 
 
 @torch.inference_mode()
@@ -142,7 +140,7 @@ def main() -> None:
                     print(
                         f"{hidden_size:4}  {sparsity:7.0%}  {batch_size:5}  {granularity:11}  "
                         f"{line(ratios, granularity)}  "
-                        f"{arithmetic(hidden_size, sparsity, granularity):9.2f}x"
+                        f"{arithmetic(dense, forms[f'{granularity} compact']):9.2f}x"
                     )
 
 

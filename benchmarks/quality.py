@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.ao.pruning._experimental.pruner.lstm_saliency_pruner import LSTMSaliencyPruner as Upstream
 
 from pruner import Recipe, examples
-from pruner.compensation.chain import compensate
-from pruner.importance.weights import CRITERIA, ROW_CRITERIA
 from pruner.lstm.module import build
-from pruner.result import choose_masks, forms_of, gather_statistics
+from pruner.pipeline import gather_statistics, prune
+from pruner.recipe import CRITERIA, ROW_CRITERIA
 
 SEEDS = (0, 1, 2)
 COLUMNS = ("none", "fold", "full")
@@ -79,11 +78,8 @@ class _Bench:
 
     def loss(self, recipe: Recipe) -> float:
         recipe = self.example.complete(recipe)
-        masks = choose_masks(self.checkpoint, recipe, statistics=self.statistics)
-        compensation = compensate(self.checkpoint, recipe, masks, self.statistics, self.calibration)
-        forms = forms_of(self.checkpoint, recipe, masks, compensation)
-        tensors = forms["masked"].tensors(self.checkpoint)
-        return self.example.quality(tensors, forms["compact"].modules(self.checkpoint)) - self.dense
+        pruned = prune(self.checkpoint, recipe, self.calibration, self.statistics)
+        return self.example.quality(pruned.tensors(), pruned.modules("compact")) - self.dense
 
     def upstream(self, sparsity: float, pruned: bool) -> float:
         """Bits above dense of upstream's class: masked, or after its `prune()`."""

@@ -12,7 +12,3 @@ def shown(value: object, most: int = 80) -> str:
     except (ValueError, RecursionError):
         return type(value).__name__
     return text if len(text) <= most else f"{text[:most]}…"
-
-
-class Cancelled(Exception):
-    """A run was asked to stop before it finished."""

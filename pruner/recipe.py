@@ -1,13 +1,12 @@
-"""Every setting of a run, as a value and as JSON."""
+"""Every setting of a run, as a value, as JSON and as an option of the command line; and what the criteria can do."""
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pruner.errors import PrunerError, shown
-from pruner.importance.weights import COST_CRITERIA, CRITERIA, DATA_CRITERIA, ROW_CRITERIA
 from pruner.lstm.gates import ALL_BLOCKS
 
 GRANULARITIES = ("rows", "units")
@@ -16,6 +15,99 @@ COMPENSATIONS = ("none", "fold", "full")
 TASKS = ("softmax", "regression")  # what the consumers' outputs are: scores of categories, or numbers
 MAX_ROUND_TO = 4096
 MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What is known of a criterion before anything is scored by it."""
+
+    norm: str = "l1"  # of single rows, where it scores whole units only
+    of_rows: bool = False  # whether it scores single rows, too
+    from_data: bool = False  # whether it needs calibration inputs
+    is_cost: bool = False  # whether it estimates a loss, which compares between layers and gates
+
+
+CRITERIA = {
+    "l1": Criterion("l1", of_rows=True),
+    "l2": Criterion("l2", of_rows=True),
+    "group": Criterion("l2"),
+    "activation": Criterion(from_data=True),
+    "outgoing": Criterion(from_data=True),
+    "taylor": Criterion(of_rows=True, from_data=True, is_cost=True),
+    "fisher": Criterion(of_rows=True, from_data=True, is_cost=True),
+    "obs": Criterion(from_data=True, is_cost=True),
+    "random": Criterion(of_rows=True),
+}
+DATA_CRITERIA, COST_CRITERIA, ROW_CRITERIA = (
+    tuple(name for name, criterion in CRITERIA.items() if getattr(criterion, what))
+    for what in ("from_data", "is_cost", "of_rows")
+)
+
+
+def row_norm(criterion: str) -> str:
+    """The norm of single rows under a criterion: `group`, which scores whole units, is a Euclidean norm; what is not a norm
+    leaves the rows with L1."""
+    return CRITERIA[criterion].norm
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _setting(
+    default: Any,
+    flag: str,
+    write: Callable[[Any], Any] = _as_it_is,
+    read: Callable[[str, Any], Any] = lambda _, value: value,
+    **option: Any,
+) -> Any:
+    """A field of the recipe: its value in JSON, the value read from JSON (given the field's name), and the arguments of
+    `argparse` for its flag on the command line."""
+    metadata = {"flag": flag, "write": write, "read": read, "option": option}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def _read_names(setting: str, found: Any) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise PrunerError(f"expected the recipe's {setting} as a list of names, found {shown(found)}")
+    return tuple(found)
+
+
+def _read_names_or_all(setting: str, found: Any) -> tuple[str, ...] | None:
+    if found is None:
+        return None
+    try:
+        return _read_names(setting, found)
+    except PrunerError as error:
+        raise PrunerError(str(error).replace("a list of names", "a list of names or null")) from error
+
+
+def _read_shares(setting: str, found: Any) -> dict[str, float]:
+    if not isinstance(found, dict):
+        raise PrunerError(f"expected the recipe's {setting} as an object of numbers, found {shown(found)}")
+    return found
+
+
+def _read_layers(setting: str, found: Any) -> dict[int, float]:
+    shares = _read_shares(setting, found)
+    strange = next((layer for layer in shares if not re.fullmatch("[0-9]{1,4}", layer)), None)
+    if strange is not None:
+        raise PrunerError(f"expected layer numbers in {setting}, found {shown(strange)}")
+    return {int(layer): share for layer, share in shares.items()}
+
+
+def _write_names(names: tuple[str, ...] | None) -> list[str] | None:
+    return None if names is None else list(names)
+
+
+def _write_layers(shares: Mapping[int, float]) -> dict[str, float]:
+    return {str(layer): share for layer, share in sorted(shares.items())}
+
+
+def _write_gates(shares: Mapping[str, float]) -> dict[str, float]:
+    return {gate: shares[gate] for gate in ALL_BLOCKS if gate in shares}
 
 
 @dataclass(frozen=True)
@@ -39,18 +131,66 @@ class Recipe:
     the consumers and the `task` that they serve. `seed` is that of the criterion `random`.
     """
 
-    sparsity: float = 0.5
-    granularity: str = "rows"
-    criterion: str = "l1"
-    allocation: str = "uniform"
-    round_to: int = 1
-    lstms: tuple[str, ...] | None = None  # None: all
-    layer_sparsity: Mapping[int, float] = field(default_factory=dict)
-    gate_sparsity: Mapping[str, float] = field(default_factory=dict)
-    consumers: tuple[str, ...] = ()
-    compensation: str = "none"
-    task: str | None = None
-    seed: int = 0
+    sparsity: float = _setting(
+        0.5, "--sparsity", type=float, help="share of rows or units to drop, 0 to 1 (default 0.5)"
+    )
+    granularity: str = _setting("rows", "--granularity", choices=GRANULARITIES)
+    criterion: str = _setting("l1", "--criterion", choices=tuple(CRITERIA))
+    allocation: str = _setting(
+        "uniform",
+        "--allocation",
+        choices=ALLOCATIONS,
+        help="units: the same share of every layer, or one ranking",
+    )
+    round_to: int = _setting(
+        1, "--round-to", type=int, metavar="16", help="units: round the kept count up to a multiple"
+    )
+    lstms: tuple[str, ...] | None = _setting(  # None: all
+        None,
+        "--lstm",
+        _write_names,
+        _read_names_or_all,
+        action="append",
+        metavar="NAME",
+        help="prune this LSTM only (repeatable)",
+    )
+    layer_sparsity: Mapping[int, float] = _setting(
+        {},
+        "--layer-sparsity",
+        _write_layers,
+        _read_layers,
+        action="append",
+        metavar="0=0.5",
+        help="for one layer (repeatable)",
+    )
+    gate_sparsity: Mapping[str, float] = _setting(
+        {},
+        "--gate-sparsity",
+        _write_gates,
+        _read_shares,
+        action="append",
+        metavar="hf=0.3",
+        help="rows: for one gate (repeatable)",
+    )
+    consumers: tuple[str, ...] = _setting(
+        (),
+        "--consumer",
+        _write_names,
+        _read_names,
+        action="append",
+        metavar="TENSOR",
+        help="a tensor that reads the output (repeatable)",
+    )
+    compensation: str = _setting(
+        "none",
+        "--compensation",
+        choices=COMPENSATIONS,
+        help="what stays takes over from what goes (fold), and is refitted with its consumers (full)",
+    )
+    task: str | None = _setting(
+        None, "--task", choices=TASKS, help="what the consumers' outputs are; examples know their own"
+    )
+    seed: int = _setting(0, "--seed", type=int, help="of the criterion random")
 
     def __post_init__(self) -> None:
         # Whoever made the recipe may go on changing their own dictionaries.
@@ -117,21 +257,8 @@ class Recipe:
         return self.gate_sparsity.get(block, self.layer_sparsity.get(layer, self.sparsity))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: layers become strings, LSTM names a list."""
-        return {
-            "sparsity": self.sparsity,
-            "granularity": self.granularity,
-            "criterion": self.criterion,
-            "allocation": self.allocation,
-            "round_to": self.round_to,
-            "lstms": None if self.lstms is None else list(self.lstms),
-            "layer_sparsity": {str(layer): sparsity for layer, sparsity in sorted(self.layer_sparsity.items())},
-            "gate_sparsity": {gate: self.gate_sparsity[gate] for gate in ALL_BLOCKS if gate in self.gate_sparsity},
-            "consumers": list(self.consumers),
-            "compensation": self.compensation,
-            "task": self.task,
-            "seed": self.seed,
-        }
+        """Plain JSON values: layers become strings, names a list."""
+        return {setting.name: setting.metadata["write"](getattr(self, setting.name)) for setting in fields(self)}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2) + "\n"
@@ -141,28 +268,11 @@ class Recipe:
         """The inverse of `to_dict`; settings left out keep their defaults. Raises PrunerError for anything else."""
         if not isinstance(values, dict):
             raise PrunerError(f"expected a recipe as a JSON object, found {type(values).__name__}")
-        known = [setting.name for setting in fields(cls)]
-        unknown = sorted(values.keys() - set(known))
+        known = {setting.name: setting for setting in fields(cls)}
+        unknown = sorted(values.keys() - known.keys())
         if unknown:
             raise PrunerError(f"expected recipe settings among {', '.join(known)}; found {shown(unknown[0])}")
-        lstms, consumers = values.get("lstms"), values.get("consumers", [])
-        if lstms is not None and not _are_names(lstms):
-            raise PrunerError(f"expected the recipe's lstms as a list of names or null, found {shown(lstms)}")
-        if not _are_names(consumers):
-            raise PrunerError(f"expected the recipe's consumers as a list of names, found {shown(consumers)}")
-        layers = _sparsities("layer_sparsity", values)
-        strange = next((layer for layer in layers if not re.fullmatch("[0-9]{1,4}", layer)), None)
-        if strange is not None:
-            raise PrunerError(f"expected layer numbers in layer_sparsity, found {shown(strange)}")
-        return cls(
-            **{
-                **values,
-                "lstms": None if lstms is None else tuple(lstms),
-                "layer_sparsity": {int(layer): sparsity for layer, sparsity in layers.items()},
-                "gate_sparsity": _sparsities("gate_sparsity", values),
-                "consumers": tuple(consumers),
-            }
-        )
+        return cls(**{name: known[name].metadata["read"](name, value) for name, value in values.items()})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Recipe":
@@ -172,17 +282,6 @@ class Recipe:
         except (ValueError, RecursionError) as error:
             raise PrunerError(f"expected a recipe as JSON, found text that is not JSON ({error})") from error
         return cls.from_dict(values)
-
-
-def _are_names(found: Any) -> bool:
-    return isinstance(found, list) and all(isinstance(name, str) for name in found)
-
-
-def _sparsities(setting: str, values: dict[str, Any]) -> dict[str, float]:
-    found = values.get(setting, {})
-    if not isinstance(found, dict):
-        raise PrunerError(f"expected the recipe's {setting} as an object of numbers, found {shown(found)}")
-    return found
 
 
 def check_choice(what: str, found: Any, choices: Iterable[str]) -> None:

@@ -1,50 +1,43 @@
 """Remove what masks dropped, exactly: a smaller module in place of an `nn.LSTM`, and back again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM
-from pruner.lstm.gates import GATES, SIDES, layer_suffix
+from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM, inside
+from pruner.lstm.gates import SIDES
+from pruner.lstm.kept import Part, unit_parts, units_to_hold
+from pruner.lstm.lstm import LSTM
+from pruner.lstm.module import described
 
 
 def compact_units(
-    lstm: nn.LSTM, keep: Sequence[Tensor], reconstruction: Sequence[tuple[Tensor, Tensor]] | None = None
+    lstm: nn.LSTM, masks: Sequence[Tensor], reconstruction: Sequence[tuple[Tensor, Tensor]] | None = None
 ) -> CompactLSTM:
     """The `CompactLSTM` of a masked `nn.LSTM`, equal to it from a zero state in `output`, `h_n` and `c_n`.
 
-    `keep` holds a (H,) bool mask for each layer and direction. The rows and biases of dropped units must be zero in `lstm`
-    already. `reconstruction` holds weight (R, K) and bias (R,) for each direction of the last layer, if its removed
-    units are to be reconstructed.
+    `masks` holds a (H,) bool mask for each layer and direction in the order of `nn.LSTM`. The rows and biases of dropped
+    units must be zero in `lstm` already. `reconstruction` holds weight (R, K) and bias (R,) for each direction of the last
+    layer, if its removed units are to be reconstructed.
     """
-    kept = [kept_units(mask, lstm.proj_size) for mask in keep]
+    facts = described(lstm)
+    kept = dict(zip(facts.places, (units_to_hold(mask, lstm.proj_size) for mask in masks), strict=True))
     small = CompactLSTM(
-        lstm.input_size, lstm.hidden_size, kept, **_settings(lstm), reconstruct=reconstruction is not None
+        lstm.input_size,
+        lstm.hidden_size,
+        list(kept.values()),
+        **_settings(lstm),
+        reconstruct=reconstruction is not None,
     )
-    first_of_last = len(kept) - small.directions
-    for side, (weight, bias) in enumerate(reconstruction or ()):
-        place = f"layers.{first_of_last + side}.reconstruction."
+    for direction, (weight, bias) in enumerate(reconstruction or ()):
+        prefix = f"layers.{_first_of_last(facts) + direction}.reconstruction."
         with torch.no_grad():
-            small.get_parameter(f"{place}weight").copy_(weight)
-            small.get_parameter(f"{place}bias").copy_(bias)
-    for index, suffix in _places(lstm):
-        own = kept[index]
-        rows = torch.cat([gate * lstm.hidden_size + own for gate in range(len(GATES))])
-        read: Tensor | None = None  # the columns of what comes from below; None for all of them
-        if index >= small.directions and not lstm.proj_size:
-            first = (index // small.directions - 1) * small.directions
-            below = kept[first : first + small.directions]
-            read = torch.cat([side * lstm.hidden_size + units for side, units in enumerate(below)])
-        prefix = f"layers.{index}.lstm."
-        _take(small, f"{prefix}weight_ih_l0", lstm, f"weight_ih{suffix}", rows, read)
-        _take(small, f"{prefix}weight_hh_l0", lstm, f"weight_hh{suffix}", rows, None if lstm.proj_size else own)
-        if lstm.bias:
-            _take(small, f"{prefix}bias_ih_l0", lstm, f"bias_ih{suffix}", rows)
-            _take(small, f"{prefix}bias_hh_l0", lstm, f"bias_hh{suffix}", rows)
-        if lstm.proj_size:
-            _take(small, f"{prefix}weight_hr_l0", lstm, f"weight_hr{suffix}", None, own)
+            small.get_parameter(f"{prefix}weight").copy_(weight)
+            small.get_parameter(f"{prefix}bias").copy_(bias)
+    for name, part in unit_parts(facts, kept).items():
+        _take(small, inside(name, lstm.bidirectional), lstm, name, part)
     return small.train(lstm.training)
 
 
@@ -56,77 +49,61 @@ def compact_rows(lstm: nn.LSTM, masks: Sequence[tuple[Tensor, Tensor]]) -> RowCo
     """
     kept = [(ih.nonzero().flatten(), hh.nonzero().flatten()) for ih, hh in masks]
     small = RowCompactLSTM(lstm.input_size, lstm.hidden_size, kept, **_settings(lstm))
-    for index, suffix in _places(lstm):
-        for side, rows in zip(SIDES, kept[index], strict=True):
-            _take(small, f"layers.{index}.weight_{side}_rows", lstm, f"weight_{side}{suffix}", rows)
-        if lstm.bias:
-            _take(small, f"layers.{index}.ih_bias", lstm, f"bias_ih{suffix}")
-            _take(small, f"layers.{index}.hh_bias", lstm, f"bias_hh{suffix}")
-        if lstm.proj_size:
-            _take(small, f"layers.{index}.projection", lstm, f"weight_hr{suffix}")
+    for source, name, part in _row_parts(described(lstm), kept):
+        _take(small, name, lstm, source, part)
     return small.train(lstm.training)
-
-
-def kept_units(mask: Tensor, proj_size: int) -> Tensor:
-    """The (K,) indices of the units that a (H,) mask keeps, and that a compact LSTM holds.
-
-    PyTorch needs at least one unit, and more units than a projection has rows, so a few dropped units may stay: being zero,
-    they change nothing but the size.
-    """
-    units = mask.nonzero().flatten()
-    spare = (~mask).nonzero().flatten()[: max(0, proj_size + 1 - len(units))]
-    return torch.cat([units, spare]).sort().values
 
 
 def expand(small: CompactLSTM | RowCompactLSTM) -> nn.LSTM:
     """The masked `nn.LSTM` of full size that a compact one computes: zeros where rows and units were removed. Of one that
     reconstructs its removed units, the `ReconstructingLSTM`."""
-    weight = next(small.parameters())
     state = small.state_dict()
-    sizes = small.input_size, small.hidden_size, small.num_layers
-    last = (small.num_layers - 1) * small.directions
-    if f"layers.{last}.reconstruction.weight" in state:
-        units = [state[f"layers.{last + side}.kept"] for side in range(small.directions)]
-        lstm: nn.LSTM = ReconstructingLSTM(*sizes, units, **_settings(small))
+    lstm, wide = _wide(small, state)
+    facts = described(lstm)
+    if isinstance(small, RowCompactLSTM):
+        prefixes = (f"layers.{index}.rows_" for index in range(len(small.layers)))
+        rows = [(state[f"{prefix}ih"], state[f"{prefix}hh"]) for prefix in prefixes]
+        for source, name, part in _row_parts(facts, rows):
+            wide[source] = part.widen(state[name], wide[source].shape)
     else:
-        lstm = nn.LSTM(*sizes, **_settings(small))
-    wide = {name: torch.zeros_like(tensor) for name, tensor in lstm.state_dict().items()}
-    for name in wide:
-        if name.startswith("kept_"):
-            wide[name] = state[f"layers.{last + int(name.removeprefix('kept_'))}.kept"]
-        elif name.startswith("reconstruction."):
-            _, side, kind = name.split(".")
-            wide[name] = state[f"layers.{last + int(side)}.reconstruction.{kind}"]
-    for index, suffix in _places(lstm):
-        prefix = f"layers.{index}."
-        if isinstance(small, RowCompactLSTM):
-            for side in SIDES:
-                wide[f"weight_{side}{suffix}"][state[f"{prefix}rows_{side}"]] = state[f"{prefix}weight_{side}_rows"]
-            if lstm.bias:
-                wide[f"bias_ih{suffix}"], wide[f"bias_hh{suffix}"] = (
-                    state[f"{prefix}ih_bias"],
-                    state[f"{prefix}hh_bias"],
-                )
-            if lstm.proj_size:
-                wide[f"weight_hr{suffix}"] = state[f"{prefix}projection"]
-            continue
-        own = state[f"{prefix}kept"]
-        rows = torch.cat([gate * small.hidden_size + own for gate in range(len(GATES))])
-        read = torch.arange(wide[f"weight_ih{suffix}"].shape[1], device=weight.device)
-        if index >= small.directions and not small.proj_size:
-            first = (index // small.directions - 1) * small.directions
-            below = [state[f"layers.{first + side}.kept"] for side in range(small.directions)]
-            read = torch.cat([side * small.hidden_size + units for side, units in enumerate(below)])
-        back = torch.arange(small.proj_size, device=weight.device) if small.proj_size else own
-        wide[f"weight_ih{suffix}"][rows[:, None], read] = state[f"{prefix}lstm.weight_ih_l0"]
-        wide[f"weight_hh{suffix}"][rows[:, None], back] = state[f"{prefix}lstm.weight_hh_l0"]
-        if lstm.bias:
-            wide[f"bias_ih{suffix}"][rows] = state[f"{prefix}lstm.bias_ih_l0"]
-            wide[f"bias_hh{suffix}"][rows] = state[f"{prefix}lstm.bias_hh_l0"]
-        if lstm.proj_size:
-            wide[f"weight_hr{suffix}"][:, own] = state[f"{prefix}lstm.weight_hr_l0"]
+        kept = {place: state[f"layers.{index}.kept"] for index, place in enumerate(facts.places)}
+        for name, part in unit_parts(facts, kept).items():
+            wide[name] = part.widen(state[inside(name, small.bidirectional)], wide[name].shape)
     lstm.load_state_dict(wide)
     return lstm.train(small.training)
+
+
+def _wide(small: CompactLSTM | RowCompactLSTM, state: Mapping[str, Tensor]) -> tuple[nn.LSTM, dict[str, Tensor]]:
+    """The module of full size, and its state dict so far: what reconstructs removed units as it is, the rest open."""
+    sizes = small.input_size, small.hidden_size, small.num_layers
+    last = [f"layers.{index}." for index in range(len(small.layers))][-small.directions :]
+    if f"{last[0]}reconstruction.weight" not in state:
+        lstm = nn.LSTM(*sizes, **_settings(small))
+        return lstm, lstm.state_dict()
+    lstm = ReconstructingLSTM(*sizes, [state[f"{prefix}kept"] for prefix in last], **_settings(small))
+    wide = lstm.state_dict()
+    for direction, prefix in enumerate(last):
+        wide[f"kept_{direction}"] = state[f"{prefix}kept"]
+        for kind in ("weight", "bias"):
+            wide[f"reconstruction.{direction}.{kind}"] = state[f"{prefix}reconstruction.{kind}"]
+    return lstm, wide
+
+
+def _row_parts(lstm: LSTM, kept: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[str, str, Part]]:
+    """(name in an `nn.LSTM`, name in its `RowCompactLSTM`, what stays of that tensor), tensor by tensor."""
+    for index, place in enumerate(lstm.places):
+        suffix, prefix = lstm.suffix(*place), f"layers.{index}."
+        for side, rows in zip(SIDES, kept[index], strict=True):
+            yield f"weight_{side}{suffix}", f"{prefix}weight_{side}_rows", Part(rows)
+            if lstm.bias:
+                yield f"bias_{side}{suffix}", f"{prefix}{side}_bias", Part()
+        if lstm.proj_size:
+            yield f"weight_hr{suffix}", f"{prefix}projection", Part()
+
+
+def _first_of_last(lstm: LSTM) -> int:
+    """Where the first direction of the last layer stands among all places."""
+    return len(lstm.places) - lstm.directions
 
 
 def _settings(lstm: nn.LSTM | CompactLSTM | RowCompactLSTM) -> dict[str, Any]:
@@ -135,19 +112,9 @@ def _settings(lstm: nn.LSTM | CompactLSTM | RowCompactLSTM) -> dict[str, Any]:
     return {name: getattr(lstm, name) for name in names} | {"device": weight.device, "dtype": weight.dtype}
 
 
-def _places(lstm: nn.LSTM) -> Iterator[tuple[int, str]]:
-    """(index, suffix of the tensors' names) of each layer and direction, in the order of `nn.LSTM`."""
-    directions = 2 if lstm.bidirectional else 1
-    for index in range(lstm.num_layers * directions):
-        yield index, layer_suffix(*divmod(index, directions))
-
-
 @torch.no_grad()
-def _take(
-    small: nn.Module, name: str, lstm: nn.LSTM, source: str, rows: Tensor | None = None, columns: Tensor | None = None
-) -> None:
-    """Copy some rows and columns (None: all) of a parameter, which stays frozen if it was."""
+def _take(small: nn.Module, name: str, lstm: nn.LSTM, source: str, part: Part) -> None:
+    """Copy what stays of a parameter, which stays frozen if it was."""
     values, target = lstm.get_parameter(source), small.get_parameter(name)
-    chosen = values if rows is None else values[rows]
-    target.copy_(chosen if columns is None else chosen[:, columns])
+    target.copy_(part.shrink(values))
     target.requires_grad_(values.requires_grad)

@@ -6,8 +6,9 @@
     output, (h_n, c_n) = lstms["encoder"](sequence)
 
 Each module is called like the nn.LSTM (or nn.LSTMCell) it came from and returns its full output width, whatever was
-removed inside. Where manifest.json says "stored_as": "LSTM", the file also loads into your own class, with the hidden size
-that the manifest names; otherwise put the module in its place first: `model.encoder = lstms["encoder"]`.
+removed inside. Where manifest.json says "stored_as": "LSTM", the file also loads into your own class, built with its
+"stored_hidden_size"; otherwise put the module in its place first: `model.encoder = lstms["encoder"]`. Its
+"dense_hidden_size" is that of the LSTM before pruning, and so the width that the module returns.
 """
 
 import json
@@ -49,7 +50,7 @@ def assemble(entry: Mapping[str, Any], state: Mapping[str, Tensor], batch_first:
 
     Raises ValueError or RuntimeError where the two do not fit each other; nothing unchecked reaches a forward pass.
     """
-    hidden_size, cell = entry["hidden_size"], entry["kind"] == "LSTMCell"
+    hidden_size, cell = entry["dense_hidden_size"], entry["kind"] == "LSTMCell"
     settings: dict[str, Any] = {"bias": entry["bias"], "dtype": getattr(torch, entry["dtype"])}
     if not cell:
         settings |= {

@@ -4,29 +4,28 @@ A chain of steps, each a room of its own: `fold`, `refit`, `readout`. Each is ke
 data that was held back, and `Step` says so.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pruner.calibration.inputs import Calibration
-from pruner.calibration.observations import Head, Progress, Statistics, heads_of, settled, windows
+from pruner.calibration.observations import Statistics
+from pruner.compact.masked_and_compact import NO_COMPENSATION, Compensation, Reconstruction
 from pruner.compensation import fold, readout, refit
-from pruner.compensation.fold import Shrunk, dropped, side_by_side, sliced
-from pruner.compensation.readout import divergence, divergence_readout, least_squares_readout
+from pruner.compensation.fold import Shrunk, shrunk_units, without_rows
+from pruner.compensation.judge import Judge
+from pruner.compensation.readout import divergence_readout, least_squares_readout
 from pruner.compensation.refit import Sample, refit_layers
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumers import consumers_of
-from pruner.lstm.gates import GATES, split_gates
+from pruner.files.consumers import Consumer, consumers_of, load_consumers
+from pruner.lstm.kept import Kept, Part, consumer_part, counts, row_masks, unit_masks, unit_parts
 from pruner.lstm.lstm import LSTM
-from pruner.lstm.traces import Layers, layers_of, run_layers
+from pruner.lstm.traces import layers_of
+from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
-
-HELD_BACK_STEPS = 8192  # enough to tell whether a step of the chain helps
 
 
 @dataclass(frozen=True)
@@ -40,23 +39,6 @@ class Step:
     @property
     def kept(self) -> bool:
         return self.after < self.before
-
-
-Reconstruction = list[tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Compensation:
-    """What compensation changes in a checkpoint: new values of full size by the names in the file, for each LSTM with
-    unknown readers the weight (R, K) and bias (R,) that reconstruct the removed units of each direction of its last
-    layer, and what was done, for the manifest."""
-
-    tensors: dict[str, Tensor]
-    reconstructions: dict[str, Reconstruction]
-    facts: dict[str, Any]
-
-
-NO_COMPENSATION = Compensation({}, {}, {})
 
 
 def check_data(checkpoint: Checkpoint, recipe: Recipe, calibration: Calibration | None) -> None:
@@ -75,7 +57,7 @@ def check_data(checkpoint: Checkpoint, recipe: Recipe, calibration: Calibration 
             "expected real or sampled inputs for compensation 'full', found random ones, which would make the model "
             "worse on real ones; give inputs, or choose compensation 'fold'"
         )
-    without = [name for name, readers in consumers_of(checkpoint, recipe).items() if not readers]
+    without = [name for name, consumers in consumers_of(checkpoint, recipe).items() if not consumers]
     if recipe.task is None or without:
         found = "no task" if recipe.task is None else f"no consumer of {without[0] or '(root)'}"
         raise PrunerError(
@@ -91,7 +73,7 @@ def compensate(
     statistics: Mapping[str, Statistics],
     calibration: Calibration,
     device: str = "cpu",
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Compensation:
     """Refit every pruned LSTM of a checkpoint as the recipe's `compensation` says.
 
@@ -103,11 +85,7 @@ def compensate(
     check_data(checkpoint, recipe, calibration)
     consumers, lstms = consumers_of(checkpoint, recipe), checkpoint.select(recipe.lstms)
     changed, reconstructions, done = dict[str, Tensor](), dict[str, Reconstruction](), []
-    for index, lstm in enumerate(lstms):
-
-        def report(part: float, what: str, index: int = index) -> None:
-            progress((index + part) / len(lstms), what)
-
+    for lstm, part in zip(lstms, split(progress, *[1] * len(lstms)), strict=True):
         tensors, reconstruction, steps = compensate_lstm(
             lstm,
             checkpoint.tensors,
@@ -117,7 +95,7 @@ def compensate(
             statistics[lstm.name],
             calibration,
             device,
-            report,
+            part,
         )
         changed |= tensors
         if reconstruction is not None:
@@ -148,32 +126,32 @@ def compensate_lstm(
     statistics: Statistics,
     calibration: Calibration,
     device: str = "cpu",
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> tuple[dict[str, Tensor], Reconstruction | None, list[Step]]:
     """Refit one pruned LSTM and its consumers: (new tensors of full size, reconstruction of the removed units, steps).
 
     `masks` are the recipe's; `statistics` are those of the dense LSTM on the part of `calibration` to fit on. What
     masks drop is zero in the new tensors, and so are the columns that read dropped units. `progress` as in
-    `statistics.gather`.
+    `gathering.gather`.
     """
     fit_on, held_back = calibration.split()
-    dense, heads = layers_of(lstm, tensors, device), heads_of(tensors, consumers, device)
-    pairs = _pairs(lstm, masks)
-    kept: list[list[Tensor]] | None = None
+    dense, loaded = layers_of(lstm, tensors, device), load_consumers(tensors, consumers, device)
+    pairs = row_masks(lstm, masks)
+    kept: Kept | None = None
     if recipe.granularity == "units":
-        kept = [[split_gates(ih)[0].nonzero().flatten().to(device) for ih, _ in sides] for sides in pairs]
-        if any(len(units) == 0 for sides in kept for units in sides):
+        kept = {place: mask.nonzero().flatten().to(device) for place, mask in unit_masks(lstm, masks).items()}
+        if 0 in counts(kept.values()):
             raise PrunerError(
                 f"expected units left in every layer of {lstm.title} to take over from those removed, found a layer "
                 "without; lower its sparsity, or choose compensation 'none'"
             )
-        now = sliced(dense, heads, kept, lstm, statistics, by_fold=False)
-        first = sliced(dense, heads, kept, lstm, statistics, by_fold=True)
+        now = shrunk_units(dense, loaded, kept, lstm, statistics, by_fold=False)
+        first = shrunk_units(dense, loaded, kept, lstm, statistics, by_fold=True)
     else:
-        now = Shrunk(dropped(dense, pairs, None), heads)
-        first = Shrunk(dropped(dense, pairs, statistics if lstm.bias else None), heads)
+        now = Shrunk(without_rows(dense, pairs, None), loaded)
+        first = Shrunk(without_rows(dense, pairs, statistics if lstm.bias else None), loaded)
     progress(0.05, f"Compensating {lstm.title}: what is held back")
-    judge = _Judge(lstm, tensors, held_back, dense, heads, kept, recipe.task, device)
+    judge = Judge(lstm, tensors, held_back, dense, loaded, kept, recipe.task, device)
     steps: list[Step] = []
 
     def offer(name: str, candidate: Shrunk, before: Shrunk) -> Shrunk:
@@ -182,10 +160,8 @@ def compensate_lstm(
 
     now = offer("fold" if kept else "mean into bias", first, now)
     if recipe.compensation == "full":
-        sample = Sample(lstm, tensors, fit_on, dense, heads, device)
-        allowed = (
-            None if kept else [[_allowed(*pair, lstm, layer) for pair in sides] for layer, sides in enumerate(pairs)]
-        )
+        sample = Sample(lstm, tensors, fit_on, dense, loaded, device)
+        allowed = None if kept else {place: _allowed(*pair, lstm, place[0]) for place, pair in pairs.items()}
         layers = refit_layers(
             now.layers,
             dense,
@@ -200,14 +176,14 @@ def compensate_lstm(
         outputs = sample.outputs_of(now.layers)
         now = offer(
             "least-squares readout",
-            replace(now, heads=_each(least_squares_readout, now.heads, outputs, sample.scores)),
+            replace(now, consumers=_each(least_squares_readout, now.consumers, outputs, sample.scores)),
             now,
         )
         if recipe.task == "softmax":
             progress(0.8, f"Refitting what reads {lstm.title}")
             now = offer(
                 "divergence readout",
-                replace(now, heads=_each(divergence_readout, now.heads, outputs, sample.scores)),
+                replace(now, consumers=_each(divergence_readout, now.consumers, outputs, sample.scores)),
                 now,
             )
     progress(1.0, f"Compensated {lstm.title}")
@@ -219,18 +195,12 @@ def _best(steps: list[Step]) -> float:
 
 
 def _each(
-    step: Callable[[Head, Tensor, Tensor], Head], heads: list[Head], outputs: Tensor, scores: list[Tensor]
-) -> list[Head]:
-    return [step(head, outputs, wanted) for head, wanted in zip(heads, scores, strict=True)]
-
-
-def _pairs(lstm: LSTM, masks: Mapping[str, Tensor]) -> list[list[tuple[Tensor, Tensor]]]:
-    """The (4H,) masks of weight_ih and weight_hh by layer and direction."""
-    names = lstm.weight_names()
-    return [
-        [(masks[names[layer, side, "ih"]], masks[names[layer, side, "hh"]]) for side in range(lstm.directions)]
-        for layer in range(lstm.num_layers)
-    ]
+    step: Callable[[Consumer, Tensor, Tensor], Consumer],
+    consumers: list[Consumer],
+    outputs: Tensor,
+    scores: list[Tensor],
+) -> list[Consumer]:
+    return [step(consumer, outputs, wanted) for consumer, wanted in zip(consumers, scores, strict=True)]
 
 
 def _allowed(ih: Tensor, hh: Tensor, lstm: LSTM, layer: int) -> Tensor:
@@ -240,105 +210,26 @@ def _allowed(ih: Tensor, hh: Tensor, lstm: LSTM, layer: int) -> Tensor:
     return torch.cat([ih[:, None].expand(-1, inputs), hh[:, None].expand(-1, outputs), (ih | hh)[:, None]], 1)
 
 
-class _Judge:
-    """The loss of a shrunk model on calibration data that was held back."""
-
-    def __init__(
-        self,
-        lstm: LSTM,
-        tensors: Mapping[str, Tensor],
-        held_back: Calibration,
-        dense: Layers,
-        heads: list[Head],
-        kept: list[list[Tensor]] | None,
-        task: str | None,
-        device: str,
-    ) -> None:
-        self._kept = None if kept is None or lstm.proj_size else kept[-1]
-        self._hidden_size, self._task, self._burn_in = lstm.hidden_size, task, held_back.burn_in
-        self._inputs: list[Tensor] = []
-        for batch in windows(held_back, lstm, tensors, device):
-            inputs = batch()
-            self._inputs.append(inputs[:, : math.ceil(HELD_BACK_STEPS / len(inputs))])
-            if sum(each.shape[0] * each.shape[1] for each in self._inputs) >= HELD_BACK_STEPS:
-                break
-        outputs = torch.cat([settled(run_layers(dense, inputs)[1], 0, self._burn_in) for inputs in self._inputs])
-        self._wanted = [_scores(head, outputs) for head in heads] or [outputs]
-
-    def loss(self, shrunk: Shrunk) -> float:
-        """With the task softmax, the mean divergence in nats; else the squared error of what the heads give, or
-        without heads of the output itself, over the square of what it should be. Infinite where it is not a number."""
-        outputs = torch.cat(
-            [settled(run_layers(shrunk.layers, inputs)[1], 0, self._burn_in) for inputs in self._inputs]
-        )
-        found = [_scores(head, outputs) for head in shrunk.heads] or [self._widened(outputs, shrunk.reconstruction)]
-        pairs = list(zip(found, self._wanted, strict=True))
-        if self._task == "softmax":
-            total = sum(float(divergence(scores, wanted.softmax(-1))) for scores, wanted in pairs)
-        else:
-            total = sum(_relative_error(scores, wanted) for scores, wanted in pairs)
-        return total if total == total else float("inf")
-
-    def _widened(self, outputs: Tensor, reconstruction: Reconstruction | None) -> Tensor:
-        """(N, D*K) -> (N, D*H): removed units as zeros, or reconstructed."""
-        if self._kept is None:
-            return outputs
-        parts = []
-        for side, own in enumerate(outputs.split([len(units) for units in self._kept], -1)):
-            wide = own.new_zeros(len(own), self._hidden_size)
-            rest = torch.ones(self._hidden_size, dtype=torch.bool, device=own.device)
-            rest[self._kept[side]] = False
-            wide[:, self._kept[side]] = own
-            if reconstruction is not None:
-                weight, bias = reconstruction[side]
-                wide[:, rest] = own @ weight.t() + bias
-            parts.append(wide)
-        return torch.cat(parts, -1)
-
-
-def _relative_error(found: Tensor, wanted: Tensor) -> float:
-    tiny = torch.finfo(wanted.dtype).tiny  # a model that says nothing has nothing to lose
-    return float((found - wanted).square().sum() / wanted.square().sum().clamp(min=tiny))
-
-
-def _scores(head: Head, outputs: Tensor) -> Tensor:
-    """What a head gives, or, where it is not linear (a convolution over time), what each of its rows adds to that."""
-    return head(outputs) if head.weight.dim() == 2 else outputs @ head.matrix.t()
-
-
-def _written(
-    shrunk: Shrunk, kept: list[list[Tensor]] | None, lstm: LSTM, tensors: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def _written(shrunk: Shrunk, kept: Kept | None, lstm: LSTM, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The shrunk model at full size, zeros where units were removed, under the names in the file and in their dtypes."""
-    changed: dict[str, Tensor] = {}
-
-    def put(name: str, values: Tensor, rows: Tensor | None, columns: Tensor | None) -> None:
-        wide = tensors[name].new_zeros(tensors[name].shape)
-        values = values.cpu().to(wide.dtype)
-        rows = torch.arange(wide.shape[0]) if rows is None else rows.cpu()
-        if wide.dim() == 1:
-            wide[rows] = values
-        else:
-            columns = torch.arange(wide.shape[1]) if columns is None else columns.cpu()
-            wide[rows[:, None], columns] = values
-        changed[name] = wide
-
-    for layer, sides in enumerate(shrunk.layers):
-        for side, weights in enumerate(sides):
-            suffix = lstm.suffix(layer, side)
-            units = None if kept is None else kept[layer][side]
-            rows = None if units is None else torch.cat([gate * lstm.hidden_size + units for gate in range(len(GATES))])
-            below = None if kept is None or not layer or lstm.proj_size else side_by_side(kept[layer - 1], lstm)
-            put(lstm.tensors[f"weight_ih{suffix}"], weights.ih, rows, below)
-            put(lstm.tensors[f"weight_hh{suffix}"], weights.hh, rows, None if lstm.proj_size else units)
-            if weights.hr is not None:
-                put(lstm.tensors[f"weight_hr{suffix}"], weights.hr, None, units)
-            if lstm.bias:
-                put(lstm.tensors[f"bias_ih{suffix}"], weights.bias, rows, None)
-                put(lstm.tensors[f"bias_hh{suffix}"], torch.zeros_like(weights.bias), rows, None)
-    columns = None if kept is None or lstm.proj_size else side_by_side(kept[-1], lstm)
-    for head in shrunk.heads:
-        put(head.name, head.weight, None, columns)
-        if head.bias_name is not None and head.bias is not None:
-            put(head.bias_name, head.bias, None, None)
+    values: dict[str, Tensor] = {}  # by PyTorch's names
+    for layer, direction in lstm.places:
+        weights, suffix = shrunk.layers[layer][direction], lstm.suffix(layer, direction)
+        values |= {f"weight_ih{suffix}": weights.ih, f"weight_hh{suffix}": weights.hh}
+        values |= {f"bias_ih{suffix}": weights.bias, f"bias_hh{suffix}": torch.zeros_like(weights.bias)}
+        if weights.hr is not None:
+            values[f"weight_hr{suffix}"] = weights.hr
+    parts = {} if kept is None else unit_parts(lstm, kept)
+    changed = {}
+    for standard, name in lstm.tensors.items():
+        changed[name] = _widened(parts.get(standard, Part()), values[standard], tensors[name])
+    trimmed = Part() if kept is None else consumer_part(lstm, kept)
+    for consumer in shrunk.consumers:
+        changed[consumer.name] = _widened(trimmed, consumer.weight, tensors[consumer.name])
+        if consumer.bias_name is not None and consumer.bias is not None:
+            changed[consumer.bias_name] = _widened(Part(), consumer.bias, tensors[consumer.bias_name])
     return changed
+
+
+def _widened(part: Part, values: Tensor, like: Tensor) -> Tensor:
+    return part.widen(values.cpu().to(like.dtype), like.shape)

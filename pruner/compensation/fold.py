@@ -1,13 +1,16 @@
-"""What is left of an LSTM when units or rows go, its readers taking over what the others tell of them."""
+"""What is left of an LSTM when units or rows go, its consumers taking over what the others tell of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pruner.calibration.observations import Head, Moments, Statistics
-from pruner.lstm.gates import GATES, SIDES
-from pruner.lstm.lstm import LSTM
+from pruner.calibration.observations import Moments, Statistics
+from pruner.files.consumers import Consumer
+from pruner.lstm.gates import SIDES
+from pruner.lstm.kept import Kept, Part, last_layer, layer_of, output_columns, packed_rows, without
+from pruner.lstm.lstm import LSTM, Place
 from pruner.lstm.traces import Layers, Weights
 
 RIDGE = 1e-3  # of the mean variance of the kept units
@@ -16,14 +19,14 @@ LEAST = 1e-100  # what that counts as where none of them ever moves
 
 @dataclass(frozen=True)
 class Shrunk:
-    """What is left: `layers` of kept units only (of full size where rows were dropped), and the heads that read them.
+    """What is left: `layers` of kept units only (of full size where rows were dropped), and the consumers of their output.
 
     `reconstruction` holds, for each direction of the last layer, weight (R, K) and bias (R,) that give the removed units
     from the kept ones, where nobody said who reads them.
     """
 
     layers: Layers
-    heads: list[Head]
+    consumers: list[Consumer]
     reconstruction: list[tuple[Tensor, Tensor]] | None = None
 
 
@@ -42,89 +45,81 @@ def takeover(moments: Moments, kept: Tensor, removed: Tensor, constant: bool = T
     return weights, offset if constant else torch.zeros_like(offset)
 
 
-def fold(reader: Tensor, bias: Tensor | None, moments: Moments, kept: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A reader (M, N, ..) of N units that reads only the kept ones and what they tell of the others: (M, K, ..), its bias.
+def fold(weight: Tensor, bias: Tensor | None, moments: Moments, kept: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A weight (M, N, ..) over N units that reads only the kept ones and what they tell of the others: (M, K, ..), its bias.
 
     Without a bias there is no place for a constant, and the fit goes through the origin.
     """
-    rest = torch.ones(len(moments.mean), dtype=torch.bool)
-    rest[kept.cpu()] = False
-    removed = rest.nonzero().flatten()
-    weights, offset = (part.to(reader.device) for part in takeover(moments, kept.cpu(), removed, bias is not None))
-    wide = reader.double().movedim(1, -1)
-    folded = (wide[..., kept] + wide[..., removed.to(reader.device)] @ weights).movedim(-1, 1)
+    removed = without(kept.cpu(), len(moments.mean))
+    told, offset = (part.to(weight.device) for part in takeover(moments, kept.cpu(), removed, bias is not None))
+    wide = weight.double().movedim(1, -1)
+    lost = wide[..., removed.to(weight.device)]
+    folded = (wide[..., kept] + lost @ told).movedim(-1, 1)
     if bias is not None:
-        missing = wide[..., removed.to(reader.device)] @ offset
+        missing = lost @ offset
         bias = (bias.double() + missing.reshape(len(missing), -1).sum(1)).to(bias.dtype)
-    return folded.to(reader.dtype).contiguous(), bias
+    return folded.to(weight.dtype).contiguous(), bias
 
 
-def sliced(
-    dense: Layers, heads: list[Head], kept: list[list[Tensor]], lstm: LSTM, statistics: Statistics, by_fold: bool
+def shrunk_units(
+    dense: Layers, consumers: list[Consumer], kept: Kept, lstm: LSTM, statistics: Statistics, by_fold: bool
 ) -> Shrunk:
-    """The layers and heads without the removed units, which readers lose, or, `by_fold`, take over from the others."""
+    """The layers and consumers without the removed units: whatever reads those loses them or, `by_fold`, takes them over
+    from the others."""
 
     def read(
-        reader: Tensor, bias: Tensor | None, moments: Moments | None, units: Tensor
+        weight: Tensor, bias: Tensor | None, moments: Moments | None, units: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         if moments is None:  # a projection stands between
-            return reader, bias
-        if not by_fold:
-            return reader.index_select(1, units), bias
-        return fold(reader, bias, moments, units)
+            return weight, bias
+        return fold(weight, bias, moments, units) if by_fold else (Part(None, units).shrink(weight), bias)
 
-    layers: Layers = []
-    for layer, sides in enumerate(dense):
-        layers.append([])
-        for side, weights in enumerate(sides):
-            units, own = kept[layer][side], statistics.layers[layer, side].units
-            bias = weights.bias if lstm.bias else None
-            hh, hr = weights.hh, weights.hr
-            if hr is None:
-                hh, bias = read(hh, bias, own, units)
-            else:
-                hr, _ = read(hr, None, own, units)
-            ih = weights.ih
-            if layer:
-                ih, bias = read(ih, bias, statistics.outputs[layer - 1], side_by_side(kept[layer - 1], lstm))
-            rows = torch.cat([gate * lstm.hidden_size + units for gate in range(len(GATES))])
-            whole = weights.bias if bias is None else bias
-            layers[-1].append(Weights(ih[rows], hh[rows], whole[rows], hr))
-    last, output = kept[-1], statistics.outputs[-1]
-    small = []
-    for head in heads:
-        weight, bias = read(head.weight, head.bias, output, side_by_side(last, lstm))
-        small.append(replace(head, weight=weight, bias=bias))
-    reconstruction = None
-    if by_fold and not heads and not lstm.proj_size:
-        reconstruction = []
-        for side, units in enumerate(last):
-            rest = torch.ones(lstm.hidden_size, dtype=torch.bool)
-            rest[units.cpu()] = False
-            moments = statistics.layers[lstm.num_layers - 1, side].units
-            found = takeover(moments, units.cpu(), rest.nonzero().flatten())
-            reconstruction.append((found[0].float().to(units.device), found[1].float().to(units.device)))
-    return Shrunk(layers, small, reconstruction)
+    layers: Layers = [[] for _ in dense]
+    for layer, direction in lstm.places:
+        weights, units = dense[layer][direction], kept[layer, direction]
+        own = statistics.layers[layer, direction].units
+        bias = weights.bias if lstm.bias else None
+        ih, hh, hr = weights.ih, weights.hh, weights.hr
+        if hr is None:
+            hh, bias = read(hh, bias, own, units)
+        else:
+            hr, _ = read(hr, None, own, units)
+        if layer:
+            below = output_columns(layer_of(lstm, kept, layer - 1), lstm.hidden_size)
+            ih, bias = read(ih, bias, statistics.outputs[layer - 1], below)
+        rows = packed_rows(units, lstm.hidden_size)
+        all_of_bias = weights.bias if bias is None else bias
+        layers[layer].append(Weights(ih[rows], hh[rows], all_of_bias[rows], hr))
+    columns = output_columns(last_layer(lstm, kept), lstm.hidden_size)
+    trimmed = []
+    for consumer in consumers:
+        weight, bias = read(consumer.weight, consumer.bias, statistics.outputs[-1], columns)
+        trimmed.append(replace(consumer, weight=weight, bias=bias))
+    rebuilt = by_fold and not consumers and not lstm.proj_size
+    return Shrunk(layers, trimmed, _reconstruction(kept, lstm, statistics) if rebuilt else None)
 
 
-def side_by_side(kept: list[Tensor], lstm: LSTM) -> Tensor:
-    """The columns of a layer's output that its kept units fill."""
-    return torch.cat([side * lstm.hidden_size + units for side, units in enumerate(kept)])
+def _reconstruction(kept: Kept, lstm: LSTM, statistics: Statistics) -> list[tuple[Tensor, Tensor]]:
+    found = []
+    for direction, units in enumerate(last_layer(lstm, kept)):
+        moments = statistics.layers[lstm.num_layers - 1, direction].units
+        told, offset = takeover(moments, units.cpu(), without(units.cpu(), lstm.hidden_size))
+        found.append((told.float().to(units.device), offset.float().to(units.device)))
+    return found
 
 
-def dropped(dense: Layers, pairs: list[list[tuple[Tensor, Tensor]]], statistics: Statistics | None) -> Layers:
-    """The layers with zeros in the rows that masks drop, and, with statistics, the mean of what these gave in the bias."""
-    layers: Layers = []
-    for layer, sides in enumerate(dense):
-        layers.append([])
-        for side, weights in enumerate(sides):
-            masks = [mask.to(weights.bias.device) for mask in pairs[layer][side]]
-            bias = weights.bias
-            if statistics is not None:
-                for name, mask in zip(SIDES, masks, strict=True):
-                    mean = statistics.layers[layer, side].parts[name][0].to(bias)
-                    bias = bias + torch.where(mask, 0, mean)
-            layers[-1].append(
-                replace(weights, ih=weights.ih * masks[0][:, None], hh=weights.hh * masks[1][:, None], bias=bias)
-            )
+def without_rows(dense: Layers, masks: Mapping[Place, tuple[Tensor, Tensor]], statistics: Statistics | None) -> Layers:
+    """The layers with zeros in the rows that masks (4H,) of both packed weights drop, and, with statistics, the mean of what
+    these gave in the bias."""
+    layers: Layers = [[] for _ in dense]
+    for place, pair in masks.items():
+        layer, direction = place
+        weights = dense[layer][direction]
+        ih, hh = (mask.to(weights.bias.device) for mask in pair)
+        bias = weights.bias
+        if statistics is not None:
+            for side, mask in zip(SIDES, (ih, hh), strict=True):
+                mean = statistics.layers[place].parts[side][0].to(bias)
+                bias = bias + torch.where(mask, 0, mean)
+        layers[layer].append(replace(weights, ih=weights.ih * ih[:, None], hh=weights.hh * hh[:, None], bias=bias))
     return layers

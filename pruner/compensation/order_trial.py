@@ -6,10 +6,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from pruner.calibration.inputs import Calibration
-from pruner.calibration.observations import Progress, Statistics
+from pruner.calibration.observations import Statistics
 from pruner.compensation.chain import compensate_lstm
-from pruner.importance.masks import score_lstm
+from pruner.importance.scores import score_lstm
 from pruner.lstm.lstm import LSTM
+from pruner.progress import Progress, silent
 from pruner.recipe import Recipe
 
 SPARSITY = 0.5  # at which the two orders are tried
@@ -23,12 +24,12 @@ def with_the_better_order(
     consumers: Iterable[str],
     task: str,
     device: str = "cpu",
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Statistics:
     """The statistics of an LSTM with a task, in which `reading` is the importance itself where that loses less.
 
     Half of the units are folded away in either order of the brain surgeon, and the loss is that on held-back inputs.
-    `progress` as in `statistics.gather`.
+    `progress` as in `gathering.gather`.
     """
     by_cost_alone = replace(
         statistics,

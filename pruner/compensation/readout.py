@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pruner.calibration.observations import Head
+from pruner.files.consumers import Consumer
 
 RIDGE = 1e-4  # of the mean square of what a head reads
 LEAST = 1e-30  # what that counts as where all of it is zero
@@ -13,20 +13,20 @@ PASSES, ITERATIONS = 6, 10
 CHUNK = 8192  # steps whose products are formed at once
 
 
-def _with_constant(outputs: Tensor, head: Head) -> tuple[Tensor, Tensor]:
+def _with_constant(outputs: Tensor, head: Consumer) -> tuple[Tensor, Tensor]:
     """Regressors and current weights of a head, the constant and the bias last if it has one."""
     if head.bias is None:
         return outputs, head.weight
     return torch.cat([outputs, outputs.new_ones(len(outputs), 1)], 1), torch.cat([head.weight, head.bias[:, None]], 1)
 
 
-def _as_head(head: Head, weights: Tensor) -> Head:
+def _as_head(head: Consumer, weights: Tensor) -> Consumer:
     if head.bias is None:
         return replace(head, weight=weights.contiguous())
     return replace(head, weight=weights[:, :-1].contiguous(), bias=weights[:, -1].contiguous())
 
 
-def least_squares_readout(head: Head, outputs: Tensor, wanted: Tensor) -> Head:
+def least_squares_readout(head: Consumer, outputs: Tensor, wanted: Tensor) -> Consumer:
     """The head refitted so that it gives `wanted` (N, V), the dense model's scores, from `outputs` (N, D*R) of the shrunk
     one, with a ridge towards what it was."""
     regressors, weights = _with_constant(outputs, head)
@@ -47,7 +47,7 @@ def divergence(scores: Tensor, shares: Tensor) -> Tensor:
     return (torch.special.xlogy(shares, shares) - shares * scores.log_softmax(-1)).sum(-1).mean()
 
 
-def divergence_readout(head: Head, outputs: Tensor, wanted: Tensor) -> Head:
+def divergence_readout(head: Consumer, outputs: Tensor, wanted: Tensor) -> Consumer:
     """The head refitted so that its softmax diverges least from that of the dense model's scores `wanted` (N, V).
 
     The objective is convex: Newton steps by conjugate gradients, each with a backtracking line search, without which they

@@ -7,9 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pruner.calibration.gathering import settled, windows
 from pruner.calibration.inputs import Calibration
-from pruner.calibration.observations import Head, settled, windows
+from pruner.files.consumers import Consumer
 from pruner.lstm.gates import split_gates
+from pruner.lstm.kept import Kept
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.traces import (
     Layers,
@@ -43,7 +45,7 @@ class Sample:
         tensors: Mapping[str, Tensor],
         calibration: Calibration,
         dense: Layers,
-        heads: list[Head],
+        heads: list[Consumer],
         device: str,
     ) -> None:
         self.burn_in = calibration.burn_in
@@ -71,8 +73,8 @@ def refit_layers(
     layers: Layers,
     dense: Layers,
     sample: Sample,
-    kept: list[list[Tensor]] | None,
-    allowed: list[list[Tensor]] | None,
+    kept: Kept | None,
+    allowed: Kept | None,
     bias: bool,
     progress: Callable[[float], None],
 ) -> Layers:
@@ -94,7 +96,7 @@ def refit_layers(
                 progress(done / count)
                 rows = torch.arange(len(dense[layer][side].bias), device=weights.bias.device)
                 if kept is not None:
-                    rows = split_gates(rows)[:, kept[layer][side]].flatten()
+                    rows = split_gates(rows)[:, kept[layer, side]].flatten()
                 fitted.append(
                     _refit_side(
                         weights,
@@ -102,7 +104,7 @@ def refit_layers(
                         reading,
                         sample.read[layer],
                         rows,
-                        None if allowed is None else allowed[layer][side].to(rows.device),
+                        None if allowed is None else allowed[layer, side].to(rows.device),
                         bias,
                         side,
                         sample.burn_in,

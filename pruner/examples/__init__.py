@@ -28,18 +28,18 @@ class Example:
     higher_is_better: bool
     quality: Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
     calibration: Callable[[Checkpoint], Calibration]
-    head: str = "linear.weight"
+    consumer: str = "linear.weight"
     task: str = "softmax"
 
     def open(self) -> Checkpoint:
         return open_checkpoint(self.file)
 
     def complete(self, recipe: Recipe) -> Recipe:
-        """The recipe with what is known of an example, its head and its task, where scores from data or compensation ask
+        """The recipe with what is known of an example, its consumer and its task, where scores from data or compensation ask
         for them and it names no others."""
-        if not recipe.needs_data or recipe.consumers not in ((), (self.head,)):
+        if not recipe.needs_data or recipe.consumers not in ((), (self.consumer,)):
             return recipe
-        return replace(recipe, consumers=(self.head,), task=recipe.task or self.task)
+        return replace(recipe, consumers=(self.consumer,), task=recipe.task or self.task)
 
 
 def _bits_per_character(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]) -> float:

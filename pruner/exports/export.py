@@ -1,16 +1,13 @@
-"""A result -> a folder of files that load in anyone's own code."""
+"""A pruned checkpoint -> a folder of files that load in anyone's own code."""
 
-import copy
 import hashlib
 import io
-import json
 import os
 import platform
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from pruner.compact import load_pruned
-from pruner.compact.masked_and_compact import Form, Layout
+from pruner.compact.costs import Cost
 from pruner.errors import PrunerError
-from pruner.files import formats
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.exports.certificate import certify
+from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, totals
+from pruner.files.checkpoint import open_checkpoint
 from pruner.files.writing import write, write_safetensors
-from pruner.lstm.measure import BATCH_SIZE, SEQUENCE_LENGTH, Cost, Drift, difference, outputs, random_input
-from pruner.recipe import Recipe
-
-MASKS, MANIFEST, LOADER = "masks.safetensors", "manifest.json", "load_pruned.py"
-TOLERANCE = 1e-9
+from pruner.pipeline import Pruned
 
 
-def model_file(source_format: str) -> str:
-    """The name of the pruned model's file: its container is that of the source."""
-    return "pruned.safetensors" if source_format == formats.SAFETENSORS else "pruned.pt"
-
-
-def save(
-    folder: str | os.PathLike[str],
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    masks: Mapping[str, Tensor],
-    forms: Mapping[str, Form],
-    name: str,
-    totals: tuple[Cost, Cost],
-    compensation: Mapping[str, Any],
-) -> Path:
-    """Write the form `name` of a checkpoint as an export folder and return its path.
-
-    `forms` holds the masked one, too, which every other is certified against; `compensation` are the facts for the manifest.
+def save(folder: str | os.PathLike[str], pruned: Pruned, form: str, before: Cost, after: Cost) -> Path:
+    """Write a form of a pruned checkpoint as an export folder and return its path; `before` and `after` are its costs.
 
     It is written under a temporary name, beside its place or within an empty folder that is there already, read back, and
     put in its place only when it is whole. Raises PrunerError if the folder is in use, cannot be written, or does not
@@ -60,7 +38,7 @@ def save(
         there = folder.exists()  # perhaps where somebody stands, or a volume: it is filled, not replaced
         staging = Path(tempfile.mkdtemp(prefix=".export-", dir=folder if there else folder.parent))
         try:
-            _write_files(staging, checkpoint, recipe, masks, forms, name, totals, compensation)
+            _write_files(staging, pruned, form, before, after)
             if there:
                 for file in list(staging.iterdir()):
                     file.replace(folder / file.name)
@@ -95,43 +73,33 @@ def check_free(folder: Path) -> None:
         raise PrunerError(f"expected a place to write the export, found {error}; choose another folder") from error
 
 
-def _write_files(
-    staging: Path,
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    masks: Mapping[str, Tensor],
-    forms: Mapping[str, Form],
-    name: str,
-    totals: tuple[Cost, Cost],
-    compensation: Mapping[str, Any],
-) -> None:
-    form = forms[name]
+def _write_files(staging: Path, pruned: Pruned, name: str, before: Cost, after: Cost) -> None:
+    checkpoint, form = pruned.checkpoint, pruned.forms[name]
     model = staging / model_file(checkpoint.format)
     write(checkpoint, form.changed, model)
-    write_masks(masks, staging / MASKS)
+    write_masks(pruned.masks, staging / MASKS)
     shutil.copyfile(load_pruned.__file__, staging / LOADER)
-    certificate = certify(masked_lstms(checkpoint, forms["masked"]), form.layouts, open_checkpoint(model).tensors)
+    certificate = certify(masked_lstms(pruned), form.layouts, open_checkpoint(model).tensors)
     if not certificate["holds"]:
         raise PrunerError(
             f"expected the written model to compute what the masks say, found a difference of "
             f"{certificate['max_abs_difference']:.3g}; nothing was exported, please report this with the checkpoint"
         )
-    manifest = {
-        "source": {"name": checkpoint.name, "sha256": checkpoint.sha256, "format": checkpoint.format},
-        "recipe": recipe.to_dict(),
-        "form": form.name,
-        "lstms": [describe(layout, checkpoint) for layout in form.layouts],
-        "totals": {key: {"before": value, "after": asdict(totals[1])[key]} for key, value in asdict(totals[0]).items()},
-        "certificate": certificate,
-        **({"compensation": compensation} if compensation else {}),
-        "files": {file.name: file_facts(file) for file in sorted(staging.iterdir())},
-        "versions": {
+    Manifest(
+        source={"name": checkpoint.name, "sha256": checkpoint.sha256, "format": checkpoint.format},
+        recipe=pruned.recipe.to_dict(),
+        form=name,
+        lstms=[entry(layout, checkpoint) for layout in form.layouts],
+        totals=totals(before, after),
+        certificate=certificate,
+        files={file.name: file_facts(file) for file in sorted(staging.iterdir())},
+        versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
             "safetensors": safetensors.__version__,
         },
-    }
-    (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        compensation=pruned.compensation.facts or None,
+    ).write(staging)
     for file in staging.iterdir():
         file.chmod(0o644)  # safetensors writes files that only their owner can read
 
@@ -146,47 +114,7 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def masked_lstms(checkpoint: Checkpoint, masked: Form) -> list[nn.Module]:
+def masked_lstms(pruned: Pruned) -> list[nn.Module]:
     """What was previewed: LSTMs of full size with zeros in dropped rows."""
-    tensors = masked.tensors(checkpoint)
-    return [layout.module(tensors) for layout in masked.layouts]
-
-
-def certify(masked: Sequence[nn.Module], layouts: list[Layout], written: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Run LSTMs as previewed and as written side by side: random input, zero state, all three outputs.
-
-    `written` holds the tensors of the file. In float64 the two may differ by `TOLERANCE` of the largest output (what is
-    added in another order is rounded otherwise); what they differ by in the model's own type is stated beside it.
-    """
-    found: dict[torch.dtype | None, list[Drift]] = {torch.float64: [], None: []}
-    for reference, layout in zip(masked, layouts, strict=True):
-        module, inputs = layout.module(written), random_input(layout.lstm)
-        for dtype, drifts in found.items():
-            sides = [
-                copy.deepcopy(side) if dtype is None else copy.deepcopy(side).to(dtype) for side in (reference, module)
-            ]
-            drifts.append(difference(outputs(sides[0], inputs), outputs(sides[1], inputs)))
-
-    def largest(drifts: list[Drift]) -> dict[str, float]:
-        return {
-            "max_abs_difference": max((drift.max_abs_difference for drift in drifts), default=0.0),
-            "max_abs_output": max((drift.max_abs_output for drift in drifts), default=0.0),
-        }
-
-    exact = largest(found[torch.float64])
-    own = {"dtype": ", ".join(sorted({layout.lstm.dtype for layout in layouts})), **largest(found[None])}
-    return {
-        **exact,
-        "sequence_length": SEQUENCE_LENGTH,
-        "batch_size": BATCH_SIZE,
-        "dtype": "float64",
-        "holds": exact["max_abs_difference"] <= TOLERANCE * exact["max_abs_output"],
-        "in_own_dtype": own,
-    }
-
-
-def describe(layout: Layout, checkpoint: Checkpoint) -> dict[str, Any]:
-    """One LSTM's entry in the manifest: how to build it, where its tensors lie, and what each layer keeps."""
-    facts = layout.describe()
-    facts["tensors"] = {name: list(checkpoint.location(stored)) for name, stored in layout.tensors.items()}
-    return facts
+    tensors = pruned.tensors()
+    return [layout.module(tensors) for layout in pruned.forms["masked"].layouts]

@@ -1,9 +1,12 @@
-"""Who reads the output of an LSTM in a checkpoint: the user says so, because shapes prove nothing."""
+"""Consumers, the tensors that read the output of an LSTM: the user names them, because shapes prove nothing."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
@@ -15,9 +18,32 @@ from pruner.recipe import Recipe
 _LIKELY = re.compile("linear|fc|head|out|dense|class|proj|decode|pred", re.IGNORECASE)
 
 
-def output_width(lstm: LSTM) -> int:
-    """Width of the last layer's output, both directions side by side."""
-    return lstm.directions * lstm.output_size
+@dataclass(frozen=True)
+class Consumer:
+    """A tensor that reads an LSTM's output: weight (V, D*R, ...) and bias (V,), under their names in the file."""
+
+    name: str
+    weight: Tensor
+    bias_name: str | None
+    bias: Tensor | None
+
+    @property
+    def matrix(self) -> Tensor:
+        """The weight as (.., D*R), a row for each way in which it reads one output; of a linear layer, the weight itself."""
+        return self.weight.movedim(1, -1).flatten(0, -2)
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        """(..., D*R) -> (..., V), of a linear layer."""
+        return F.linear(outputs, self.weight, self.bias)
+
+
+def load_consumers(tensors: Mapping[str, Tensor], names: Iterable[str], device: str = "cpu") -> list[Consumer]:
+    """The consumers of these names in float32, with the biases beside them."""
+    found = []
+    for name in names:
+        weight, bias = tensors[name].to(device, torch.float32), bias_beside(tensors, name)
+        found.append(Consumer(name, weight, bias, None if bias is None else tensors[bias].to(device, torch.float32)))
+    return found
 
 
 def bias_beside(tensors: Mapping[str, Tensor], consumer: str) -> str | None:
@@ -38,7 +64,7 @@ def suggestions(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
 
     The width proves nothing: a convolution over 64 channels fits an LSTM of 64 units and may read something else.
     """
-    widths = {output_width(lstm) for lstm in lstms if not lstm.proj_size}
+    widths = {lstm.output_width for lstm in lstms if not lstm.proj_size}
     own = {name for lstm in checkpoint.lstms for name in lstm.tensors.values()}
     fitting = [
         name
@@ -49,38 +75,42 @@ def suggestions(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
 
 
 def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]:
-    """{LSTM name: tensors of the recipe that read its output}, for every LSTM to prune.
+    """{LSTM name: the recipe's consumers that read its output}, for every LSTM to prune.
 
     Raises PrunerError for a tensor that is not there or does not fit the output of exactly one of them.
     """
     lstms = checkpoint.select(recipe.lstms)
     found: dict[str, list[str]] = {lstm.name: [] for lstm in lstms}
-    own = {name: lstm for lstm in checkpoint.lstms for name in lstm.tensors.values()}
     for name in dict.fromkeys(recipe.consumers):
-        if name not in checkpoint.tensors:
-            raise PrunerError(f"expected the name of a tensor that reads the LSTM, found {name!r}, which is not there")
-        if name in own:
-            raise PrunerError(
-                f"expected a consumer outside of the LSTMs, found {name!r} of {own[name].title}; leave it out: the output "
-                "keeps its width for it"
-            )
-        shape = tuple(checkpoint.tensors[name].shape)
-        if checkpoint.tensors[name].dtype not in DTYPES:
-            raise PrunerError(
-                f"expected a consumer of floating-point numbers, found {name!r} of {checkpoint.tensors[name].dtype}; leave "
-                "it out"
-            )
-        readers = [lstm for lstm in lstms if not lstm.proj_size and shape[1:2] == (output_width(lstm),)]
-        if not readers:
-            widths = [f"{output_width(lstm)} of {lstm.title}" for lstm in lstms if not lstm.proj_size]
-            raise PrunerError(
-                f"expected a consumer that reads as many columns as an LSTM without projection has outputs "
-                f"({', '.join(widths) or 'there is none'}), found {name!r} of shape {shape}; leave it out"
-            )
-        if len(readers) > 1:
-            raise PrunerError(
-                f"expected a consumer that fits one LSTM, found {name!r}, which fits "
-                f"{' and '.join(lstm.title for lstm in readers)}; prune one LSTM at a time"
-            )
-        found[readers[0].name].append(name)
+        found[_read_by(checkpoint, lstms, name).name].append(name)
     return found
+
+
+def _read_by(checkpoint: Checkpoint, lstms: list[LSTM], name: str) -> LSTM:
+    """The LSTM whose output a consumer reads."""
+    if name not in checkpoint.tensors:
+        raise PrunerError(f"expected the name of a tensor that reads the LSTM, found {name!r}, which is not there")
+    tensor = checkpoint.tensors[name]
+    owner = next((lstm for lstm in checkpoint.lstms if name in lstm.tensors.values()), None)
+    if owner is not None:
+        raise PrunerError(
+            f"expected a consumer outside of the LSTMs, found {name!r} of {owner.title}; leave it out: the output "
+            "keeps its width for it"
+        )
+    if tensor.dtype not in DTYPES:
+        raise PrunerError(
+            f"expected a consumer of floating-point numbers, found {name!r} of {tensor.dtype}; leave it out"
+        )
+    fitting = [lstm for lstm in lstms if not lstm.proj_size and tuple(tensor.shape[1:2]) == (lstm.output_width,)]
+    if not fitting:
+        widths = [f"{lstm.output_width} of {lstm.title}" for lstm in lstms if not lstm.proj_size]
+        raise PrunerError(
+            f"expected a consumer that reads as many columns as an LSTM without projection has outputs "
+            f"({', '.join(widths) or 'there is none'}), found {name!r} of shape {tuple(tensor.shape)}; leave it out"
+        )
+    if len(fitting) > 1:
+        raise PrunerError(
+            f"expected a consumer that fits one LSTM, found {name!r}, which fits "
+            f"{' and '.join(lstm.title for lstm in fitting)}; prune one LSTM at a time"
+        )
+    return fitting[0]

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pruner.errors import PrunerError
 from pruner.lstm.gates import BLOCKS, GATES, SIDES, split_gates
-from pruner.lstm.lstm import LSTM
+from pruner.lstm.lstm import LSTM, Place
+from pruner.recipe import row_norm
 
 _BUFFER_ELEMENTS = 2**18  # rows are scored in pieces that stay in cache, so that no copy of the weights is made
 
@@ -25,17 +26,6 @@ def _l2(rows: Tensor) -> Tensor:
 
 
 ROW_NORMS: dict[str, Callable[[Tensor], Tensor]] = {"l1": _l1, "l2": _l2}
-WEIGHT_CRITERIA = ("l1", "l2", "group")
-DATA_CRITERIA = ("activation", "outgoing", "taylor", "fisher", "obs")  # scored on calibration inputs, see data_scores
-COST_CRITERIA = ("taylor", "fisher", "obs")  # estimates of a loss, which compare between layers and gates
-CRITERIA = (*WEIGHT_CRITERIA, *DATA_CRITERIA, "random")
-ROW_CRITERIA = ("l1", "l2", "taylor", "fisher", "random")  # those that score single rows, too
-
-
-def row_norm(criterion: str) -> str:
-    """The norm of single rows under a criterion: `group`, which scores whole units, is a Euclidean norm; what is not a norm
-    leaves the rows with L1."""
-    return "l2" if criterion in ("l2", "group") else "l1"
 
 
 def row_saliency(weight: Tensor, criterion: str = "l1") -> Tensor:
@@ -76,7 +66,7 @@ def score(lstm: LSTM, tensors: Mapping[str, Tensor], criterion: str = "l1") -> d
 
 def score_units(
     lstm: LSTM, rows: Mapping[str, Tensor], criterion: str, tensors: Mapping[str, Tensor], consumers: Iterable[str] = ()
-) -> dict[tuple[int, int], Tensor]:
+) -> dict[Place, Tensor]:
     """{(layer, direction): (H,) saliency} of hidden units, in float64, from the row saliency of their eight rows.
 
     `l1` is the sum over the rows; `l2` their common Euclidean norm; `group` that norm with the unit's outgoing columns, in
@@ -87,15 +77,21 @@ def score_units(
     scores = {}
     for layer in range(lstm.num_layers):
         for direction in range(lstm.directions):
-            both = torch.stack([split_gates(rows[names[layer, direction, side]]) for side in SIDES])
+            saliencies = [rows[names[layer, direction, side]] for side in SIDES]
             if criterion == "l1":
-                scores[layer, direction] = both.sum((0, 1))
+                scores[layer, direction] = summed(saliencies)
                 continue
+            both = torch.stack([split_gates(saliency) for saliency in saliencies])
             squares = both.square().sum((0, 1))
             if criterion == "group":
                 squares = squares + outgoing_norms(lstm, tensors, layer, direction, consumers).square()
             scores[layer, direction] = squares.sqrt()
     return scores
+
+
+def summed(saliencies: Iterable[Tensor]) -> Tensor:
+    """(H,) score of whole units: the sum over the rows of each, from the (4H,) row saliencies of their packed weights."""
+    return torch.stack([split_gates(saliency) for saliency in saliencies]).sum((0, 1))
 
 
 def outgoing_norms(
@@ -126,11 +122,11 @@ def _outgoing(
         return
     yield tensors[lstm.tensors[f"weight_hh{suffix}"]]
     if layer + 1 < lstm.num_layers:
-        readers = [lstm.tensors[f"weight_ih{lstm.suffix(layer + 1, side)}"] for side in range(lstm.directions)]
+        above = [lstm.tensors[f"weight_ih{lstm.suffix(layer + 1, each)}"] for each in range(lstm.directions)]
     else:
-        readers = list(consumers)
+        above = list(consumers)
     own = slice(direction * lstm.hidden_size, (direction + 1) * lstm.hidden_size)
-    for name in readers:
+    for name in above:
         yield tensors[name][:, own].movedim(1, -1).flatten(0, -2)
 
 

@@ -1,0 +1,1 @@
+"""Pruning a model in memory, in the workflow of torch.ao.pruning."""

@@ -1,4 +1,4 @@
-"""Which `nn.Linear` layers alone read an `nn.LSTM` of a model in memory."""
+"""Which `nn.Linear` layers are the only consumers of an `nn.LSTM` of a model in memory."""
 
 import ast
 import copy
@@ -20,7 +20,7 @@ class _Unclear(Exception):
     pass
 
 
-def linear_readers(model: nn.Module) -> dict[str, dict[str, list[int]]]:
+def linear_consumers(model: nn.Module) -> dict[str, dict[str, list[int]]]:
     """{path of an `nn.LSTM`: {path of an `nn.Linear`: blocks}}, for each LSTM that nothing but these Linears reads.
 
     The columns of such a Linear are blocks of H, each the output of one layer and direction, given by its index in the
@@ -37,7 +37,7 @@ def linear_readers(model: nn.Module) -> dict[str, dict[str, list[int]]]:
     found = {}
     for path, lstm in lstms.items():
         try:
-            seen = [_readers(model, alone, path, lstm, trace) for trace in traces]
+            seen = [_consumers(model, alone, path, lstm, trace) for trace in traces]
         except _Unclear:
             continue
         if seen[0] == seen[1] == seen[2]:
@@ -95,7 +95,7 @@ def _trace(model: nn.Module, training: bool | None) -> fx.Graph:
     return tracer.trace(twin)
 
 
-def _readers(
+def _consumers(
     model: nn.Module, alone: dict[str, nn.Module], path: str, lstm: nn.LSTM, graph: fx.Graph
 ) -> dict[str, list[int]]:
     """{path of a Linear: blocks} for the LSTM at a path; raises _Unclear where its output may go anywhere else."""

@@ -1,5 +1,6 @@
 """Gate-aware saliency pruning of a model in memory, in the workflow of torch.ao.pruning."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -7,12 +8,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pruner.compact.compaction import compact_rows, compact_units
+from pruner.compact.load_pruned import inside
 from pruner.errors import PrunerError, shown
-from pruner.importance.masks import keep_mask, row_ranks, unit_mask
-from pruner.importance.weights import row_saliency
-from pruner.in_memory.linear_consumers import linear_readers
-from pruner.lstm.gates import GATES, SIDES, layer_suffix, parse_standard_name, split_gates
-from pruner.recipe import check_choice, check_sparsity
+from pruner.importance.masks import dropped_rows, keep_highest, keep_mask, row_ranks
+from pruner.importance.weights import row_saliency, summed
+from pruner.in_memory.linear_consumers import linear_consumers
+from pruner.lstm.gates import GATES, parse_standard_name
+from pruner.lstm.kept import Part, counts, output_columns, row_masks, unit_masks
+from pruner.lstm.lstm import Place
+from pruner.lstm.module import described
+from pruner.recipe import GRANULARITIES, check_choice, check_sparsity
 
 _HOOKS = {name for name in vars(nn.Module()) if "forward" in name or "backward" in name}  # where a module holds them
 
@@ -40,11 +45,14 @@ class LSTMSaliencyPruner:
     this name (https://github.com/pytorch/pytorch/blob/main/torch/ao/pruning/_experimental/pruner/lstm_saliency_pruner.py),
     built on the public `torch.nn.utils.parametrize`:
 
-        pruner = LSTMSaliencyPruner({"sparsity_level": 0.5})
-        pruner.prepare(model, config=[{"tensor_fqn": "lstm.weight_ih_l0"}, {"tensor_fqn": "lstm.weight_hh_l0"}])
-        pruner.enable_mask_update = True
-        pruner.step()          # the masks now follow the weights; train on, step again, as often as you like
-        pruner.squash_mask()   # the masks become zeros in plain weights
+        >>> model = torch.nn.ModuleDict({"lstm": torch.nn.LSTM(8, 16)})
+        >>> pruner = LSTMSaliencyPruner({"sparsity_level": 0.5})
+        >>> pruner.prepare(model, config=[{"tensor_fqn": "lstm.weight_ih_l0"}, {"tensor_fqn": "lstm.weight_hh_l0"}])
+        >>> pruner.enable_mask_update = True
+        >>> pruner.step()  # the masks now follow the weights; train on, step again, as often as you like
+        >>> pruner.squash_mask()  # the masks become zeros in plain weights
+        >>> int((model["lstm"].weight_ih_l0.abs().sum(1) == 0).sum())  # 8 of 16 rows of each of the four gates
+        32
 
     `rows`: each gate of each tensor loses its own `int(H * sparsity_level)` rows. `units`: each layer and direction loses
     `int(H * sparsity_level)` whole hidden units, those with the lowest sum over their eight rows; all eight rows and the
@@ -62,7 +70,7 @@ class LSTMSaliencyPruner:
         if unknown:
             raise PrunerError(f"expected sparsity_level in the defaults, found {sorted(unknown)[0]!r}")
         check_sparsity("sparsity_level", self.defaults["sparsity_level"])
-        check_choice("granularity", granularity, ("rows", "units"))
+        check_choice("granularity", granularity, GRANULARITIES)
         self.granularity = granularity
         self.enable_mask_update = False
         self.groups: list[dict[str, Any]] = []
@@ -81,10 +89,10 @@ class LSTMSaliencyPruner:
         entries = _every_lstm(model) if config is None else config
         if not entries:
             raise PrunerError(f"expected an LSTM in the model, found none in {type(model).__name__}")
-        groups: dict[tuple[int, str], dict[str, Any]] = {}
+        groups: dict[tuple[int, Place | str], dict[str, Any]] = {}
         for group in [self._group(model, entry) for entry in entries]:
             module, name = _owner(model, group["tensor_fqn"])
-            key = id(module), _suffix(name) if self.granularity == "units" else name
+            key = id(module), _place(name) if self.granularity == "units" else name
             if key not in groups:
                 groups[key] = group
             elif self.granularity == "rows":
@@ -94,43 +102,37 @@ class LSTMSaliencyPruner:
                     f"expected one sparsity_level for all of a layer's units, found {groups[key]['sparsity_level']} for "
                     f"{groups[key]['tensor_fqn']!r} and {group['sparsity_level']} for {group['tensor_fqn']!r}"
                 )
-        tensors = [
-            (_path(group), module, name) for group in groups.values() for module, name in self._tensors(model, group)
-        ]
-        for path, module, name in tensors:
-            _check_plain(path, module, name)
-        for _, module, name in tensors:
-            tensor = getattr(module, name)
+        names = [name for group in groups.values() for name in self._names(model, group)]
+        for name in names:
+            _check_plain(*_owner(model, name), name)
+        for name in names:
+            module, last = _owner(model, name)
+            tensor = getattr(module, last)
             mask = torch.ones(len(tensor), dtype=torch.bool, device=tensor.device)
-            parametrize.register_parametrization(module, name, RowMask(mask))
+            parametrize.register_parametrization(module, last, RowMask(mask))
         self.model, self.groups = model, list(groups.values())
 
     def step(self) -> None:
         """Choose every mask anew from the present weights; does nothing while `enable_mask_update` is False."""
         if not self.enable_mask_update:
             return
-        masked = self._masked()
-        for group, _ in masked:
+        model = self._prepared()
+        for group in self.groups:
             check_sparsity(f"sparsity_level of {group['tensor_fqn']}", group["sparsity_level"])
-        for group, tensors in masked:
-            saliencies = [
-                row_saliency(module.parametrizations[name].original)
-                for module, name in tensors
-                if name.startswith("weight")
-            ]
-            if self.granularity == "rows":
-                mask = keep_mask(row_ranks(saliencies[0]), (group["sparsity_level"],) * len(GATES))
-            else:
-                mask = unit_mask(saliencies, group["sparsity_level"]).repeat(len(GATES))
-            for module, name in tensors:
+        for group in self.groups:
+            masked = [_parametrization(model, name) for name in self._names(model, group)]
+            weights = [each.original for each in masked if each.original.dim() > 1]
+            mask = self._chosen([row_saliency(weight) for weight in weights], group["sparsity_level"])
+            for each in masked:
                 # A new tensor, because a backward pass under way still needs the old one.
-                module.parametrizations[name][0].mask = mask.clone()
+                each[0].mask = mask.clone()
 
     def squash_mask(self) -> None:
         """Turn masked rows into zeros of plain weights and take the masks off the model."""
-        for _, tensors in self._masked():
-            for module, name in tensors:
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        model = self._prepared()
+        for group in self.groups:
+            for name in self._names(model, group):
+                parametrize.remove_parametrizations(*_owner(model, name), leave_parametrized=True)
         self.model, self.groups = None, []
 
     def prune(self) -> nn.Module:
@@ -145,61 +147,64 @@ class LSTMSaliencyPruner:
         smaller module. Hooks move over to it. Raises PrunerError, before anything is changed, for an LSTM with a `forward`
         of its own or with weights that another tool computes: they would be lost.
         """
-        masks: dict[int, dict[str, Tensor]] = {}
-        for _, tensors in self._masked():
-            for module, name in tensors:
-                masks.setdefault(id(module), {})[name] = module.parametrizations[name][0].mask
         model = self._prepared()
+        masks: dict[nn.Module, dict[str, Tensor]] = {}
+        for name, mask in self.masks().items():
+            module, last = _owner(model, name)
+            masks.setdefault(module, {})[last] = mask
         for path, module in model.named_modules():
-            if isinstance(module, nn.LSTM) and id(module) in masks:
-                _check_replaceable(path, module, masks[id(module)])
+            if isinstance(module, nn.LSTM) and module in masks:
+                _check_replaceable(path, module, masks[module])
         self.squash_mask()
         if isinstance(model, nn.LSTM):
-            return _with_hooks_of(model, self._compacted(model, masks[id(model)]))
+            return _with_hooks_of(model, self._compacted(model, masks[model]))
         # After squash_mask: torch.fx cannot look into parametrized modules.
-        read = linear_readers(model) if self.granularity == "units" else {}
-        small: dict[int, nn.Module] = {}
+        consumers = linear_consumers(model) if self.granularity == "units" else {}
+        small: dict[nn.Module, nn.Module] = {}
         for path, module in list(model.named_modules(remove_duplicate=False)):
-            if isinstance(module, nn.LSTM) and id(module) in masks:
-                if id(module) not in small:
-                    compact = self._compacted(module, masks[id(module)])
-                    folded = path in read and _fold(model, module, compact, read[path])
-                    small[id(module)] = module if folded else _with_hooks_of(module, compact)
-                model.set_submodule(path, small[id(module)])
+            if isinstance(module, nn.LSTM) and module in masks:
+                if module not in small:
+                    compact = self._compacted(module, masks[module])
+                    trimmed = path in consumers and _trim(model, module, compact, consumers[path])
+                    small[module] = module if trimmed else _with_hooks_of(module, compact)
+                model.set_submodule(path, small[module])
         return model
-
-    def _compacted(self, lstm: nn.LSTM, masks: dict[str, Tensor]) -> nn.Module:
-        whole = torch.ones(
-            len(GATES) * lstm.hidden_size, dtype=torch.bool, device=lstm.get_parameter("weight_ih_l0").device
-        )
-        rows = [[masks.get(f"weight_{side}{suffix}", whole) for side in SIDES] for suffix in _suffixes(lstm)]
-        if self.granularity == "rows":
-            return compact_rows(lstm, [(ih, hh) for ih, hh in rows])
-        return compact_units(lstm, [split_gates(ih)[0] for ih, _ in rows])
 
     def masks(self) -> dict[str, Tensor]:
         """{name of a masked tensor: (4H,) bool mask}, True = kept."""
-        found = {}
-        for group, tensors in self._masked():
-            for module, name in tensors:
-                found[_full_name(_path(group), name)] = module.parametrizations[name][0].mask
-        return found
-
-    def _masked(self) -> list[tuple[dict[str, Any], list[tuple[Any, str]]]]:
         model = self._prepared()
-        return [(group, self._tensors(model, group)) for group in self.groups]
+        names = (name for group in self.groups for name in self._names(model, group))
+        return {name: _parametrization(model, name)[0].mask for name in names}
+
+    def _chosen(self, saliencies: list[Tensor], sparsity: float) -> Tensor:
+        """The (4H,) mask of one group, from the row saliency (4H,) of its weights."""
+        if self.granularity == "rows":
+            return keep_mask(row_ranks(saliencies[0]), (sparsity,) * len(GATES))
+        scores = summed(saliencies)
+        return keep_highest(scores, dropped_rows(len(scores), sparsity)).repeat(len(GATES))
+
+    def _compacted(self, module: nn.LSTM, masks: Mapping[str, Tensor]) -> nn.Module:
+        lstm = described(module)
+        kept = torch.ones(
+            len(GATES) * lstm.hidden_size, dtype=torch.bool, device=module.get_parameter("weight_ih_l0").device
+        )
+        every = {name: masks.get(name, kept) for name in lstm.weight_names().values()}
+        if self.granularity == "rows":
+            return compact_rows(module, list(row_masks(lstm, every).values()))
+        return compact_units(module, list(unit_masks(lstm, every).values()))
 
     def _prepared(self) -> nn.Module:
         if self.model is None:
             raise PrunerError("expected a prepared pruner, found none; call prepare(model) first")
         return self.model
 
-    def _tensors(self, model: nn.Module, group: dict[str, Any]) -> list[tuple[Any, str]]:
+    def _names(self, model: nn.Module, group: dict[str, Any]) -> list[str]:
         """The tensors that one group masks: its own, or with `units` all of its layer and direction that have 4H rows."""
-        module, name = _owner(model, group["tensor_fqn"])
+        name = group["tensor_fqn"]
         if self.granularity == "rows":
-            return [(module, name)]
-        return [(module, each) for each in _names(module) if _suffix(each) == _suffix(name)]
+            return [name]
+        module, last = _owner(model, name)
+        return described(module, name.rpartition(".")[0]).packed_names(*_place(last))
 
     def _group(self, model: nn.Module, entry: dict[str, Any]) -> dict[str, Any]:
         known = isinstance(entry, dict) and entry.keys() <= {"tensor_fqn", "sparsity_level"}
@@ -227,15 +232,8 @@ class LSTMSaliencyPruner:
         return {"tensor_fqn": name, "sparsity_level": level}
 
 
-def _path(group: dict[str, Any]) -> str:
-    return str(group["tensor_fqn"]).rpartition(".")[0]
-
-
-def _full_name(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
 def _owner(model: nn.Module, tensor_fqn: str) -> tuple[Any, str]:
+    """The module that holds a tensor, and the tensor's name there."""
     path, _, name = tensor_fqn.rpartition(".")
     try:
         return model.get_submodule(path), name
@@ -243,51 +241,58 @@ def _owner(model: nn.Module, tensor_fqn: str) -> tuple[Any, str]:
         raise PrunerError(f"expected the name of a tensor of the model, found {tensor_fqn!r} ({error})") from error
 
 
-def _fold(model: nn.Module, lstm: nn.LSTM, compact: nn.Module, readers: dict[str, list[int]]) -> bool:
-    """Shrink an `nn.LSTM`, and the columns of the Linears that alone read it, to the units of its `CompactLSTM`.
+def _parametrization(model: nn.Module, tensor_fqn: str) -> Any:
+    module, name = _owner(model, tensor_fqn)
+    return module.parametrizations[name]
+
+
+def _place(name: str) -> Place:
+    """The layer and direction of a tensor of an `nn.LSTM` or `nn.LSTMCell`."""
+    standard = parse_standard_name(name)
+    assert standard is not None  # noqa: S101 - checked when the config was read
+    return standard.layer or 0, standard.direction
+
+
+def _trim(model: nn.Module, module: nn.LSTM, compact: nn.Module, consumers: dict[str, list[int]]) -> bool:
+    """Shrink an `nn.LSTM` to the units of its `CompactLSTM`, and trim the columns of the Linears that alone read it.
 
     They change in place, so whatever else refers to them sees the same. False, and nothing done, if layers or directions
     differ in size: an `nn.LSTM` has one.
     """
     kept = [units for name, units in compact.named_buffers() if name.endswith(".kept")]
-    size = len(kept[0])
-    if any(len(units) != size for units in kept):
+    if len(counts(kept)) > 1:
         return False
-    for path, blocks in readers.items():
+    for path, blocks in consumers.items():
         linear = cast(nn.Linear, model.get_submodule(path))
-        weight = linear.weight
-        columns = torch.cat([place * lstm.hidden_size + kept[block] for place, block in enumerate(blocks)])
-        narrow = weight.detach().index_select(1, columns.to(weight.device))
-        linear.weight = nn.Parameter(narrow, weight.requires_grad)
+        columns = output_columns([kept[block] for block in blocks], module.hidden_size)
+        narrow = Part(None, columns).shrink(linear.weight.detach())
+        linear.weight = nn.Parameter(narrow, linear.weight.requires_grad)
         linear.in_features = len(columns)
-    for name, parameter in compact.named_parameters():
-        _, index, _, tensor = name.split(".")  # layers.{index}.lstm.{tensor}
-        suffix = layer_suffix(*divmod(int(index), 2 if lstm.bidirectional else 1))
-        setattr(lstm, tensor.removesuffix("_l0") + suffix, parameter)
-    lstm.hidden_size = size
-    lstm.flatten_parameters()
+    for name in described(module).tensors:
+        setattr(module, name, compact.get_parameter(inside(name, module.bidirectional)))
+    module.hidden_size = len(kept[0])
+    module.flatten_parameters()
     return True
 
 
-def _check_plain(path: str, module: nn.Module, name: str) -> None:
+def _check_plain(module: nn.Module, name: str, tensor_fqn: str) -> None:
     if name not in dict(module.named_parameters(recurse=False, remove_duplicate=False)):
         raise PrunerError(
-            f"expected plain weights, found {_full_name(path, name)!r} parametrized already, or computed by another tool "
+            f"expected plain weights, found {tensor_fqn!r} parametrized already, or computed by another tool "
             "such as weight_norm or torch.nn.utils.prune; squash its mask, or take that tool off, first"
         )
 
 
-def _check_replaceable(path: str, lstm: nn.LSTM, masked: dict[str, Tensor]) -> None:
-    own_class = parametrize.type_before_parametrizations(lstm)
-    if own_class is not nn.LSTM or "forward" in vars(lstm):
+def _check_replaceable(path: str, module: nn.LSTM, masked: Mapping[str, Tensor]) -> None:
+    own_class = parametrize.type_before_parametrizations(module)
+    if own_class is not nn.LSTM or "forward" in vars(module):
         raise PrunerError(
             f"expected a plain nn.LSTM to put a smaller module in its place, found {path or 'the model'} with a forward of "
             f"its own ({own_class.__name__}), which would be lost; call squash_mask(), which leaves zeros"
         )
-    projections = [f"weight_hr{suffix}" for suffix in _suffixes(lstm)] if lstm.proj_size else []
-    for name in [*_names(lstm), *projections]:
+    for name, tensor_fqn in described(module, path).tensors.items():
         if name not in masked:
-            _check_plain(path, lstm, name)
+            _check_plain(module, name, tensor_fqn)
 
 
 def _with_hooks_of(lstm: nn.LSTM, compact: nn.Module) -> nn.Module:
@@ -296,30 +301,10 @@ def _with_hooks_of(lstm: nn.LSTM, compact: nn.Module) -> nn.Module:
     return compact
 
 
-def _names(module: nn.LSTM | nn.LSTMCell) -> list[str]:
-    """What the tensors of 4H rows are called, layer by layer, as in PyTorch's documentation."""
-    kinds = ("weight", "bias") if module.bias else ("weight",)
-    return [f"{kind}_{side}{suffix}" for suffix in _suffixes(module) for kind in kinds for side in SIDES]
-
-
-def _suffixes(module: nn.LSTM | nn.LSTMCell) -> list[str]:
-    """The layers and directions in the names of tensors: `_l0`, `_l0_reverse` and so on, or nothing for an LSTMCell."""
-    if isinstance(module, nn.LSTMCell):
-        return [""]
-    directions = 2 if module.bidirectional else 1
-    return [layer_suffix(layer, side) for layer in range(module.num_layers) for side in range(directions)]
-
-
-def _suffix(name: str) -> str:
-    """The layer and direction in a tensor's name: `_l1_reverse`, or nothing for an LSTMCell."""
-    return name[len("weight_ih") if name.startswith("weight") else len("bias_ih") :]
-
-
 def _every_lstm(model: nn.Module) -> list[dict[str, Any]]:
     return [
-        {"tensor_fqn": _full_name(path, name)}
+        {"tensor_fqn": name}
         for path, module in model.named_modules()
         if isinstance(module, nn.LSTM | nn.LSTMCell)
-        for name in _names(module)
-        if name.startswith("weight")
+        for name in described(module, path).weight_names().values()
     ]

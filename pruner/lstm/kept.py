@@ -60,8 +60,13 @@ def without(units: Tensor, hidden_size: int) -> Tensor:
 
 def unit_masks(lstm: LSTM, masks: Mapping[str, Tensor]) -> dict[Place, Tensor]:
     """The (H,) bool masks of whole units, by place, from the (4H,) masks of packed weights by their names in the file."""
+    return {place: split_gates(ih)[0] for place, (ih, _) in row_masks(lstm, masks).items()}
+
+
+def row_masks(lstm: LSTM, masks: Mapping[str, Tensor]) -> dict[Place, tuple[Tensor, Tensor]]:
+    """The (4H,) bool masks of weight_ih and weight_hh, by place, from masks by the names in the file."""
     names = lstm.weight_names()
-    return {place: split_gates(masks[names[*place, "ih"]])[0] for place in lstm.places}
+    return {place: (masks[names[*place, "ih"]], masks[names[*place, "hh"]]) for place in lstm.places}
 
 
 def units_to_hold(mask: Tensor, proj_size: int) -> Tensor:
@@ -90,7 +95,7 @@ def unit_parts(lstm: LSTM, kept: Kept) -> dict[str, Part]:
 
     With a projection whoever reads the output is untouched: only the projection itself has a column a unit.
     """
-    parts = {}
+    parts: dict[str, Part] = {}
     for layer, direction in lstm.places:
         own = kept[layer, direction]
         rows = packed_rows(own, lstm.hidden_size)

@@ -98,7 +98,7 @@ class LSTM:
 
     def shapes(self, units: Mapping[Place, int] | None = None) -> dict[str, Shape]:
         """{PyTorch's name: shape} of every tensor, with `units` hidden units left at each place; None: all."""
-        found = {}
+        found: dict[str, Shape] = {}
         for layer, direction in self.places:
             own = below = None
             if units is not None:

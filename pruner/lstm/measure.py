@@ -1,36 +1,19 @@
-"""What a model costs and how far pruning moved it."""
+"""How far pruning moved the outputs of an LSTM, and how long it takes to compute them."""
 
 import copy
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from pruner.compact.masked_and_compact import Form
-from pruner.errors import PrunerError
-from pruner.files.checkpoint import Checkpoint
-from pruner.files.writing import write
 from pruner.lstm.lstm import LSTM
 
 SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Size and work of a checkpoint: all its parameters, the zeros among those of its LSTMs, the size of its file in
-    bytes, and the multiply-accumulates of its LSTMs for one time step."""
-
-    parameters: int
-    zeros: int
-    bytes: int
-    macs_per_step: int
 
 
 @dataclass(frozen=True)
@@ -41,46 +24,6 @@ class Drift:
     max_abs_difference: float
     max_abs_output: float
     relative: float
-
-
-def cost(tensors: Mapping[str, Tensor], lstms: Iterable[Iterable[str]], size: int) -> Cost:
-    """The cost of a file of `size` bytes: all its tensors by name, and for each LSTM in it the names of its tensors.
-
-    Multiply-accumulates are those of the matrix products of one time step, batch 1, all layers and directions: one for every
-    stored weight, as each is multiplied once, zeros like any other number. Indices of kept rows and units (int64) that a
-    compact LSTM carries are no parameters.
-    """
-    weights = [tensors[name] for names in lstms for name in names]
-    indices = sum(tensor.numel() for tensor in weights if tensor.dtype == torch.int64)
-    return Cost(
-        parameters=sum(tensor.numel() for tensor in tensors.values()) - indices,
-        zeros=sum(tensor.numel() - int(tensor.count_nonzero()) for tensor in weights if tensor.dtype.is_floating_point),
-        bytes=size,
-        macs_per_step=sum(tensor.numel() for tensor in weights if tensor.dim() == 2),
-    )
-
-
-def cost_of_file(checkpoint: Checkpoint) -> Cost:
-    """The cost of a checkpoint as it lies in its file."""
-    return cost(checkpoint.tensors, [lstm.tensors.values() for lstm in checkpoint.lstms], checkpoint.size)
-
-
-def cost_of_form(checkpoint: Checkpoint, form: Form) -> Cost:
-    """The cost of what a checkpoint becomes in one of its forms."""
-    stored = {lstm.name: lstm.tensors for lstm in checkpoint.lstms}
-    stored |= {layout.lstm.name: layout.tensors for layout in form.layouts}
-    size = _file_size(checkpoint, form.changed)
-    return cost(form.tensors(checkpoint), [names.values() for names in stored.values()], size)
-
-
-def _file_size(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None]) -> int:
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "pruned"
-            write(checkpoint, changed, path)
-            return path.stat().st_size
-    except OSError as error:
-        raise PrunerError(f"expected room for a temporary file, found {error}; make room or set TMPDIR") from error
 
 
 def random_input(lstm: LSTM, batch_size: int = BATCH_SIZE, length: int = SEQUENCE_LENGTH) -> Tensor:

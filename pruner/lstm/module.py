@@ -1,6 +1,5 @@
 """An LSTM -> a real `nn.LSTM`, and back to what is known of it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from pruner.errors import PrunerError
 from pruner.lstm.lstm import LSTM
+from pruner.lstm.sizes import parameters_in
 
 
 def build(lstm: LSTM, tensors: Mapping[str, Tensor], device: str = "cpu") -> nn.LSTM:
@@ -44,17 +44,17 @@ def build(lstm: LSTM, tensors: Mapping[str, Tensor], device: str = "cpu") -> nn.
 
 
 def described(module: nn.LSTM | nn.LSTMCell, name: str = "") -> LSTM:
-    """What is known of a module in memory; `tensors` has the names of its parameters in a model where it is called `name`."""
-    is_cell = isinstance(module, nn.LSTMCell)
+    """What is known of a module in memory; `tensors` has the names in a model where it is called `name`."""
+    of_lstm = module if isinstance(module, nn.LSTM) else None
     prefix = f"{name}." if name else ""
     lstm = LSTM(
         name=name,
-        kind="LSTMCell" if is_cell else "LSTM",
-        num_layers=1 if is_cell else module.num_layers,
-        bidirectional=not is_cell and module.bidirectional,
+        kind="LSTM" if of_lstm else "LSTMCell",
+        num_layers=of_lstm.num_layers if of_lstm else 1,
+        bidirectional=bool(of_lstm and of_lstm.bidirectional),
         input_size=module.input_size,
         hidden_size=module.hidden_size,
-        proj_size=0 if is_cell else module.proj_size,
+        proj_size=of_lstm.proj_size if of_lstm else 0,
         bias=bool(module.bias),
         dtype=str(next(module.parameters()).dtype).removeprefix("torch."),
         parameters=0,
@@ -63,6 +63,6 @@ def described(module: nn.LSTM | nn.LSTMCell, name: str = "") -> LSTM:
     shapes = lstm.shapes()
     return replace(
         lstm,
-        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        parameters=parameters_in(shapes.values()),
         tensors={standard: prefix + standard for standard in shapes},
     )

@@ -35,6 +35,11 @@ def parameters(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors if tensor.is_floating_point() or tensor.is_complex())
 
 
+def parameters_in(shapes: Iterable[Shape]) -> int:
+    """The same of tensors of floating point that are known by their shapes only."""
+    return sum(map(math.prod, shapes))
+
+
 def macs_per_step(shapes: Iterable[Shape]) -> int:
     """Multiply-accumulates of the matrix products of one time step, batch 1, from the shapes of an LSTM's tensors.
 

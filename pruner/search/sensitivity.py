@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from pruner.calibration.inputs import Calibration
-from pruner.calibration.observations import Progress, Statistics
+from pruner.calibration.observations import Statistics
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, split_gates
+from pruner.pipeline import choose_masks, gather_statistics
+from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
-from pruner.result import choose_masks, gather_statistics
-from pruner.search.sweep import Quality, dense_value, rate_all
+from pruner.result import Quality
+from pruner.search.sweep import dense_value, rate_all
 
 UNITS = "units"
 
@@ -42,7 +44,7 @@ def measure_sensitivity(
     statistics: Mapping[str, Statistics] | None = None,
     quality: Quality | None = None,
     higher_is_better: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Sensitivity:
     """Prune each layer alone (granularity units), or each of its eight gate blocks alone (rows), at several sparsities.
 
@@ -51,9 +53,8 @@ def measure_sensitivity(
     """
     base = replace(recipe, layer_sparsity={}, gate_sparsity={}, allocation="uniform", round_to=1)
     if statistics is None and calibration is not None and base.needs_data:
-        statistics = gather_statistics(
-            checkpoint, base, calibration, progress=lambda done, what: progress(0.2 * done, what)
-        )
+        gathering, progress = split(progress, 1, 4)
+        statistics = gather_statistics(checkpoint, base, calibration, progress=gathering)
     layers = range(max(lstm.num_layers for lstm in checkpoint.select(recipe.lstms)))
     names = [UNITS] if recipe.granularity == "units" else list(ALL_BLOCKS)
     parts = [(layer, name) for layer in layers for name in names]
@@ -82,17 +83,12 @@ def only(
     found = {key: torch.ones_like(mask) for key, mask in masks.items()}
     for lstm in checkpoint.select(recipe.lstms):
         for direction in range(lstm.directions if layer < lstm.num_layers else 0):
-            suffix = lstm.suffix(layer, direction)
-            for side, blocks in BLOCKS.items():
-                for kind in ("weight", "bias"):
-                    key = lstm.tensors.get(f"{kind}_{side}{suffix}")
-                    if key is None or key not in masks:
-                        continue
-                    if name == UNITS:
-                        found[key] = masks[key]
-                    elif name in blocks:
-                        gate = blocks.index(name)
-                        split_gates(found[key])[gate] = split_gates(masks[key])[gate]
+            if name == UNITS:
+                found |= {key: masks[key] for key in lstm.packed_names(layer, direction)}
+                continue
+            side = next(side for side, blocks in BLOCKS.items() if name in blocks)
+            key, gate = lstm.weight_names()[layer, direction, side], BLOCKS[side].index(name)
+            split_gates(found[key])[gate] = split_gates(masks[key])[gate]
     return found
 
 

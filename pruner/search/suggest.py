@@ -8,6 +8,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import dropped_rows, rounded_up
 from pruner.lstm.gates import GATES
 from pruner.lstm.lstm import LSTM
+from pruner.lstm.sizes import macs_per_step, parameters_in
 from pruner.recipe import Recipe, check_choice
 from pruner.search.sensitivity import Sensitivity
 
@@ -39,8 +40,7 @@ def suggest(checkpoint: Checkpoint, recipe: Recipe, sensitivity: Sensitivity, ta
     lstms = checkpoint.select(recipe.lstms)
     levels = (0.0, *sensitivity.sparsities)
     losses = _losses_by_layer(sensitivity)
-    counted = "parameters" if target == "parameters" else "macs"
-    whole = sum(_cost(lstm, layer, recipe, 0.0, 0.0, counted) for lstm in lstms for layer in range(lstm.num_layers))
+    whole = sum(_cost(lstm, layer, recipe, 0.0, 0.0, target) for lstm in lstms for layer in range(lstm.num_layers))
     fronts: dict[float, list[_Choice]] = {}
     for layer, own in sorted(losses.items()):
         reached: dict[float, list[_Choice]] = {}
@@ -50,7 +50,7 @@ def suggest(checkpoint: Checkpoint, recipe: Recipe, sensitivity: Sensitivity, ta
                 _Choice(
                     choice.cost
                     + sum(
-                        _cost(lstm, layer, recipe, choice.levels[-1] if choice.levels else 0.0, level, counted)
+                        _cost(lstm, layer, recipe, choice.levels[-1] if choice.levels else 0.0, level, target)
                         for lstm in lstms
                         if layer < lstm.num_layers
                     ),
@@ -105,19 +105,16 @@ def _losses_by_layer(sensitivity: Sensitivity) -> dict[int, tuple[float, ...]]:
     return found
 
 
-def _cost(lstm: LSTM, layer: int, recipe: Recipe, below: float, own: float, counted: str) -> int:
+def _cost(lstm: LSTM, layer: int, recipe: Recipe, below: float, own: float, target: str) -> int:
     """Parameters or multiply-accumulates that one layer of an LSTM keeps, both directions, when the layer below and
     it are pruned so far."""
-    size, directions = lstm.hidden_size, lstm.directions
-    kept = rounded_up(size, dropped_rows(size, own), recipe.round_to)
-    inputs, outputs = lstm.layer_input_size(layer), lstm.output_size
-    if recipe.granularity == "units" and not lstm.proj_size:
-        outputs = kept
-        if layer:
-            inputs = directions * rounded_up(size, dropped_rows(size, below), recipe.round_to)
-    total = len(GATES) * kept * (inputs + outputs)
-    if lstm.proj_size:
-        total += lstm.proj_size * (kept if recipe.granularity == "units" else size)
-    if counted == "parameters" and lstm.bias:
-        total += 2 * len(GATES) * (kept if recipe.granularity == "units" else size)
-    return directions * total
+    kept, kept_below = (
+        rounded_up(lstm.hidden_size, dropped_rows(lstm.hidden_size, share), recipe.round_to) for share in (own, below)
+    )
+    if recipe.granularity == "units":
+        shapes = lstm.place_shapes(layer, kept, lstm.directions * kept_below)
+    else:
+        shapes = lstm.place_shapes(layer)
+        shapes |= {name: (len(GATES) * kept, lstm.columns(layer, name[-2:])) for name in ("weight_ih", "weight_hh")}
+    count = parameters_in if target == "parameters" else macs_per_step
+    return lstm.directions * count(shapes.values())

@@ -1,24 +1,22 @@
 """Many recipes rated side by side, in parallel: by the quality of what they leave, or by how far its output drifts."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from torch import Tensor, nn
+from torch import Tensor
 
 from pruner.calibration.inputs import Calibration
-from pruner.calibration.observations import Progress, Statistics
-from pruner.compact.masked_and_compact import Form
-from pruner.compensation.chain import NO_COMPENSATION, check_data, compensate
+from pruner.calibration.observations import Statistics
+from pruner.compact.costs import size_of_form
 from pruner.files.checkpoint import Checkpoint
-from pruner.importance.weights import COST_CRITERIA
-from pruner.lstm.measure import difference, one_thread, outputs, random_input
+from pruner.lstm.measure import one_thread
 from pruner.lstm.module import build
-from pruner.recipe import Recipe
-from pruner.result import choose_masks, forms_of, gather_statistics, held_back_input
+from pruner.pipeline import gather_statistics, prune
+from pruner.progress import Progress, silent, split
+from pruner.recipe import COST_CRITERIA, Recipe
+from pruner.result import Quality, measure_drift
 from pruner.search.workers import as_they_come
-
-Quality = Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
 
 SEEDS = 3  # of the random band, which every other score should beat
 
@@ -26,8 +24,8 @@ SEEDS = 3  # of the random band, which every other score should beat
 @dataclass(frozen=True)
 class Rated:
     """A recipe with what it leaves: `value` is the quality, or where there is none the relative drift of the output, the
-    largest of all pruned LSTMs; parameters and multiply-accumulates a step are those of the compact LSTMs and their
-    consumers."""
+    largest of all pruned LSTMs; parameters of the whole file and multiply-accumulates a step of its LSTMs are those of the
+    compact form."""
 
     recipe: Recipe
     value: float
@@ -75,49 +73,26 @@ def rate(
     statistics: Mapping[str, Statistics] | None = None,
     quality: Quality | None = None,
     masks: Mapping[str, Tensor] | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Rated:
     """Rate one recipe on the CPU with one thread, so that the number is the same whoever computes it.
 
     `masks` go before those that the recipe would choose. Drift is measured on the held-back part of `calibration`, or
-    on random inputs where there is none. `progress` as in `compensate`. Raises PrunerError as that and `choose_masks` do.
+    on random inputs where there is none. `progress` as in `pipeline.prune`. Raises PrunerError as that does.
     """
     with one_thread():
-        check_data(checkpoint, recipe, calibration)
-        chosen = dict(masks or choose_masks(checkpoint, recipe, progress, statistics))
-        compensation = NO_COMPENSATION
-        if statistics is not None and calibration is not None:
-            compensation = compensate(checkpoint, recipe, chosen, statistics, calibration, progress=progress)
-        progress(1.0, "Rating")
-        forms = forms_of(checkpoint, recipe, chosen, compensation)
-        compact = forms["compact"].modules(checkpoint)
+        pruning, rating = split(progress, 3, 1)
+        pruned = prune(checkpoint, recipe, calibration, statistics, masks, progress=pruning)
+        rating(0.0, "Rating")
+        compact = pruned.modules("compact")
         if quality is not None:
-            value = quality(forms["masked"].tensors(checkpoint), compact)
+            value = quality(pruned.tensors(), compact)
         else:
-            value = max(_drift(checkpoint, recipe, calibration, compact))
-        return Rated(recipe, value, *_size(checkpoint, forms["compact"]))
-
-
-def _drift(
-    checkpoint: Checkpoint, recipe: Recipe, calibration: Calibration | None, modules: Mapping[str, nn.Module]
-) -> list[float]:
-    found = []
-    for lstm in checkpoint.select(recipe.lstms):
-        inputs = random_input(lstm) if calibration is None else held_back_input(lstm, checkpoint, calibration)
-        before, _, _ = outputs(build(lstm, checkpoint.tensors), inputs)
-        after, _, _ = outputs(modules[lstm.name], inputs)
-        found.append(difference([before], [after]).relative)
-    return found
-
-
-def _size(checkpoint: Checkpoint, form: Form) -> tuple[int, int]:
-    """(parameters of the file, multiply-accumulates of its LSTMs for one time step)."""
-    tensors = form.tensors(checkpoint)
-    stored = {lstm.name: lstm.tensors for lstm in checkpoint.lstms}
-    stored |= {layout.lstm.name: layout.tensors for layout in form.layouts}
-    weights = [tensors[name] for names in stored.values() for name in names.values()]
-    parameters = sum(tensor.numel() for tensor in tensors.values() if tensor.dtype.is_floating_point)
-    return parameters, sum(tensor.numel() for tensor in weights if tensor.dim() == 2)
+            dense = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.select(recipe.lstms)}
+            moved = measure_drift(checkpoint, recipe, calibration, dense, compact)
+            value = max(drift.relative for drift in moved.values())
+        left = size_of_form(checkpoint, pruned.forms["compact"])
+        return Rated(recipe, value, left.parameters, left.macs_per_step)
 
 
 def dense_value(checkpoint: Checkpoint, quality: Quality | None) -> float:
@@ -133,7 +108,7 @@ def rate_all(
     calibration: Calibration | None = None,
     statistics: Mapping[str, Statistics] | None = None,
     quality: Quality | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     masks: Sequence[Mapping[str, Tensor] | None] | None = None,
 ) -> list[Rated]:
     """Rate recipes in parallel, through joblib: as many at once as there are CPUs, or wherever its backend runs them.
@@ -145,9 +120,8 @@ def rate_all(
     """
     if statistics is None and calibration is not None and any(recipe.needs_data for recipe in recipes):
         wanted = next(recipe for recipe in recipes if recipe.needs_data)
-        statistics = gather_statistics(
-            checkpoint, wanted, calibration, progress=lambda done, what: progress(0.2 * done, what)
-        )
+        gathering, progress = split(progress, 1, 4)
+        statistics = gather_statistics(checkpoint, wanted, calibration, progress=gathering)
     light = replace(checkpoint, container={})  # workers need its tensors, not the file's own objects
     calls = [
         (light, recipe, calibration, statistics, quality, mask)
@@ -158,7 +132,7 @@ def rate_all(
     def look(waiting: bool) -> None:
         rated = f"{len(found)} of {len(calls)} recipes rated"
         what = "Waiting until other recipes are rated" if waiting else rated
-        progress(min(1.0, 0.2 + 0.8 * len(found) / len(calls)), what)
+        progress(len(found) / len(calls), what)
 
     for index, rated in as_they_come(rate, calls, look):
         found[index] = rated

@@ -12,7 +12,7 @@ from typing import Any
 
 import joblib
 
-from pruner.errors import Cancelled
+from pruner.progress import Cancelled
 
 PATIENCE = 0.2  # seconds between two looks at whether to stop
 _WORKERS = threading.Lock()  # joblib has one set of workers a process: who stops early stops them for all

@@ -25,7 +25,7 @@ def block_table(lstm: LSTM, saliency: Mapping[str, Tensor], criterion: str = "l1
     lines = []
     for (layer, direction, side), name in lstm.weight_names().items():
         gates = split_gates(saliency[name]).cpu()
-        columns = lstm.layer_input_size(layer) if side == "ih" else lstm.output_size
+        columns = lstm.columns(layer, side)
         medians = gates.median(1).values
         facts = {
             "lowest": gates.amin(1),

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pruner.importance.masks import Scores
+from pruner.importance.scores import Scores
 from pruner.lstm.gates import ALL_BLOCKS, GATE_TITLES, GATES, SIDES, split_gates
 from pruner.lstm.lstm import LSTM
 

@@ -10,6 +10,7 @@ from pruner.calibration.inputs import Calibration
 from pruner.importance.masks import drop_rows
 from pruner.lstm.gates import GATES
 from pruner.lstm.lstm import LSTM
+from pruner.lstm.sizes import macs_per_step
 from pruner.lstm.traces import layers_of, run_layers, turned
 
 TRACED = ("h", "c", *GATES)  # its output (before a projection), its cell state, and its four gates
@@ -19,8 +20,7 @@ MAX_MACS = 20e9  # multiply-accumulates of a trace: some seconds on one core
 
 def steps_to_trace(lstm: LSTM, layer: int) -> int:
     """How many time steps are traced: `MOST_STEPS`, fewer where running the layers up to this one takes too long."""
-    widths = sum(lstm.layer_input_size(below) + lstm.output_size for below in range(layer + 1))
-    macs = lstm.directions * len(GATES) * lstm.hidden_size * widths
+    macs = lstm.directions * sum(macs_per_step(lstm.place_shapes(below).values()) for below in range(layer + 1))
     return max(LEAST_STEPS, min(MOST_STEPS, int(MAX_MACS / macs)))
 
 

@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pruner import PrunerError
-from pruner.calibration import observations as statistics
+from pruner.calibration import gathering
+from pruner.calibration.gathering import SEED, gather, windows
 from pruner.calibration.inputs import Calibration
-from pruner.calibration.observations import SEED, Head, LayerStatistics, Statistics, gather, heads_of, windows
+from pruner.calibration.observations import LayerStatistics, Statistics
+from pruner.files.consumers import Consumer, load_consumers
 from pruner.lstm.find import find_lstms
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
@@ -112,7 +114,7 @@ def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch, task: str | None
     calibration = random_data((7, 20), (70, 5), burn_in=2)
     assert len(windows(calibration, lstm, tensors)) == 3
     whole = tensors_of(gather(lstm, tensors, calibration))
-    monkeypatch.setattr(statistics, "MAX_ELEMENTS", 3 * statistics.WINDOW * 4 * 16)
+    monkeypatch.setattr(gathering, "MAX_ELEMENTS", 3 * gathering.WINDOW * 4 * 16)
     assert len(windows(calibration, lstm, tensors)) == 3 + 24
     if task is None:
         parts = tensors_of(gather(lstm, tensors, calibration))
@@ -125,7 +127,7 @@ def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch, task: str | None
 
 
 def test_long_sequences_are_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "WINDOW", 7)
+    monkeypatch.setattr(gathering, "WINDOW", 7)
     lstm, tensors = lstm_and_head(bidirectional=True)
     calibration = random_data((2, 16), burn_in=4)
     (group,) = calibration.sequences["rnn"]
@@ -152,7 +154,7 @@ def test_token_ids_are_looked_up() -> None:
     assert all(torch.equal(found[place], wanted[place]) for place in wanted)
 
 
-def sampled_loss(output: Tensor, scores: Tensor, head: Head, task: str) -> Tensor:
+def sampled_loss(output: Tensor, scores: Tensor, head: Consumer, task: str) -> Tensor:
     """The loss on labels that the model's own scores draw, with the generator that `gather` draws them with."""
     generator = torch.Generator().manual_seed(SEED)
     mine = (output @ head.weight.double().t() + head.bias.double()).flatten(0, 1)
@@ -172,7 +174,7 @@ def test_importance_is_that_of_autograd_on_the_same_labels(settings: dict[str, A
     (group,) = calibration.sequences["rnn"]
     inputs = group.transpose(0, 1)
     found = gather(lstm, tensors, calibration, ["head.weight"], task)
-    (head,) = heads_of(tensors, ["head.weight"])
+    (head,) = load_consumers(tensors, ["head.weight"])
     # The same float32 scores, so that the same labels are drawn.
     scores = head(run_layers(layers_of(lstm, tensors), inputs)[1])
     layers = all_layers(**settings)
@@ -200,7 +202,7 @@ def test_importance_tends_to_the_fisher_information(task: str) -> None:
     lstm, tensors = lstm_and_head()
     calibration = random_data((20_000, 1))
     found = gather(lstm, tensors, calibration, ["head.weight"], task).layers[0, 0].importance
-    (head,) = heads_of(tensors, ["head.weight"])
+    (head,) = load_consumers(tensors, ["head.weight"])
     curvature = torch.eye(5)
     if task == "softmax":
         output = build(lstm, tensors)(calibration.sequences["rnn"][0])[0][:, 0]

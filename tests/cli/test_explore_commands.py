@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pruner.__main__ import main
+from pruner.cli.main import main
 from pruner.examples import embedded_reber
 
 REBER = str(embedded_reber.FILE)

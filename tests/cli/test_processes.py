@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pruner.__main__ import main
+from pruner.cli.main import main
 from tests.helpers.command_line import command
 from tests.helpers.models import named, random_lstm
 from tests.helpers.project import PROJECT
@@ -115,6 +115,6 @@ def test_who_interrupts_sees_no_traceback(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pruner.__main__.open_checkpoint", interrupted)
+    monkeypatch.setattr("pruner.cli.looking.open_checkpoint", interrupted)
     assert command("inspect root.pt") == 130
     assert capsys.readouterr().err == "stopped\n"

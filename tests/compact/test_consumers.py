@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from pruner import PrunerError, Recipe, run
-from pruner.exports.verify import read_export, verify
+from pruner.exports.opened import read_export
+from pruner.exports.verify import verify
 from pruner.files.consumers import consumers_of, suggestions
 from tests.helpers.compact import FOLDED, INPUTS, Tagger, wide
 from tests.helpers.exports import read_manifest
@@ -66,7 +67,7 @@ def test_equal_sizes_load_into_an_lstm_of_the_smaller_size(tmp_path: Path, setti
 def test_unequal_sizes_and_consumers_are_refused(tmp_path: Path) -> None:
     checkpoint = saved_in(tmp_path, Tagger(8, num_layers=2).state_dict())
     recipe = Recipe(0.5, "units", layer_sparsity={0: 0.25}, consumers=FOLDED)
-    with pytest.raises(PrunerError, match=r"as many units in every layer of rnn to fold its consumers, found 6, 4"):
+    with pytest.raises(PrunerError, match=r"as many units in every layer of rnn to trim its consumers, found 6, 4"):
         run(checkpoint, recipe)
 
 

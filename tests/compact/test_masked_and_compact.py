@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from pruner import Checkpoint, PrunerError, Recipe, open_checkpoint, run
-from pruner.exports.verify import read_export, verify
+from pruner.exports.opened import read_export
+from pruner.exports.verify import verify
 from pruner.importance.masks import drop_rows
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import difference, outputs, random_input

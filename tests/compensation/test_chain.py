@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from pruner import Checkpoint, run
 from pruner.compact.load_pruned import CompactLSTMCell, ReconstructingLSTMCell, load_lstms
 from pruner.compact.masked_and_compact import FORMS
-from pruner.compensation import chain as compensation
-from pruner.compensation import fold
+from pruner.compensation import fold, judge
 from pruner.lstm.traces import run_layers
 from tests.helpers.compensated import (
     HIDDEN,
@@ -77,7 +76,7 @@ def test_layers_may_lose_different_shares(tmp_path: Path, way: str, both: bool) 
     recipe = chosen.recipe(granularity="units", layer_sparsity={0: 0.5, 1: 0.2})
     result = run(checkpoint, recipe, calibration=calibration())
     (layout,) = result.forms["compact"].layouts
-    assert {len(units) for units in layout.kept_units} == {3, 5} and layout.stored_as == "CompactLSTM"
+    assert {len(units) for units in layout.kept_units.values()} == {3, 5} and layout.stored_as == "CompactLSTM"
     check_zeros(result)
     check_exports(result, tmp_path)
 
@@ -161,9 +160,9 @@ def test_a_judge_reads_no_more_than_it_needs(tmp_path: Path, monkeypatch: pytest
     checkpoint = saved_in(tmp_path, model(WAYS[way].head))
     data = calibration(count=400)
     data.sequences["rnn"][0][320:] = data.sequences["rnn"][0][320:321]
-    monkeypatch.setattr(compensation, "HELD_BACK_STEPS", 10**6)
+    monkeypatch.setattr(judge, "HELD_BACK_STEPS", 10**6)
     every = run(checkpoint, WAYS[way].recipe(granularity="units"), calibration=data)
-    monkeypatch.setattr(compensation, "HELD_BACK_STEPS", 33)
+    monkeypatch.setattr(judge, "HELD_BACK_STEPS", 33)
     read = []
     monkeypatch.setattr(
         compensation, "run_layers", lambda layers, inputs: (read.append(inputs), run_layers(layers, inputs))[1]

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from pruner.calibration.gathering import gather
 from pruner.calibration.inputs import Calibration
-from pruner.calibration.observations import Moments, gather, heads_of
+from pruner.calibration.observations import Moments
 from pruner.compensation import fold as folding
-from pruner.compensation.fold import RIDGE, dropped, fold, sliced, takeover
+from pruner.compensation.fold import RIDGE, fold, shrunk_units, takeover, without_rows
+from pruner.files.consumers import load_consumers
 from pruner.lstm.traces import layers_of, run_layers
 from tests.helpers.models import found_in, random_lstm, random_steps, with_twins
 
@@ -136,25 +138,26 @@ def test_an_lstm_without_its_twins_computes_the_same(
     found = gather(lstm, tensors, Calibration("file", {"rnn": [inputs]}))
     # Of each pair one unit stays, another one in each layer and direction.
     chosen = [[[1, 3, 4, 6], [0, 1, 6, 7]], [[0, 2, 4, 6], [1, 3, 5, 7]]]
-    kept = [[torch.tensor(units) for units in sides[: lstm.directions]] for sides in chosen[: lstm.num_layers]]
-    heads = heads_of(tensors, ["head.weight"])
-    small = sliced(dense, heads, kept, lstm, found, by_fold=True)
+    kept = {(layer, direction): torch.tensor(chosen[layer][direction]) for layer, direction in lstm.places}
+    heads = load_consumers(tensors, ["head.weight"])
+    small = shrunk_units(dense, heads, kept, lstm, found, by_fold=True)
     steps = inputs.transpose(0, 1)
     wanted = heads[0](run_layers(dense, steps)[1])
     near = {"rtol": 0, "atol": 1e-4}
-    torch.testing.assert_close(small.heads[0](run_layers(small.layers, steps)[1]), wanted, **near)
-    lost = sliced(dense, heads, kept, lstm, found, by_fold=False)
-    assert float((lost.heads[0](run_layers(lost.layers, steps)[1]) - wanted).abs().max()) > 1e-2
+    torch.testing.assert_close(small.consumers[0](run_layers(small.layers, steps)[1]), wanted, **near)
+    lost = shrunk_units(dense, heads, kept, lstm, found, by_fold=False)
+    assert float((lost.consumers[0](run_layers(lost.layers, steps)[1]) - wanted).abs().max()) > 1e-2
     assert small.reconstruction is lost.reconstruction is None
-    without = sliced(dense, [], kept, lstm, found, by_fold=True)
+    without = shrunk_units(dense, [], kept, lstm, found, by_fold=True)
     if lstm.proj_size:
         assert without.reconstruction is None
         return
     assert without.reconstruction is not None and len(without.reconstruction) == lstm.directions
     output = run_layers(dense, steps)[1].split(8, -1)
     for side, (weight, bias) in enumerate(without.reconstruction):
-        rest = torch.tensor([unit for unit in range(8) if unit not in kept[-1][side].tolist()])
-        told = F.linear(output[side][..., kept[-1][side]], weight, bias)
+        own = kept[lstm.num_layers - 1, side]
+        rest = torch.tensor([unit for unit in range(8) if unit not in own.tolist()])
+        told = F.linear(output[side][..., own], weight, bias)
         torch.testing.assert_close(told, output[side][..., rest], **near)
 
 
@@ -164,8 +167,8 @@ def test_dropped_rows_leave_their_mean_in_the_bias() -> None:
     inputs = random_steps(6, 12, 3, dtype=torch.float32)
     found = gather(lstm, tensors, Calibration("file", {"rnn": [inputs]}))
     ih, hh = torch.arange(16) % 2 == 0, torch.arange(16) % 3 == 0
-    ((kept,),) = dropped(dense, [[(ih, hh)]], found)
-    ((zeroed,),) = dropped(dense, [[(ih, hh)]], None)
+    ((kept,),) = without_rows(dense, {(0, 0): (ih, hh)}, found)
+    ((zeroed,),) = without_rows(dense, {(0, 0): (ih, hh)}, None)
     (own,) = dense[0]
     assert torch.equal(kept.ih, own.ih * ih[:, None]) and torch.equal(kept.hh, own.hh * hh[:, None])
     assert torch.equal(zeroed.ih, kept.ih) and torch.equal(zeroed.hh, kept.hh) and torch.equal(zeroed.bias, own.bias)

@@ -3,7 +3,8 @@
 import pytest
 
 from pruner import Recipe, examples
-from pruner.calibration.observations import Statistics, gather
+from pruner.calibration.gathering import gather
+from pruner.calibration.observations import Statistics
 from pruner.compensation.chain import compensate
 from pruner.compensation.order_trial import SPARSITY, with_the_better_order
 from pruner.pipeline import choose_masks, gather_statistics

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pruner.calibration.observations import Head
 from pruner.compensation import readout
 from pruner.compensation.readout import RIDGE, divergence, divergence_readout, least_squares_readout
+from pruner.files.consumers import Consumer
 from tests.helpers.models import random_steps
 
 
-def head_of(inputs: int, outputs: int, bias: bool, seed: int = 3, dtype: torch.dtype = torch.float64) -> Head:
+def head_of(inputs: int, outputs: int, bias: bool, seed: int = 3, dtype: torch.dtype = torch.float64) -> Consumer:
     weight = random_steps(outputs, inputs, seed=seed, dtype=dtype)
-    return Head("head.weight", weight, "head.bias" if bias else None, weight.new_ones(outputs) if bias else None)
+    return Consumer("head.weight", weight, "head.bias" if bias else None, weight.new_ones(outputs) if bias else None)
 
 
 def test_the_divergence_is_that_of_torch() -> None:
@@ -68,7 +68,7 @@ def test_outputs_that_are_all_zero_leave_finite_heads(readout: Any, bias: bool, 
     assert found.bias is None or (bool(found.bias.isfinite().all()) and not torch.equal(found.bias, head.bias))
 
 
-def objective(head: Head, start: Head, outputs: Tensor, wanted: Tensor) -> float:
+def objective(head: Consumer, start: Consumer, outputs: Tensor, wanted: Tensor) -> float:
     """What `divergence_readout` minimises, from its definition."""
     own, dense = head(outputs).log_softmax(-1), wanted.log_softmax(-1)
     away = (head.weight - start.weight).square().sum()
@@ -127,7 +127,7 @@ def test_the_divergence_comes_to_its_minimum(bias: bool, strong: bool, monkeypat
         return loss
 
     optimizer.step(closure)
-    best = objective(Head("", weight.detach(), None, None if own is None else own.detach()), head, outputs, wanted)
+    best = objective(Consumer("", weight.detach(), None, None if own is None else own.detach()), head, outputs, wanted)
     start, reached = (objective(each, head, outputs, wanted) for each in (head, found))
     assert best - 1e-9 <= reached <= best + 1e-4 * (start - best)
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruner.calibration.gathering import gather
 from pruner.calibration.inputs import Calibration
-from pruner.calibration.observations import gather, heads_of
 from pruner.compensation import refit
-from pruner.compensation.fold import dropped, sliced
+from pruner.compensation.fold import shrunk_units, without_rows
 from pruner.compensation.refit import RIDGE, Sample, refit_layers, weighted_least_squares
+from pruner.files.consumers import load_consumers
 from pruner.lstm.find import find_lstms
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.traces import Layers, layers_of, pre_activations, run_layers, unit_derivatives
@@ -91,11 +92,11 @@ class Case:
         inputs = random_steps(40, 20, 3, dtype=torch.float32)
         self.calibration = Calibration("file", {"rnn": [inputs]}, burn_in=burn_in)
         self.dense = layers_of(self.lstm, self.tensors)
-        self.heads = heads_of(self.tensors, ["head.weight"])
+        self.heads = load_consumers(self.tensors, ["head.weight"])
         self.statistics = gather(self.lstm, self.tensors, self.calibration)
         self.sample = Sample(self.lstm, self.tensors, self.calibration, self.dense, self.heads, "cpu")
         chosen = [[0, 2, 3, 5, 7], [1, 2, 4, 5, 6]]
-        self.kept = [[torch.tensor(units) for units in chosen[: len(sides)]] for sides in self.dense]
+        self.kept = {place: torch.tensor(chosen[place[1]]) for place in self.lstm.places}
 
     def refitted(self, layers: Layers, kept: Any, allowed: Any = None) -> Layers:
         return refit_layers(layers, self.dense, self.sample, kept, allowed, self.lstm.bias, lambda _: None)
@@ -108,7 +109,7 @@ class Case:
             for side, traced in enumerate(sides):
                 rows = torch.arange(32)
                 if kept is not None:
-                    rows = torch.cat([gate * 8 + kept[layer][side] for gate in range(4)])
+                    rows = torch.cat([gate * 8 + kept[layer, side] for gate in range(4)])
                 wanted = whole[layer][side]
                 missing = pre_activations(self.dense[layer][side], wanted)[..., rows]
                 missing = missing - pre_activations(layers[layer][side], traced)
@@ -122,7 +123,7 @@ class Case:
 def test_kept_gates_come_nearer_to_those_of_the_dense_model(settings: dict[str, Any]) -> None:
     case = Case(**settings)
     for by_fold in (False, True):
-        small = sliced(case.dense, case.heads, case.kept, case.lstm, case.statistics, by_fold).layers
+        small = shrunk_units(case.dense, case.heads, case.kept, case.lstm, case.statistics, by_fold).layers
         after = case.refitted(small, case.kept)
         assert case.error(after, case.kept) < (1 if by_fold else 0.8) * case.error(small, case.kept)
         for before, now in zip(small, after, strict=True):
@@ -136,28 +137,18 @@ def test_kept_gates_come_nearer_to_those_of_the_dense_model(settings: dict[str, 
 def test_dropped_rows_stay_zero(settings: dict[str, Any]) -> None:
     case = Case(**settings)
     generator = torch.Generator().manual_seed(0)
-    pairs = [[tuple(torch.rand(2, 32, generator=generator) < 0.5) for _ in sides] for sides in case.dense]
-    allowed = []
-    for layer, sides in enumerate(pairs):
-        columns = case.lstm.layer_input_size(layer), case.lstm.output_size, 1
-        allowed.append(
-            [
-                torch.cat(
-                    [
-                        mask[:, None].expand(-1, width)
-                        for mask, width in zip((*pair, pair[0] | pair[1]), columns, strict=True)
-                    ],
-                    1,
-                )
-                for pair in sides
-            ]
-        )
-    start = dropped(case.dense, pairs, case.statistics if case.lstm.bias else None)
+    pairs = {place: tuple(torch.rand(2, 32, generator=generator) < 0.5) for place in case.lstm.places}
+    allowed = {}
+    for place, pair in pairs.items():
+        columns = case.lstm.layer_input_size(place[0]), case.lstm.output_size, 1
+        masks = zip((*pair, pair[0] | pair[1]), columns, strict=True)
+        allowed[place] = torch.cat([mask[:, None].expand(-1, width) for mask, width in masks], 1)
+    start = without_rows(case.dense, pairs, case.statistics if case.lstm.bias else None)
     after = case.refitted(start, None, allowed)
     assert case.error(after, None) < case.error(start, None)
     for layer, sides in enumerate(after):
         for side, weights in enumerate(sides):
-            ih, hh = pairs[layer][side]
+            ih, hh = pairs[layer, side]
             assert not weights.ih[~ih].any() and weights.ih[ih].any(1).all()
             assert not weights.hh[~hh].any() and weights.hh[hh].any(1).all()
             fixed = ~(ih | hh)
@@ -167,7 +158,7 @@ def test_dropped_rows_stay_zero(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_with_nothing_removed_next_to_nothing_changes(settings: dict[str, Any]) -> None:
     case = Case(**settings)
-    everything = [[torch.arange(8) for _ in sides] for sides in case.dense]
+    everything = {place: torch.arange(8) for place in case.lstm.places}
     for kept in (everything, None):
         for before, after in zip(case.dense, case.refitted(case.dense, kept), strict=True):
             for old, new in zip(before, after, strict=True):
@@ -177,7 +168,7 @@ def test_with_nothing_removed_next_to_nothing_changes(settings: dict[str, Any]) 
 
 def test_a_layer_is_fitted_on_what_those_below_give_after_their_own_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(num_layers=2, bidirectional=True)
-    small = sliced(case.dense, case.heads, case.kept, case.lstm, case.statistics, by_fold=False).layers
+    small = shrunk_units(case.dense, case.heads, case.kept, case.lstm, case.statistics, by_fold=False).layers
     seen: list[Tensor] = []
 
     def listen(regressors: Tensor, *others: Any) -> Tensor:
@@ -228,7 +219,7 @@ class Stop(Exception):
 
 def test_progress_runs_from_0_to_1_and_can_stop() -> None:
     case = Case(num_layers=2, bidirectional=True)
-    small = sliced(case.dense, case.heads, case.kept, case.lstm, case.statistics, by_fold=True).layers
+    small = shrunk_units(case.dense, case.heads, case.kept, case.lstm, case.statistics, by_fold=True).layers
     told: list[float] = []
     refit_layers(small, case.dense, case.sample, case.kept, None, True, told.append)
     assert told == sorted(told) and told[0] == 0 and 0.9 < told[-1] <= 1

@@ -115,7 +115,7 @@ def test_a_good_export_passes(tmp_path: Path, format: str) -> None:  # noqa: A00
 def test_a_good_export_of_more_parameters_than_the_largest_size_passes(
     folder: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pruner.exports.verify.MAX_SIZE", 100)
+    monkeypatch.setattr("pruner.exports.stored.MAX_SIZE", 100)
     assert all(lstm.parameters > 100 for lstm in source.lstms)
     assert verify(folder, source)
 

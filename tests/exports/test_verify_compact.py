@@ -14,8 +14,9 @@ from torch import Tensor
 from pruner import Checkpoint, PrunerError, Recipe, open_checkpoint, run
 from pruner.exports import export
 from pruner.exports.export import pack
-from pruner.exports.verify import read_export, verify
-from pruner.pipeline import forms_of
+from pruner.exports.opened import read_export
+from pruner.exports.verify import verify
+from pruner.pipeline import pruned_by
 from tests.helpers.allocations import Allocations
 from tests.helpers.compact import FOLDED, Tagger
 from tests.helpers.exports import (
@@ -392,7 +393,7 @@ def test_the_forms_of_a_result_share_nothing_with_its_source(form: str, tmp_path
     checkpoint = saved_in(tmp_path, make())
     copies = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
     result = run(checkpoint, recipe)
-    for name, made in forms_of(checkpoint, recipe, result.masks).items():
+    for name, made in pruned_by(checkpoint, recipe, result.masks).forms.items():
         for tensor in made.changed.values():
             if tensor is not None:
                 tensor.zero_()

@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from pruner import Recipe
-from pruner.__main__ import main
+from pruner.cli.main import main
 
 # One recipe, and the options that say the same.
 RECIPE = Recipe(

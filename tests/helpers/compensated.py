@@ -15,7 +15,8 @@ from pruner import Checkpoint, Recipe
 from pruner.calibration.inputs import Calibration
 from pruner.compact.load_pruned import load_lstms
 from pruner.compact.masked_and_compact import FORMS
-from pruner.exports.verify import read_export, verify
+from pruner.exports.opened import read_export
+from pruner.exports.verify import verify
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
 from pruner.result import Result

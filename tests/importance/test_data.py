@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pruner import PrunerError, Recipe
-from pruner.calibration.observations import Statistics, gather
+from pruner.calibration.gathering import gather
+from pruner.calibration.observations import Statistics
 from pruner.importance.brain_surgeon import removal_order
 from pruner.importance.data import ROW_SCORES, UNIT_SCORES, obs, random_score
 from pruner.importance.masks import dropped_rows, make_masks_by_cost, make_unit_masks

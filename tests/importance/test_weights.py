@@ -8,17 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pruner import PrunerError
-from pruner.importance.weights import (
-    ROW_NORMS,
-    WEIGHT_CRITERIA,
-    as_table,
-    outgoing_norms,
-    row_saliency,
-    score,
-    score_units,
-)
+from pruner.importance.weights import ROW_NORMS, as_table, outgoing_norms, row_saliency, score, score_units
 from pruner.lstm.lstm import LSTM
-from pruner.recipe import CRITERIA, DATA_CRITERIA
+from pruner.recipe import CRITERIA
 from tests.helpers.allocations import Allocations
 from tests.helpers.models import found_in, random_lstm
 
@@ -30,6 +22,9 @@ def norms(weight: Tensor, criterion: str) -> Tensor:
     return torch.linalg.vector_norm(weight.double().flatten(1), ord=ORDERS[criterion], dim=1)
 
 
+WEIGHT_CRITERIA = ("l1", "l2", "group")
+
+
 @pytest.mark.parametrize(("criterion", "expected"), [("l1", [7.0, 0.0, 2.0]), ("l2", [5.0, 0.0, 2.0**0.5])])
 def test_norms_by_hand(criterion: str, expected: list[float]) -> None:
     assert row_saliency(ROWS, criterion).tolist() == pytest.approx(expected, rel=1e-15)  # a root may end one bit off
@@ -38,8 +33,9 @@ def test_norms_by_hand(criterion: str, expected: list[float]) -> None:
 def test_every_criterion_is_tested() -> None:
     """Here, in test_data_scores, or as the random one."""
     assert ORDERS.keys() == ROW_NORMS.keys()
+    assert {name for name, each in CRITERIA.items() if not each.from_data} == {*WEIGHT_CRITERIA, "random"}
     assert {*ROW_NORMS, "group"} == set(WEIGHT_CRITERIA)
-    assert {*WEIGHT_CRITERIA, *DATA_CRITERIA, "random"} == set(CRITERIA)
+    assert {criterion.norm for criterion in CRITERIA.values()} == set(ROW_NORMS)
     assert row_saliency(ROWS, "group").tolist() == row_saliency(ROWS, "l2").tolist()
 
 

@@ -1,89 +1,17 @@
-"""Measures: multiply-accumulates and sizes by hand, differences between outputs, inputs that never vary."""
+"""Measures: differences between outputs, inputs that never vary, times."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pruner import Recipe, run
 from pruner.lstm.find import find_lstms
 from pruner.lstm.lstm import LSTM
-from pruner.lstm.measure import Cost, cost, cost_of_file, difference, latency, outputs, random_input
+from pruner.lstm.measure import difference, latency, outputs, random_input
 from pruner.lstm.module import build
-from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm
-
-
-@pytest.mark.parametrize(
-    ("module", "expected"),
-    [
-        (nn.LSTM(3, 4), 16 * (3 + 4)),
-        (nn.LSTM(3, 4, bias=False), 16 * (3 + 4)),
-        (nn.LSTMCell(3, 4), 16 * (3 + 4)),
-        (nn.LSTM(3, 4, num_layers=2), 16 * (3 + 4) + 16 * (4 + 4)),
-        (nn.LSTM(3, 4, num_layers=2, bidirectional=True), 2 * 16 * (3 + 4) + 2 * 16 * (8 + 4)),
-        (nn.LSTM(3, 4, proj_size=2), 16 * (3 + 2) + 2 * 4),
-        (
-            nn.LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2),
-            2 * (16 * (3 + 2) + 2 * 4) + 2 * (16 * (4 + 2) + 2 * 4),
-        ),
-    ],
-    ids=lambda value: str(value) if isinstance(value, nn.Module) else "",
-)
-def test_multiply_accumulates_by_hand(module: nn.Module, expected: int) -> None:
-    tensors = module.state_dict()
-    assert cost(tensors, [tensors], 0).macs_per_step == expected
-
-
-def test_cost_of_a_checkpoint(tmp_path: Path) -> None:
-    head = nn.Linear(4, 2)
-    nn.init.zeros_(head.bias)
-    tensors = {**named(random_lstm(), "one."), **named(nn.LSTMCell(4, 2), "two."), **named(head, "head.")}
-    tensors["one.bias_ih_l0"][:3] = 0
-    checkpoint = saved_in(tmp_path, tensors)
-    before = cost_of_file(checkpoint)
-    assert before == Cost(144 + 64 + 10, 3, (tmp_path / "model.pt").stat().st_size, 16 * 7 + 8 * 6)
-    masked = {**tensors, "one.weight_hh_l0": torch.zeros_like(tensors["one.weight_hh_l0"])}
-    lstms = [lstm.tensors.values() for lstm in checkpoint.lstms]
-    assert cost(masked, lstms, 7) == Cost(218, 3 + 64, 7, before.macs_per_step)
-
-
-def test_indices_are_no_parameters_and_no_zeros() -> None:
-    tensors = {"weight": torch.ones(2, 3), "kept": torch.arange(5), "head": torch.zeros(4), "steps": torch.arange(2)}
-    assert cost(tensors, [["weight", "kept"]], 0) == Cost(6 + 4 + 2, 0, 0, 6)
-
-
-ROWS_KEPT, UNITS_KEPT = 8 * 3 + 8 * 4 + 32, 8 * 3 + 8 * 2 + 16
-
-
-@pytest.mark.parametrize(
-    ("granularity", "parameters", "macs"),
-    [("rows", ROWS_KEPT, ROWS_KEPT - 32), ("units", UNITS_KEPT, UNITS_KEPT - 16)],
-)
-def test_costs_of_all_forms_by_hand(tmp_path: Path, granularity: str, parameters: int, macs: int) -> None:
-    checkpoint = saved_in(tmp_path, {**named(random_lstm(), "one."), **named(nn.Linear(4, 2), "head.")})
-    costs = run(checkpoint, Recipe(0.5, granularity=granularity)).costs
-    assert list(costs) == ["dense", "masked", "compact"]
-    assert [costs[form].parameters for form in costs] == [144 + 10, 144 + 10, parameters + 10]
-    assert [costs[form].macs_per_step for form in costs] == [112, 112, macs]
-    assert [costs[form].zeros for form in costs] == [0, 56 if granularity == "rows" else 56 + 16, 0]
-
-
-@pytest.mark.parametrize("form", ["masked", "compact"])
-@pytest.mark.parametrize("granularity", ["rows", "units"])
-@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_bytes_of_a_form_are_those_of_its_exported_file(
-    tmp_path: Path, suffix: str, granularity: str, form: str
-) -> None:
-    result = run(
-        saved_in(tmp_path, named(random_lstm(num_layers=2)), suffix), Recipe(sparsity=0.5, granularity=granularity)
-    )
-    folder = result.save(tmp_path / "export", form)
-    assert result.costs["dense"].bytes == (tmp_path / f"model.{suffix}").stat().st_size
-    assert result.costs[form].bytes == (folder / f"pruned.{suffix}").stat().st_size
 
 
 def tensor(*values: float) -> Tensor:

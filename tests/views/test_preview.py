@@ -9,13 +9,14 @@ import torch
 
 from pruner import Recipe, run
 from pruner.calibration.inputs import gaussian
+from pruner.compact.costs import size_of_file, size_when_compact
 from pruner.compensation.chain import compensate
 from pruner.exports.verify import verify
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.scores import score_lstm
 from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
-from pruner.pipeline import choose_masks, forms_of, gather_statistics
-from pruner.views.preview import block_ranks, block_scores, compact_size, dense_size, dropped_at_every_percent
+from pruner.pipeline import choose_masks, gather_statistics, pruned_by
+from pruner.views.preview import block_ranks, block_scores, dropped_at_every_percent
 from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm
 
@@ -87,13 +88,13 @@ def test_the_size_from_shapes_is_that_of_the_real_tensors(
     statistics = gather_statistics(checkpoint, recipe, inputs) if compensation != "none" else None
     masks = choose_masks(checkpoint, recipe, statistics=statistics)
     filled = [compensate(checkpoint, recipe, masks, statistics, inputs)] if statistics else []
-    tensors = forms_of(checkpoint, recipe, masks, *filled)["compact"].tensors(checkpoint)
-    size = compact_size(checkpoint, recipe, masks)
+    tensors = pruned_by(checkpoint, recipe, masks, *filled).forms["compact"].tensors(checkpoint)
+    size = size_when_compact(checkpoint, recipe, masks)
     assert size.parameters == sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
-    assert size.bytes == sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    assert size.tensor_bytes == sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     matrices = [tensor for name, tensor in tensors.items() if tensor.dim() == 2 and not name.startswith("head")]
     assert size.macs_per_step == sum(tensor.numel() for tensor in matrices)
-    assert dense_size(checkpoint).macs_per_step > size.macs_per_step
+    assert size_of_file(checkpoint).macs_per_step > size.macs_per_step
 
 
 def test_readers_named_for_scores_keep_their_width_where_layers_are_left_unequal(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_readers_named_for_scores_keep_their_width_where_layers_are_left_unequal
     recipe = Recipe(0.5, "units", "activation", layer_sparsity={0: 0.25, 1: 0.75}, consumers=("head.weight",))
     inputs = gaussian(checkpoint, checkpoint.lstms)
     result = run(checkpoint, recipe, calibration=inputs)
-    assert [len(units) for units in result.forms["compact"].layouts[0].kept_units] == [9, 3]
+    assert [len(units) for units in result.forms["compact"].layouts[0].kept_units.values()] == [9, 3]
     assert result.forms["compact"].tensors(checkpoint)["head.weight"].shape == (3, 12)
-    assert compact_size(checkpoint, recipe, result.masks).parameters == result.costs["compact"].parameters
+    assert size_when_compact(checkpoint, recipe, result.masks).parameters == result.costs["compact"].parameters
     verify(result.save(tmp_path / "export"), checkpoint)

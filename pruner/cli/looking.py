@@ -1,0 +1,148 @@
+"""Commands that look: inspect, saliency, masks, measure, examples."""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pruner import examples
+from pruner.cli.options import add_recipe_options, calibration_of, completed, recipe_of
+from pruner.cli.output import print_json, show_progress, write
+from pruner.compact.costs import cost_of_file
+from pruner.errors import PrunerError
+from pruner.exports.export import write_masks
+from pruner.exports.opened import read_export
+from pruner.files.checkpoint import open_checkpoint
+from pruner.importance.weights import ROW_NORMS, as_table, score
+from pruner.lstm.measure import latency
+from pruner.lstm.module import build
+from pruner.pipeline import choose_masks, gather_statistics
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands of this module to a parser's."""
+    inspect = commands.add_parser("inspect", help="list the LSTMs in a checkpoint")
+    inspect.add_argument("checkpoint")
+    inspect.add_argument("--json", action="store_true")
+    inspect.set_defaults(command=_inspect)
+
+    saliency = commands.add_parser("saliency", help="write the saliency of every row as CSV")
+    saliency.add_argument("checkpoint")
+    saliency.add_argument("--criterion", choices=ROW_NORMS, default="l1")
+    saliency.add_argument("--output", required=True, metavar="rows.csv")
+    saliency.set_defaults(command=_saliency)
+
+    masks = commands.add_parser("masks", help="write the masks of a recipe (uint8, 1 = kept)")
+    masks.add_argument("checkpoint")
+    add_recipe_options(masks)
+    masks.add_argument("--output", required=True, metavar="masks.safetensors")
+    masks.set_defaults(command=_masks)
+
+    measure = commands.add_parser("measure", help="parameters, bytes, multiply-accumulates, latency, quality")
+    measure.add_argument("checkpoint", metavar="CHECKPOINT|DIR")
+    measure.add_argument("--json", action="store_true")
+    measure.set_defaults(command=_measure)
+
+    ready = commands.add_parser("examples", help="list the trained examples, or copy one to a file")
+    ready.add_argument("name", nargs="?", help=", ".join(examples.EXAMPLES))
+    ready.add_argument("--output", metavar="FILE")
+    ready.set_defaults(command=_examples)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    checkpoint = open_checkpoint(options.checkpoint)
+    if options.json:
+        print_json(
+            {
+                "format": checkpoint.format,
+                "tensors": len(checkpoint.tensors),
+                "bytes": checkpoint.size,
+                "lstms": [lstm.describe() for lstm in checkpoint.lstms],
+                "skipped": [{"name": skipped.name, "reason": skipped.reason} for skipped in checkpoint.skipped],
+            }
+        )
+        return
+    print(f"{checkpoint.name}: {checkpoint.format}, {len(checkpoint.tensors)} tensors, {checkpoint.size:,} bytes")
+    for lstm in checkpoint.lstms:
+        notes = [f"{lstm.num_layers} layer{'s' if lstm.num_layers > 1 else ''}"]
+        notes += ["bidirectional"] if lstm.bidirectional else []
+        notes += [f"projection {lstm.proj_size}"] if lstm.proj_size else []
+        notes += [] if lstm.bias else ["no bias"]
+        print(
+            f"  {lstm.title}: {lstm.kind}({lstm.input_size} -> {lstm.hidden_size}), {', '.join(notes)}, {lstm.dtype}, "
+            f"{lstm.parameters:,} parameters"
+        )
+    for skipped in checkpoint.skipped:
+        print(f"  {skipped.name or '(root)'}: not an LSTM: {skipped.reason}")
+    if not checkpoint.lstms:
+        print(f"  no LSTM; it holds {checkpoint.contents()}")
+
+
+def _saliency(options: argparse.Namespace) -> None:
+    checkpoint = open_checkpoint(options.checkpoint)
+    table = pd.concat(
+        as_table(lstm, score(lstm, checkpoint.tensors, options.criterion)) for lstm in checkpoint.select()
+    )
+    write(options.output, lambda path: table.to_csv(path, index=False), options.checkpoint)
+
+
+def _masks(options: argparse.Namespace) -> None:
+    checkpoint = open_checkpoint(options.checkpoint)
+    recipe = completed(checkpoint, recipe_of(options))
+    calibration = calibration_of(options, checkpoint, recipe)
+    statistics = None
+    if calibration is not None:
+        statistics = gather_statistics(checkpoint, recipe, calibration, progress=show_progress)
+    masks = choose_masks(checkpoint, recipe, statistics=statistics)
+    write(options.output, lambda path: write_masks(masks, path), options.checkpoint)
+
+
+def _measure(options: argparse.Namespace) -> None:
+    path = Path(options.checkpoint)
+    if os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
+        opened = read_export(path)
+        found, checkpoint, modules = opened.cost, opened.masked, opened.modules
+    else:
+        checkpoint = open_checkpoint(path)
+        modules = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.select()}
+        found = cost_of_file(checkpoint)
+    modules = {name: module.float() for name, module in modules.items()}
+    example = examples.example_of(checkpoint)
+    figures: dict[str, Any] = {
+        "parameters": found.parameters,
+        "bytes": found.bytes,
+        "macs_per_step": found.macs_per_step,
+        "latency_ms": latency({"": modules}, checkpoint.lstms)[""].median,
+        "quality": example
+        and {
+            "name": example.quality_name,
+            "value": example.quality(checkpoint.tensors, modules),
+            "higher_is_better": example.higher_is_better,
+        },
+    }
+    if options.json:
+        print_json(figures)
+        return
+    print(f"{figures['parameters']:,} parameters, {figures['bytes']:,} bytes")
+    print(f"{figures['macs_per_step']:,} multiply-accumulates per time step, all LSTMs")
+    print(f"{figures['latency_ms']:.2f} ms for 64 time steps at batch 1")
+    if example:
+        print(f"{figures['quality']['value']:.4f} {example.quality_name}")
+        if note := examples.data_note(example):
+            print(note)
+
+
+def _examples(options: argparse.Namespace) -> None:
+    if options.name is None:
+        if options.output:
+            raise PrunerError(f"expected the name of an example to copy ({', '.join(examples.EXAMPLES)}), found none")
+        for example in examples.EXAMPLES.values():
+            print(f"{example.name}: {example.description}")
+        return
+    example = examples.named(options.name)
+    if options.output is None:
+        raise PrunerError(f"expected --output FILE to copy {example.name} to, found none")
+    write(options.output, lambda path: shutil.copyfile(example.file, path), example.file)

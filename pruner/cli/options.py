@@ -1,0 +1,109 @@
+"""The options that several commands share: a recipe, and the inputs that it needs."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from pruner import examples
+from pruner.calibration.inputs import Calibration, gaussian, read_calibration, sampled
+from pruner.cli.output import show_progress
+from pruner.errors import PrunerError
+from pruner.files.checkpoint import Checkpoint
+from pruner.recipe import Recipe
+
+
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    options = parser.add_argument_group("recipe", "a recipe file, or its settings one by one")
+    options.add_argument("--recipe", metavar="FILE", help="a recipe as JSON")
+    for setting in fields(Recipe):
+        options.add_argument(setting.metadata["flag"], dest=setting.name, **setting.metadata["option"])
+    data = parser.add_argument_group("calibration", "inputs for scores from data and for compensation")
+    data.add_argument(
+        "--calibration",
+        metavar="FILE|example|sampled|gaussian",
+        help="a .npy, .npz, .csv, .safetensors or .pt file of inputs (N, T, I) or token ids (N, T); the example's own; text "
+        "sampled from the model (needs --embedding and --consumer); random numbers",
+    )
+    data.add_argument("--embedding", metavar="TENSOR", help="the tensor that turns token ids into inputs")
+    data.add_argument("--time-major", action="store_true", help="the file's arrays are (T, N, ..)")
+
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    given = {}
+    for setting in fields(Recipe):
+        value = getattr(options, setting.name)
+        if value is not None:
+            given[setting.name] = _pairs(setting.metadata["flag"], value) if setting.default_factory is dict else value
+    if options.recipe is None:
+        return Recipe.from_dict(given)
+    if given:
+        raise PrunerError(
+            "expected --recipe alone or the settings one by one, found both; put all settings in the file"
+        )
+    try:
+        return Recipe.from_json(Path(options.recipe).read_bytes())
+    except (OSError, ValueError) as error:
+        raise PrunerError(f"expected a recipe file, found {error}; check the path") from error
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, float]:
+    try:
+        return {key: float(value) for key, value in (pair.split("=") for pair in given)}
+    except ValueError as error:
+        raise PrunerError(f"expected {option} as name=sparsity (hf=0.3, say), found {' '.join(given)!r}") from error
+
+
+def calibration_of(options: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Calibration | None:
+    """The inputs that a recipe needs, None if it needs none: those named, else the example's, else sampled ones where the
+    model can generate, else random ones."""
+    if not recipe.needs_data:
+        if options.calibration:
+            raise PrunerError(
+                "expected --calibration with a criterion or a compensation that needs inputs, found neither; add "
+                "--compensation fold, say, or leave it out"
+            )
+        return None
+    lstms, example = checkpoint.select(recipe.lstms), examples.example_of(checkpoint)
+    wanted = options.calibration
+    if wanted is None:
+        can_generate = options.embedding and len(recipe.consumers) == len(lstms) == 1
+        wanted = "example" if example else "sampled" if can_generate else "gaussian"
+    if wanted == "gaussian":
+        return gaussian(checkpoint, lstms, options.embedding)
+    if wanted == "sampled":
+        if not options.embedding or len(recipe.consumers) != 1 or len(lstms) != 1:
+            raise PrunerError(
+                "expected one LSTM, one --consumer and an --embedding to sample inputs from the model, found "
+                f"{len(lstms)}, {len(recipe.consumers)} and {1 if options.embedding else 0}; name them, or give a file"
+            )
+        return sampled(checkpoint, lstms[0], options.embedding, recipe.consumers[0], show_progress)
+    if wanted == "example":
+        if example is None:
+            raise PrunerError(
+                f"expected one of the examples ({', '.join(examples.EXAMPLES)}) for --calibration example, found "
+                f"{checkpoint.name}; give a file of inputs, or gaussian"
+            )
+        return example.calibration(checkpoint)
+    path = Path(wanted)
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise PrunerError(f"expected a file of calibration inputs, found {error}; check the path") from error
+    return read_calibration(data, path.name, checkpoint, lstms, options.embedding, options.time_major)
+
+
+def told(calibration: Calibration) -> str:
+    """What a recipe's data was, in words."""
+    kind = {
+        "file": f"inputs from {calibration.name}",
+        "example": f"the example's own inputs ({calibration.name})",
+        "sampled": "inputs sampled from the model itself",
+        "gaussian": "random inputs, not real ones"
+        + (" (with the embedding's statistics)" if calibration.embedding else ""),
+    }[calibration.source]
+    return f"calibrated on {kind}, {sum(calibration.steps().values()):,} time steps"
+
+
+def completed(checkpoint: Checkpoint, recipe: Recipe) -> Recipe:
+    example = examples.example_of(checkpoint)
+    return example.complete(recipe) if example else recipe

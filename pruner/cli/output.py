@@ -1,0 +1,69 @@
+"""Where commands write: files that are whole or not there, tables, JSON, progress."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pruner.errors import PrunerError
+from pruner.examples import Example
+
+
+def show_progress(fraction: float, what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{fraction:4.0%} {what:<60}", end="\n" if fraction == 1 else "", file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def check_place(output: str | None) -> None:
+    """Before long work, not after it."""
+    if output is not None and not (parent := Path(output).absolute().parent).is_dir():
+        raise PrunerError(f"expected a place to write {output}, found no folder {parent}; make it first")
+
+
+def check_table(output: str | None) -> None:
+    if output is not None and not output.endswith((".csv", ".json")):
+        raise PrunerError(f"expected --output as a .csv or .json file, found {output!r}; change its suffix")
+    check_place(output)
+
+
+def put_table(options: argparse.Namespace, table: pd.DataFrame, example: Example | None) -> None:
+    """A table as CSV or JSON by the file's suffix, or on the screen with what its values are."""
+    if options.output is None:
+        print(f"value: {example.quality_name if example else 'output drift, relative'}")
+        print(table.to_string(index=False))
+    elif options.output.endswith(".json"):
+        write(options.output, lambda path: table.to_json(path, orient="records", indent=2), options.checkpoint)
+    else:
+        write(options.output, lambda path: table.to_csv(path, index=False), options.checkpoint)
+
+
+def write(output: str, write: Callable[[Path], Any], source: str | Path) -> None:
+    """Write a file under a temporary name beside its place, then rename it: never a partial file, never the source. What is
+    there and is no file, a pipe or a device, is written to."""
+    try:
+        target = Path(os.path.realpath(output))
+        if target.is_dir():
+            raise PrunerError(f"expected a place to write a file, found the folder {output!r}; add the name of a file")
+        if target.exists() and target.samefile(source):
+            raise PrunerError(f"expected another file than the source, found {output!r} for both; choose another name")
+        stream = Path(output).exists() and not Path(output).is_file()
+        with tempfile.TemporaryDirectory(prefix=".pruner-", dir=None if stream else target.parent) as folder:
+            staged = Path(folder) / "written"
+            write(staged)
+            if stream:
+                Path(output).write_bytes(staged.read_bytes())
+            else:
+                staged.chmod(0o644)
+                staged.replace(target)
+    except (OSError, ValueError) as error:
+        raise PrunerError(f"expected a place to write {output}, found {error}; choose another") from error

@@ -1,0 +1,103 @@
+"""What a checkpoint costs: as it is, in one of its forms, and before any form is made."""
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pruner.compact.layout import Layout, compact_layout, stored_tensors
+from pruner.compact.masked_and_compact import Form, leftover_masks
+from pruner.errors import PrunerError
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumers import consumers_of
+from pruner.files.writing import write
+from pruner.lstm.sizes import Size, size
+from pruner.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size and work of a checkpoint: all its parameters, the zeros among those of its LSTMs, the size of its file in
+    bytes, and the multiply-accumulates of its LSTMs for one time step."""
+
+    parameters: int
+    zeros: int
+    bytes: int
+    macs_per_step: int
+
+
+def cost_of_file(checkpoint: Checkpoint, layouts: Sequence[Layout] = ()) -> Cost:
+    """The cost of a checkpoint as it lies in its file, in which LSTMs can lie as `layouts` say."""
+    return _cost(checkpoint.tensors, _stored(checkpoint, layouts), checkpoint.size)
+
+
+def cost_of_form(checkpoint: Checkpoint, form: Form) -> Cost:
+    """The cost of what a checkpoint becomes in one of its forms."""
+    bytes_written = _file_size(checkpoint, form.changed)
+    return _cost(form.tensors(checkpoint), _stored(checkpoint, form.layouts), bytes_written)
+
+
+def size_of_file(checkpoint: Checkpoint) -> Size:
+    """The size of a checkpoint as it is."""
+    return size(checkpoint.tensors, _stored(checkpoint, ()))
+
+
+def size_of_form(checkpoint: Checkpoint, form: Form) -> Size:
+    """The size of what a checkpoint becomes in one of its forms."""
+    return size(form.tensors(checkpoint), _stored(checkpoint, form.layouts))
+
+
+def size_when_compact(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str, Tensor]) -> Size:
+    """The size of the compact form under masks, (4H,) by the names in the file, from shapes alone.
+
+    Raises PrunerError where the form cannot be made, as `masked_and_compact.compact_form` does.
+    """
+    consumers, layouts = consumers_of(checkpoint, recipe), []
+    tensors: dict[str, Tensor | None] = {**checkpoint.tensors}
+    for lstm in checkpoint.select(recipe.lstms):
+        named = consumers.get(lstm.name, [])
+        rebuilt = recipe.compensation != "none" and recipe.granularity == "units" and not named and not lstm.proj_size
+        layout = compact_layout(lstm, masks, recipe.granularity, named, rebuilt, recipe.needs_data)
+        changed: dict[str, Tensor | None] = dict.fromkeys(lstm.tensors.values())
+        changed |= {layout.tensors[name]: tensor for name, tensor in stored_tensors(layout, masks).items()}
+        for name in layout.consumers:
+            first, _, *rest = checkpoint.tensors[name].shape
+            shape = (first, sum(map(len, layout.last_units)), *rest)
+            changed[name] = torch.empty(shape, dtype=checkpoint.tensors[name].dtype, device="meta")
+        tensors |= changed | leftover_masks(changed, checkpoint.tensors)
+        layouts.append(layout)
+    left = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    return size(left, _stored(checkpoint, layouts))
+
+
+def _stored(checkpoint: Checkpoint, layouts: Sequence[Layout]) -> list[Iterable[str]]:
+    """The names of each LSTM's tensors in a file, in which some lie as `layouts` say."""
+    pruned = [list(layout.tensors.values()) for layout in layouts]
+    taken = {name for names in pruned for name in names}
+    sources = {layout.lstm.name for layout in layouts}
+    whole = [
+        lstm.tensors.values()
+        for lstm in checkpoint.lstms
+        if lstm.name not in sources and not taken & set(lstm.tensors.values())
+    ]
+    return [*whole, *pruned]
+
+
+def _cost(tensors: Mapping[str, Tensor], lstms: list[Iterable[str]], bytes_written: int) -> Cost:
+    counted = size(tensors, lstms)
+    weights = (tensors[name] for names in lstms for name in names)
+    zeros = sum(each.numel() - int(each.count_nonzero()) for each in weights if each.dtype.is_floating_point)
+    return Cost(counted.parameters, zeros, bytes_written, counted.macs_per_step)
+
+
+def _file_size(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None]) -> int:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pruned"
+            write(checkpoint, changed, path)
+            return path.stat().st_size
+    except OSError as error:
+        raise PrunerError(f"expected room for a temporary file, found {error}; make room or set TMPDIR") from error

@@ -1,0 +1,215 @@
+"""How a pruned LSTM lies in a file: as which module, under which names, in which shapes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruner.compact import load_pruned
+from pruner.compact.compaction import expand
+from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM
+from pruner.errors import PrunerError
+from pruner.lstm.gates import BLOCKS, SIDES, split_gates
+from pruner.lstm.kept import Part, consumer_part, counts, row_masks, unit_masks, units_to_hold, whole
+from pruner.lstm.lstm import LSTM, Place
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one pruned LSTM lies in a file.
+
+    `stored_as` is `LSTM` (PyTorch's own tensors, smaller where units were removed), `CompactLSTM` (layers of different
+    sizes, or removed units reconstructed), `ReconstructingLSTM` (the same masked) or `RowCompactLSTM`; `tensors` maps
+    the names in that module's state dict to the names in the file. `consumers` are the tensors that were trimmed: they
+    lost the columns of the last layer's removed units.
+    """
+
+    lstm: LSTM  # of the source, at full size
+    stored_as: str
+    tensors: dict[str, str]
+    kept_units: dict[Place, list[int]]  # the units that are in the file
+    kept_rows: dict[Place, dict[str, int]]  # how many rows of each block are kept
+    consumers: list[str]
+
+    def describe(self) -> dict[str, Any]:
+        """The entry in the manifest, with names of the file where that has the keys which lead to them."""
+        facts = asdict(self.lstm)
+        facts["source_tensors"] = facts.pop("tensors")
+        facts["dense_hidden_size"] = facts.pop("hidden_size")
+        sizes = {len(units) for units in self.kept_units.values()}
+        facts["stored_hidden_size"] = sizes.pop() if len(sizes) == 1 else None
+        facts |= {"stored_as": self.stored_as, "tensors": self.tensors, "consumers": self.consumers}
+        facts["layers"] = [
+            {
+                "layer": layer,
+                "direction": "reverse" if direction else "forward",
+                "hidden_size": {"before": self.lstm.hidden_size, "after": len(units)},
+                "kept_units": units,
+                "kept_rows": self.kept_rows[layer, direction],
+            }
+            for (layer, direction), units in self.kept_units.items()
+        ]
+        return facts
+
+    @property
+    def last_units(self) -> list[list[int]]:
+        """The units of each direction of the last layer that are in the file."""
+        return list(self.kept_units.values())[-self.lstm.directions :]
+
+    @property
+    def trimmed(self) -> Part:
+        """What stays of each of its consumers."""
+        return consumer_part(self.lstm, {place: torch.tensor(units) for place, units in self.kept_units.items()})
+
+    def module(self, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """The module that load_pruned.py gives, batch first, from the tensors of the file; of an LSTMCell, the LSTM that
+        applies it step by step.
+
+        Raises PrunerError if they do not fit together.
+        """
+        facts = self.describe()
+        state = {name: tensors[stored] for name, stored in self.tensors.items()}
+        if self.lstm.kind == "LSTMCell":
+            facts["kind"] = "LSTM"
+            own = self.lstm.tensors if self.stored_as in ("LSTM", "ReconstructingLSTM") else {}
+            state = {f"{name}_l0" if name in own else name: tensor for name, tensor in state.items()}
+        try:
+            return load_pruned.assemble(facts, state, batch_first=True).eval().requires_grad_(False)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise PrunerError(f"expected the tensors of {self.lstm.title} to fit together, found {error}") from error
+
+    def masked_twin(self, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """The masked LSTM of full size, from the tensors of the file."""
+        module = self.module(tensors)
+        return expand(module) if isinstance(module, CompactLSTM | RowCompactLSTM) else module
+
+
+def masked_layout(lstm: LSTM, masks: Mapping[str, Tensor], reconstructed: bool) -> Layout:
+    """How an LSTM under masks, (4H,) by the names in the file, lies in a file of full size."""
+    names = dict(lstm.tensors)
+    for direction in range(lstm.directions if reconstructed else 0):
+        added = (f"kept_{direction}", f"reconstruction.{direction}.weight", f"reconstruction.{direction}.bias")
+        names |= {name: _prefixed(lstm, name) for name in added}
+    stored_as = "ReconstructingLSTM" if reconstructed else "LSTM"
+    return Layout(lstm, stored_as, names, _everything(lstm), _kept_rows(lstm, masks), [])
+
+
+def compact_layout(
+    lstm: LSTM,
+    masks: Mapping[str, Tensor],
+    granularity: str,
+    consumers: list[str],
+    reconstructed: bool = False,
+    from_data: bool = False,
+) -> Layout:
+    """How an LSTM under masks lies in a file without what they drop.
+
+    Raises PrunerError if its consumers cannot be trimmed, since its layers keep different numbers of units; those that a
+    recipe `from_data` names, for its scores or its compensation, then keep their width.
+    """
+    rows = _kept_rows(lstm, masks)
+    if granularity == "rows":
+        return Layout(lstm, "RowCompactLSTM", _names_beside(lstm, "RowCompactLSTM"), _everything(lstm), rows, [])
+    units = {place: units_to_hold(mask, lstm.proj_size) for place, mask in unit_masks(lstm, masks).items()}
+    kept = {place: own.tolist() for place, own in units.items()}
+    if len(counts(units.values())) == 1 and not reconstructed:
+        return Layout(lstm, "LSTM", dict(lstm.tensors), kept, rows, consumers)
+    if consumers and not from_data:
+        raise PrunerError(
+            f"expected as many units in every layer of {lstm.title} to trim its consumers, found "
+            f"{', '.join(str(len(each)) for each in kept.values())}; leave the consumers out, or use one sparsity for all "
+            "layers"
+        )
+    return Layout(lstm, "CompactLSTM", _names_beside(lstm, "CompactLSTM", reconstructed), kept, rows, [])
+
+
+def reconstructs(names: Iterable[str]) -> bool:
+    """Whether a module of these names in its state dict reconstructs removed units."""
+    return any("reconstruction." in name for name in names)
+
+
+def last_unit_masks(lstm: LSTM, masks: Mapping[str, Tensor]) -> list[Tensor]:
+    """The (H,) masks of whole units for each direction of the last layer."""
+    return list(unit_masks(lstm, masks).values())[-lstm.directions :]
+
+
+def stored_indices(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The indices of kept units or rows that a compact module stores, by their names in its state dict."""
+    if layout.stored_as == "CompactLSTM":
+        return {f"layers.{index}.kept": torch.tensor(units) for index, units in enumerate(layout.kept_units.values())}
+    if layout.stored_as == "ReconstructingLSTM":
+        last = last_unit_masks(layout.lstm, masks)
+        return {f"kept_{direction}": units.nonzero().flatten() for direction, units in enumerate(last)}
+    if layout.stored_as == "RowCompactLSTM":
+        return {
+            f"layers.{index}.rows_{side}": mask.nonzero().flatten()
+            for index, pair in enumerate(row_masks(layout.lstm, masks).values())
+            for side, mask in zip(SIDES, pair, strict=True)
+        }
+    return {}
+
+
+def stored_tensors(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor that a layout stores, by its name in the module's state dict, of right shape and dtype and without
+    values: on the device "meta"."""
+    lstm = layout.lstm
+    settings: dict[str, Any] = {"bias": lstm.bias, "bidirectional": lstm.bidirectional, "proj_size": lstm.proj_size}
+    settings |= {"device": "meta", "dtype": getattr(torch, lstm.dtype)}
+    indices = stored_indices(layout, masks)
+    if layout.stored_as == "RowCompactLSTM":
+        rows = [(indices[f"layers.{index}.rows_ih"], indices[f"layers.{index}.rows_hh"]) for index in _indexes(lstm)]
+        stored = RowCompactLSTM(lstm.input_size, lstm.hidden_size, rows, **settings).state_dict()
+    elif layout.stored_as == "ReconstructingLSTM":
+        kept = list(indices.values())
+        module = ReconstructingLSTM(lstm.input_size, lstm.hidden_size, lstm.num_layers, kept, **settings)
+        found = module.state_dict()
+        stored = {name: found[name if name in found else f"{name}_l0"] for name in layout.tensors}
+    else:
+        units = [torch.tensor(units) for units in layout.kept_units.values()]
+        filled = reconstructs(layout.tensors)
+        stored = CompactLSTM(lstm.input_size, lstm.hidden_size, units, **settings, reconstruct=filled).state_dict()
+    if layout.stored_as == "LSTM":
+        return {name: stored[load_pruned.inside(name, lstm.bidirectional)] for name in layout.tensors}
+    return stored
+
+
+def _indexes(lstm: LSTM) -> range:
+    return range(len(lstm.places))
+
+
+def _prefixed(lstm: LSTM, name: str) -> str:
+    return f"{lstm.name}.{name}" if lstm.name else name
+
+
+def _everything(lstm: LSTM) -> dict[Place, list[int]]:
+    return {place: units.tolist() for place, units in whole(lstm).items()}
+
+
+def _kept_rows(lstm: LSTM, masks: Mapping[str, Tensor]) -> dict[Place, dict[str, int]]:
+    return {
+        place: {
+            block: int(kept)
+            for side, mask in zip(SIDES, pair, strict=True)
+            for block, kept in zip(BLOCKS[side], split_gates(mask).sum(1), strict=True)
+        }
+        for place, pair in row_masks(lstm, masks).items()
+    }
+
+
+def _names_beside(lstm: LSTM, stored_as: str, reconstructed: bool = False) -> dict[str, str]:
+    """{name in the state dict of a compact module: name in the file} under the LSTM's own prefix."""
+    count = len(lstm.places)
+    settings: dict[str, Any] = {
+        "bias": lstm.bias,
+        "bidirectional": lstm.bidirectional,
+        "proj_size": min(lstm.proj_size, 1),
+    }
+    units, none = torch.arange(2), torch.arange(0)
+    small: nn.Module
+    if stored_as == "CompactLSTM":
+        small = CompactLSTM(1, 2, [units] * count, **settings, reconstruct=reconstructed)
+    else:
+        small = RowCompactLSTM(1, 2, [(none, none)] * count, **settings)
+    return {name: _prefixed(lstm, name) for name in small.state_dict()}

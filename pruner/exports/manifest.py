@@ -1,0 +1,129 @@
+"""The manifest of an export: what was done to what. One class writes it, reads it and says what is wrong with it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_origin
+
+from pruner.compact.costs import Cost
+from pruner.compact.layout import Layout
+from pruner.compact.masked_and_compact import FORMS
+from pruner.errors import PrunerError, shown
+from pruner.files import formats
+from pruner.files.checkpoint import Checkpoint
+from pruner.recipe import Recipe
+
+MASKS, MANIFEST, LOADER = "masks.safetensors", "manifest.json", "load_pruned.py"
+MODELS = ("pruned.pt", "pruned.safetensors")
+
+
+def model_file(source_format: str) -> str:
+    """The name of the pruned model's file: its container is that of the source."""
+    return MODELS[source_format == formats.SAFETENSORS]
+
+
+def not_the_export(folder: Path, expected: str, found: str) -> PrunerError:
+    """What to raise where an export is not what its manifest says."""
+    return PrunerError(f"expected {expected}, found {found}: {folder} is not the export it claims to be; export again")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` holds, as JSON has it, in the order in which it is written.
+
+    `source` has name, sha256 and format; `lstms` an entry each as `Layout.describe` makes them, with the keys that lead to
+    the tensors in the file; `totals` {figure: {"before", "after"}}; `files` {name: {"sha256", "bytes"}}.
+    """
+
+    source: dict[str, Any]
+    recipe: dict[str, Any]
+    form: str
+    lstms: list[dict[str, Any]]
+    totals: dict[str, Any]
+    certificate: dict[str, Any]
+    files: dict[str, Any]
+    versions: dict[str, Any]
+    compensation: dict[str, Any] | None = None
+    counts_integers: bool = False  # as manifests did that know no `dense_hidden_size`: as parameters, in their totals
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Raises PrunerError if there is none, or it lacks a key or holds something of another type."""
+        path = folder / MANIFEST
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PrunerError(
+                f"expected an export folder with a {MANIFEST}, found none in {folder}; check the path"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise PrunerError(f"expected the manifest of an export, found no JSON in {path}; export again") from error
+        types = _types()
+        if not isinstance(found, dict) or not found.keys() >= types.keys():
+            raise PrunerError(
+                f"expected the manifest of an export ({', '.join(sorted(types))}), found {shown(found)} in {path}; "
+                "export again"
+            )
+        for key, wanted in types.items():
+            if not isinstance(found[key], wanted):
+                raise not_the_export(folder, f"{key} as {wanted.__name__}", shown(found[key]))
+        if found["form"] not in FORMS:
+            raise not_the_export(folder, f"a form among {', '.join(FORMS)}", shown(found["form"]))
+        Recipe.from_dict(found["recipe"])
+        compensation = found.get("compensation")
+        if compensation is not None and not isinstance(compensation, dict):
+            raise not_the_export(folder, "compensation as dict", shown(compensation))
+        older = any(isinstance(entry, dict) and "dense_hidden_size" not in entry for entry in found["lstms"])
+        entries = [_renewed(entry) for entry in found["lstms"]] if older else found["lstms"]
+        return cls(
+            **{**{key: found[key] for key in types}, "lstms": entries}, compensation=compensation, counts_integers=older
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the file `manifest.json`."""
+        kept = {key: getattr(self, key) for key in _types()}
+        if self.compensation:
+            kept["compensation"] = self.compensation
+        (folder / MANIFEST).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+    def check(self, folder: Path, name: str, found: Any) -> None:
+        """Raise PrunerError unless one of its fields is what was found in the files."""
+        same(folder, {name: getattr(self, name)}, name, found)
+
+
+def same(folder: Path, stated: Mapping[str, Any], key: str, found: Any) -> None:
+    """Raise PrunerError unless a part of the manifest of an export is what was found in its files."""
+    if key not in stated or json.dumps(stated[key], sort_keys=True) != json.dumps(found, sort_keys=True):
+        raise not_the_export(folder, f"{key} as the manifest says, {shown(stated.get(key))}", shown(found))
+
+
+def entry(layout: Layout, checkpoint: Checkpoint) -> dict[str, Any]:
+    """One LSTM's entry in the manifest: how to build it, where its tensors lie, and what each layer keeps."""
+    facts = layout.describe()
+    facts["tensors"] = {name: list(checkpoint.location(stored)) for name, stored in layout.tensors.items()}
+    return facts
+
+
+def totals(before: Cost, after: Cost) -> dict[str, Any]:
+    """{figure: {"before", "after"}} of a source and what became of it."""
+    return {key: {"before": value, "after": asdict(after)[key]} for key, value in asdict(before).items()}
+
+
+def _types() -> dict[str, Any]:
+    """{key: type} of all that a manifest must have."""
+    return {each.name: get_origin(each.type) or each.type for each in fields(Manifest) if each.default is MISSING}
+
+
+def _renewed(old: Any) -> Any:
+    """An entry as it is written now, from one whose dense size was called `hidden_size` alone."""
+    if not isinstance(old, dict) or "hidden_size" not in old:
+        return old
+    kept = {key: value for key, value in old.items() if key != "hidden_size"}
+    layers = old["layers"] if isinstance(old.get("layers"), list) else []
+    units = [layer["kept_units"] for layer in layers if isinstance(layer, dict) and "kept_units" in layer]
+    sizes = {len(each) for each in units if isinstance(each, list)}
+    return kept | {
+        "dense_hidden_size": old["hidden_size"],
+        "stored_hidden_size": sizes.pop() if len(sizes) == 1 else None,
+    }

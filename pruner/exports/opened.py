@@ -1,0 +1,51 @@
+"""An export, folder or zip -> its runnable LSTMs and the masked model of full size that it stands for."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from pruner.compact.costs import Cost, cost_of_file
+from pruner.exports.manifest import MASKS, Manifest
+from pruner.exports.stored import read_layouts, read_masks
+from pruner.exports.verify import verify
+from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.lstm.module import build
+
+
+@dataclass(frozen=True)
+class Export:
+    """A verified export: what its file costs, its runnable LSTMs, and the masked checkpoint of full size it stands for."""
+
+    cost: Cost
+    modules: dict[str, nn.Module]
+    masked: Checkpoint
+
+
+def read_export(folder: Path) -> Export:
+    """Verify an export folder, then open it. Raises PrunerError if it does not hold."""
+    verify(folder)
+    manifest = Manifest.read(folder)
+    pruned = open_checkpoint(next(folder.glob("pruned.*")))
+    layouts = read_layouts(folder, manifest, pruned, read_masks(folder / MASKS, folder))
+    tensors, lstms = dict(pruned.tensors), []
+    modules: dict[str, nn.Module] = {}
+    for lstm in pruned.lstms:
+        if not any(set(lstm.tensors.values()) & set(layout.tensors.values()) for layout in layouts):
+            lstms.append(lstm)
+            modules[lstm.name] = build(lstm, pruned.tensors)
+    for layout in layouts:
+        for name in layout.tensors.values():
+            del tensors[name]
+    for layout in layouts:
+        lstms.append(layout.lstm)
+        modules[layout.lstm.name] = layout.module(pruned.tensors)
+        wide = layout.masked_twin(pruned.tensors).state_dict()
+        tensors |= {
+            name: wide[standard if "_l" in standard else f"{standard}_l0"]
+            for standard, name in layout.lstm.tensors.items()
+        }
+        for name in layout.consumers:
+            first, _, *rest = pruned.tensors[name].shape
+            tensors[name] = layout.trimmed.widen(pruned.tensors[name], (first, layout.lstm.output_width, *rest))
+    return Export(cost_of_file(pruned, layouts), modules, replace(pruned, tensors=tensors, lstms=lstms))

@@ -1,0 +1,136 @@
+"""Checkpoint + recipe -> pruned model: what was gathered, the masks, the compensation, the masked and the compact form.
+
+Everything that prunes a checkpoint does so here: runs, sweeps, lessons, benchmarks, and the check of an export.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pruner.calibration.gathering import gather
+from pruner.calibration.inputs import Calibration
+from pruner.calibration.observations import Statistics
+from pruner.compact.masked_and_compact import NO_COMPENSATION, Compensation, Form, compact_form, masked_form
+from pruner.compensation.chain import check_data, compensate
+from pruner.compensation.order_trial import with_the_better_order
+from pruner.errors import PrunerError
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumers import consumers_of
+from pruner.importance.masks import check_layers
+from pruner.importance.scores import score_lstm
+from pruner.progress import Progress, silent, split
+from pruner.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A checkpoint under masks, (4H,) bool by the names in the file, True = kept, and both forms of it: masked, compact."""
+
+    checkpoint: Checkpoint
+    recipe: Recipe
+    masks: dict[str, Tensor]
+    compensation: Compensation
+    forms: dict[str, Form]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of the file at full size. Compact modules return their full width, so the rest of the model is that of
+        the masked form in either."""
+        return self.forms["masked"].tensors(self.checkpoint)
+
+    def modules(self, form: str, device: str = "cpu") -> dict[str, nn.Module]:
+        """{LSTM name: runnable module of full output width} in a form."""
+        return self.forms[form].modules(self.checkpoint, device)
+
+
+def prune(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    calibration: Calibration | None = None,
+    statistics: Mapping[str, Statistics] | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Pruned:
+    """Prune a checkpoint in memory.
+
+    `calibration` holds the inputs that scores from data and compensation need. `statistics`, what `gather_statistics` found
+    on them, are gathered here if they are needed and not given; `masks` go before those that the recipe would choose. Masks
+    are chosen on the CPU; statistics and compensation run on `device`. Raises PrunerError for a recipe that does not fit the
+    checkpoint or needs calibration inputs where there are none.
+    """
+    check_data(checkpoint, recipe, calibration)
+    to_gather = recipe.needs_data and statistics is None
+    gathering, choosing, compensating, forming = split(
+        progress, 3 if to_gather else 0, 1, 2 if recipe.compensation != "none" else 0, 1
+    )
+    if to_gather and calibration is not None:
+        statistics = gather_statistics(checkpoint, recipe, calibration, device, gathering)
+    chosen = dict(masks or choose_masks(checkpoint, recipe, choosing, statistics))
+    compensation = NO_COMPENSATION
+    if statistics is not None and calibration is not None:
+        compensation = compensate(checkpoint, recipe, chosen, statistics, calibration, device, compensating)
+    forming(0.0, "Making the masked and the compact form")
+    return pruned_by(checkpoint, recipe, chosen, compensation)
+
+
+def gather_statistics(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    calibration: Calibration,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> dict[str, Statistics]:
+    """What the recipe's LSTMs do on the calibration inputs that are not held back, by their names.
+
+    Raises PrunerError for calibration data that has nothing for one of them or too little to hold some back.
+    """
+    lstms, consumers = checkpoint.select(recipe.lstms), consumers_of(checkpoint, recipe)
+    fit_on, _ = calibration.split()
+    found = {}
+    for lstm, part in zip(lstms, split(progress, *[1] * len(lstms)), strict=True):
+        if lstm.name not in fit_on.sequences:
+            raise PrunerError(f"expected calibration inputs for {lstm.title}, found none; give some, or leave it out")
+        names, tensors = consumers[lstm.name], checkpoint.tensors
+        own = gather(lstm, tensors, fit_on, names, recipe.task, device, part)
+        if recipe.task is not None:
+            own = with_the_better_order(lstm, tensors, own, calibration, names, recipe.task, device, part)
+        found[lstm.name] = own
+    return found
+
+
+def choose_masks(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    progress: Progress = silent,
+    statistics: Mapping[str, Statistics] | None = None,
+) -> dict[str, Tensor]:
+    """The masks of a recipe, from the checkpoint's own weights or from statistics: {name in the file: (4H,) bool}.
+
+    Raises PrunerError if the recipe does not fit the checkpoint or needs missing statistics, or a weight is not finite.
+    """
+    lstms = checkpoint.select(recipe.lstms)
+    check_layers(recipe, lstms)
+    consumers = consumers_of(checkpoint, recipe)
+    masks = {}
+    for lstm, part in zip(lstms, split(progress, *[1] * len(lstms)), strict=True):
+        part(0.0, f"Scoring {lstm.title}")
+        own = statistics[lstm.name] if statistics else None
+        scores = score_lstm(lstm, checkpoint.tensors, recipe.criterion, consumers[lstm.name], own, recipe.seed)
+        masks.update(scores.masks(lstm, recipe))
+    return masks
+
+
+def pruned_by(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    compensation: Compensation = NO_COMPENSATION,
+) -> Pruned:
+    """A checkpoint in both forms under masks and a compensation that are there already. Raises PrunerError for consumers
+    that do not fit."""
+    lstms = checkpoint.select(recipe.lstms)
+    consumers = consumers_of(checkpoint, recipe)
+    small = compact_form(checkpoint, lstms, masks, recipe.granularity, consumers, compensation, recipe.needs_data)
+    forms = {"masked": masked_form(checkpoint, lstms, masks, compensation), "compact": small}
+    return Pruned(checkpoint, recipe, dict(masks), compensation, forms)
