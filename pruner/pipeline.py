@@ -4,43 +4,22 @@ Everything that prunes a checkpoint does so here: runs, sweeps, lessons, benchma
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.gathering import gather
-from pruner.calibration.inputs import Calibration
 from pruner.calibration.observations import Statistics
-from pruner.compact.masked_and_compact import NO_COMPENSATION, Compensation, Form, compact_form, masked_form
+from pruner.compact.masked_and_compact import NO_COMPENSATION, Pruned, pruned_by
 from pruner.compensation.chain import check_data, compensate
 from pruner.compensation.order_trial import with_the_better_order
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumers import consumers_of
+from pruner.files.consumer_choice import consumers_of
 from pruner.importance.masks import check_layers
 from pruner.importance.scores import score_lstm
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """A checkpoint under masks, (4H,) bool by the names in the file, True = kept, and both forms of it: masked, compact."""
-
-    checkpoint: Checkpoint
-    recipe: Recipe
-    masks: dict[str, Tensor]
-    compensation: Compensation
-    forms: dict[str, Form]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors of the file at full size. Compact modules return their full width, so the rest of the model is that of
-        the masked form in either."""
-        return self.forms["masked"].tensors(self.checkpoint)
-
-    def modules(self, form: str, device: str = "cpu") -> dict[str, nn.Module]:
-        """{LSTM name: runnable module of full output width} in a form."""
-        return self.forms[form].modules(self.checkpoint, device)
 
 
 def prune(
@@ -119,18 +98,3 @@ def choose_masks(
         scores = score_lstm(lstm, checkpoint.tensors, recipe.criterion, consumers[lstm.name], own, recipe.seed)
         masks.update(scores.masks(lstm, recipe))
     return masks
-
-
-def pruned_by(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    masks: Mapping[str, Tensor],
-    compensation: Compensation = NO_COMPENSATION,
-) -> Pruned:
-    """A checkpoint in both forms under masks and a compensation that are there already. Raises PrunerError for consumers
-    that do not fit."""
-    lstms = checkpoint.select(recipe.lstms)
-    consumers = consumers_of(checkpoint, recipe)
-    small = compact_form(checkpoint, lstms, masks, recipe.granularity, consumers, compensation, recipe.needs_data)
-    forms = {"masked": masked_form(checkpoint, lstms, masks, compensation), "compact": small}
-    return Pruned(checkpoint, recipe, dict(masks), compensation, forms)

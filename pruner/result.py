@@ -1,31 +1,28 @@
 """A pruned checkpoint with what was measured of it, ready to export."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import Calibration
+from pruner.calibration.drift import measure_drift
 from pruner.calibration.observations import Statistics
 from pruner.compact.costs import Cost, cost_of_file, cost_of_form
-from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS, Compensation, Form
+from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS, Compensation, Form, Pruned
 from pruner.errors import PrunerError
 from pruner.exports import export
 from pruner.files.checkpoint import Checkpoint
-from pruner.lstm.lstm import LSTM
-from pruner.lstm.measure import Drift, Latency, difference, latency, outputs, random_input
+from pruner.lstm.measure import Drift, Latency, Modules, Quality, latency
 from pruner.lstm.module import build
-from pruner.pipeline import Pruned, prune
+from pruner.pipeline import prune
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe, check_choice
 
 LATENCY_BATCHES = (1, 32)
-
-Quality = Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
-Modules = Mapping[str, nn.Module]  # by LSTM name
 
 
 @dataclass(frozen=True)
@@ -127,33 +124,6 @@ def run(
     costs |= {name: cost_of_form(checkpoint, form) for name, form in pruned.forms.items()}
     progress(1.0, "Done")
     return Result(pruned, device, costs, drift, rated, times)
-
-
-def measure_drift(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    calibration: Calibration | None,
-    before: Modules,
-    after: Modules,
-    progress: Progress = silent,
-) -> dict[str, Drift]:
-    """How far the output of every LSTM of a recipe moved, on the held-back part of `calibration`, or on random inputs where
-    there is none."""
-    lstms = checkpoint.select(recipe.lstms)
-    found = {}
-    for lstm, part in zip(lstms, split(progress, *[1] * len(lstms)), strict=True):
-        part(0.0, f"Measuring the drift of {lstm.title}")
-        inputs = random_input(lstm) if calibration is None else _held_back(lstm, checkpoint, calibration)
-        reference, _, _ = outputs(before[lstm.name], inputs)
-        part(0.5, f"Measuring the drift of {lstm.title}")
-        moved, _, _ = outputs(after[lstm.name], inputs)
-        found[lstm.name] = difference([reference], [moved])
-    return found
-
-
-def _held_back(lstm: LSTM, checkpoint: Checkpoint, calibration: Calibration) -> Tensor:
-    """A batch (B, T, I) of the calibration inputs that are held back."""
-    return next(calibration.split()[1].inputs(lstm, checkpoint.tensors))
 
 
 def _rated(

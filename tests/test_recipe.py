@@ -10,17 +10,7 @@ from hypothesis import strategies as st
 
 from pruner import PrunerError, Recipe
 from pruner.lstm.gates import ALL_BLOCKS
-from pruner.recipe import (
-    ALLOCATIONS,
-    COMPENSATIONS,
-    COST_CRITERIA,
-    CRITERIA,
-    DATA_CRITERIA,
-    MAX_ROUND_TO,
-    MAX_SEED,
-    ROW_CRITERIA,
-    TASKS,
-)
+from pruner.recipe import ALLOCATIONS, COMPENSATIONS, COST_CRITERIA, CRITERIA, DATA_CRITERIA, MAX_ROUND_TO, MAX_SEED, ROW_CRITERIA, TASKS
 
 shares = st.floats(0, 1) | st.integers(0, 1)
 lstms = st.none() | st.lists(st.text(), min_size=1, unique=True).map(tuple)

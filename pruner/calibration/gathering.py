@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.observations import LayerStatistics, Moments, Statistics
 from pruner.errors import PrunerError
 from pruner.files.consumers import Consumer, load_consumers

@@ -1,10 +1,6 @@
 """Inputs to gather statistics from: real ones from a file, sampled from the model itself, or random."""
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import torch
@@ -12,95 +8,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pruner.calibration.array_files import is_csv, read_arrays, read_csv
+from pruner.calibration.calibration import Calibration
 from pruner.errors import PrunerError, shown
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import bias_beside
-from pruner.lstm.find import DTYPES
-from pruner.lstm.lstm import LSTM
+from pruner.lstm.lstm import DTYPES, LSTM, title_of
 from pruner.lstm.module import build
 
-SOURCES = ("example", "file", "sampled", "gaussian")
 ROOT = "root"  # what an array for the LSTM at the root, whose name is empty, may be called
 SEED = 0
 SEQUENCES, LENGTH = 64, 128  # of random inputs
 STREAMS, STEPS = 160, 512  # of inputs sampled from a model
 TEMPERATURE = 1.2  # warmer than the model itself, which would repeat what it knows by heart of its training data
 BURN_IN = 20  # steps after which little of a zero state is left
-LEAST_STEPS = 10  # on either side of a split
 
 _STEPS_BETWEEN_PROGRESS = 16
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Inputs of LSTMs. `sequences` holds, by LSTM name, groups of sequences of one length, batch first.
-
-    A group is float32 inputs (N, T, I), or int64 token ids (N, T) that `embedding` turns into inputs. Random inputs name
-    the embedding that they resemble.
-    """
-
-    source: str  # one of SOURCES
-    sequences: dict[str, list[Tensor]]
-    embedding: str | None = None  # the tensor (V, I) of the checkpoint
-    burn_in: int = 0  # first steps of each sequence that statistics leave out: a zero state still shows in them
-    name: str = ""  # what the file is called
-
-    @cached_property
-    def sha256(self) -> str:
-        """A hash over names, shapes, dtypes and values: the same for the same sequences, whatever format held them."""
-        digest = hashlib.sha256()
-        for name, groups in sorted(self.sequences.items()):
-            facts = [name, *((list(group.shape), str(group.dtype)) for group in groups)]
-            digest.update(json.dumps(facts).encode() + b"\n")
-            for group in groups:
-                digest.update(group.contiguous().numpy().data)
-        return digest.hexdigest()
-
-    def steps(self) -> dict[str, int]:
-        """Time steps by LSTM name, those of all sequences together, without the burn-in."""
-        return {
-            name: sum(len(group) * max(group.shape[1] - self.burn_in, 0) for group in groups)
-            for name, groups in self.sequences.items()
-        }
-
-    def inputs(self, lstm: LSTM, tensors: Mapping[str, Tensor], batch_size: int = 64) -> Iterator[Tensor]:
-        """Batches (B, T, I) of float32 for one LSTM, B at most `batch_size`; `tensors` are those of the checkpoint.
-
-        Token ids become inputs one batch at a time, so that memory does not grow with the data.
-        """
-        for group in self.sequences[lstm.name]:
-            for batch in group.split(batch_size):
-                yield self.looked_up(batch, tensors)
-
-    def looked_up(self, batch: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Float32 inputs (B, T, I) of a part of a group: token ids become the rows of the embedding."""
-        if self.embedding is None or batch.is_floating_point():
-            return batch
-        return F.embedding(batch, tensors[self.embedding]).float()
-
-    def split(self, share: float = 0.2) -> tuple["Calibration", "Calibration"]:
-        """(to fit on, held back): about `share` of the sequences of each LSTM are held back, its last ones, at least one.
-
-        Of a single sequence the last steps are. Raises PrunerError where a side gets fewer than `LEAST_STEPS` steps.
-        """
-        fit, held = {}, {}
-        for name, groups in self.sequences.items():
-            count = sum(map(len, groups))
-            if count == 1:
-                steps = groups[0].shape[1]
-                cut = steps - max(1, round(steps * share))
-                fit[name], held[name] = [groups[0][:, :cut]], [groups[0][:, cut:]]
-            else:
-                fit[name], held[name] = _cut(groups, count - min(max(1, round(count * share)), count - 1))
-        sides = replace(self, sequences=fit), replace(self, sequences=held)
-        for side, purpose in zip(sides, ("fit on", "hold back"), strict=True):
-            for name, steps in side.steps().items():
-                if steps < LEAST_STEPS:
-                    raise PrunerError(
-                        f"expected at least {LEAST_STEPS} time steps of {_title(name)} to {purpose}, found {steps}; "
-                        "give more or longer sequences"
-                    )
-        return sides
 
 
 def read_calibration(
@@ -213,7 +135,7 @@ def _matched(
                 f"{shown(key) if key else 'one without a name'}: {name}; rename it, or save several in a .npz file"
             )
         if lstm_name in by_name:
-            raise PrunerError(f"expected one array for {_title(lstm_name)}, found two: {name}; remove one")
+            raise PrunerError(f"expected one array for {title_of(lstm_name)}, found two: {name}; remove one")
         by_name[lstm_name] = found
     for lstm in lstms:
         if lstm.name not in by_name:
@@ -284,16 +206,6 @@ def _grouped(sequences: list[Tensor]) -> list[Tensor]:
     return [torch.cat(list(group)) for _, group in groupby(sequences, lambda sequence: sequence.shape[1])]
 
 
-def _cut(groups: list[Tensor], count: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The first `count` sequences and the others."""
-    before, after = [], []
-    for group in groups:
-        before += [group[:count]] if count else []
-        after += [group[count:]] if count < len(group) else []
-        count = max(count - len(group), 0)
-    return before, after
-
-
 def _embedding(checkpoint: Checkpoint, name: str, lstm: LSTM) -> Tensor:
     return _matrix(checkpoint, name, "embedding", lstm.input_size, lstm)
 
@@ -319,7 +231,3 @@ def _square_root(covariance: Tensor) -> Tensor:
     """The symmetric square root, which exists where an embedding has fewer rows than columns too."""
     values, vectors = torch.linalg.eigh(torch.atleast_2d(covariance).double())
     return (vectors * values.clamp(min=0).sqrt() @ vectors.T).float()
-
-
-def _title(name: str) -> str:
-    return name or "(root)"

@@ -5,7 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from pruner import examples
-from pruner.calibration.inputs import Calibration, gaussian, read_calibration, sampled
+from pruner.calibration.calibration import Calibration
+from pruner.calibration.inputs import gaussian, read_calibration, sampled
 from pruner.cli.output import show_progress
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint

@@ -10,8 +10,9 @@ from pruner.cli.output import check_place, check_table, put_table, show_progress
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
 from pruner.recipe import Recipe
-from pruner.search.sensitivity import Sensitivity, measure_sensitivity
-from pruner.search.sensitivity import as_table as table_of_sensitivity
+from pruner.search.parts import Sensitivity
+from pruner.search.parts import as_table as table_of_sensitivity
+from pruner.search.sensitivity import measure_sensitivity
 from pruner.search.suggest import TARGETS, suggest
 from pruner.search.sweep import as_table as table_of_rated
 from pruner.search.sweep import rate_all, sweep_recipes

@@ -12,7 +12,7 @@ from pruner.compact.layout import Layout, compact_layout, stored_tensors
 from pruner.compact.masked_and_compact import Form, leftover_masks
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumers import consumers_of
+from pruner.files.consumer_choice import consumers_of
 from pruner.files.writing import write
 from pruner.lstm.sizes import Size, size
 from pruner.recipe import Recipe

@@ -12,15 +12,15 @@ from pruner.compact.compaction import compact_rows, compact_units
 from pruner.compact.layout import Layout, compact_layout, masked_layout, stored_indices
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumer_choice import consumers_of
 from pruner.importance.masks import drop_rows
-from pruner.lstm.kept import row_masks, unit_masks
+from pruner.lstm.kept import Reconstruction, row_masks, unit_masks
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
+from pruner.recipe import Recipe
 
 FORMS = ("masked", "compact")
 DEFAULT_FORM = {"rows": "masked", "units": "compact"}
-
-Reconstruction = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -166,3 +166,38 @@ def _leftover_mask(name: str) -> str:
     if name.endswith("_orig"):
         return name.removesuffix("_orig") + "_mask"
     return name.removesuffix("original") + "0.mask" if name.endswith(".original") else ""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A checkpoint under masks, (4H,) bool by the names in the file, True = kept, and both forms of it: masked, compact."""
+
+    checkpoint: Checkpoint
+    recipe: Recipe
+    masks: dict[str, Tensor]
+    compensation: Compensation
+    forms: dict[str, Form]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of the file at full size. Compact modules return their full width, so the rest of the model is that of
+        the masked form in either."""
+        return self.forms["masked"].tensors(self.checkpoint)
+
+    def modules(self, form: str, device: str = "cpu") -> dict[str, nn.Module]:
+        """{LSTM name: runnable module of full output width} in a form."""
+        return self.forms[form].modules(self.checkpoint, device)
+
+
+def pruned_by(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    compensation: Compensation = NO_COMPENSATION,
+) -> Pruned:
+    """A checkpoint in both forms under masks and a compensation that are there already. Raises PrunerError for consumers
+    that do not fit."""
+    lstms = checkpoint.select(recipe.lstms)
+    consumers = consumers_of(checkpoint, recipe)
+    small = compact_form(checkpoint, lstms, masks, recipe.granularity, consumers, compensation, recipe.needs_data)
+    forms = {"masked": masked_form(checkpoint, lstms, masks, compensation), "compact": small}
+    return Pruned(checkpoint, recipe, dict(masks), compensation, forms)

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.observations import Statistics
-from pruner.compact.masked_and_compact import NO_COMPENSATION, Compensation, Reconstruction
+from pruner.compact.masked_and_compact import NO_COMPENSATION, Compensation
 from pruner.compensation import fold, readout, refit
 from pruner.compensation.fold import Shrunk, shrunk_units, without_rows
 from pruner.compensation.judge import Judge
@@ -20,8 +20,9 @@ from pruner.compensation.readout import divergence_readout, least_squares_readou
 from pruner.compensation.refit import Sample, refit_layers
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumers import Consumer, consumers_of, load_consumers
-from pruner.lstm.kept import Kept, Part, consumer_part, counts, row_masks, unit_masks, unit_parts
+from pruner.files.consumer_choice import consumers_of
+from pruner.files.consumers import Consumer, load_consumers
+from pruner.lstm.kept import Kept, Part, Reconstruction, consumer_part, counts, row_masks, unit_masks, unit_parts
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.traces import layers_of
 from pruner.progress import Progress, silent, split

@@ -9,7 +9,7 @@ from torch import Tensor
 from pruner.calibration.observations import Moments, Statistics
 from pruner.files.consumers import Consumer
 from pruner.lstm.gates import SIDES
-from pruner.lstm.kept import Kept, Part, last_layer, layer_of, output_columns, packed_rows, without
+from pruner.lstm.kept import Kept, Part, Reconstruction, last_layer, layer_of, output_columns, packed_rows, without
 from pruner.lstm.lstm import LSTM, Place
 from pruner.lstm.traces import Layers, Weights
 
@@ -27,7 +27,7 @@ class Shrunk:
 
     layers: Layers
     consumers: list[Consumer]
-    reconstruction: list[tuple[Tensor, Tensor]] | None = None
+    reconstruction: Reconstruction | None = None
 
 
 def takeover(moments: Moments, kept: Tensor, removed: Tensor, constant: bool = True) -> tuple[Tensor, Tensor]:
@@ -99,7 +99,7 @@ def shrunk_units(
     return Shrunk(layers, trimmed, _reconstruction(kept, lstm, statistics) if rebuilt else None)
 
 
-def _reconstruction(kept: Kept, lstm: LSTM, statistics: Statistics) -> list[tuple[Tensor, Tensor]]:
+def _reconstruction(kept: Kept, lstm: LSTM, statistics: Statistics) -> Reconstruction:
     found = []
     for direction, units in enumerate(last_layer(lstm, kept)):
         moments = statistics.layers[lstm.num_layers - 1, direction].units

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.gathering import settled, windows
-from pruner.calibration.inputs import Calibration
-from pruner.compact.masked_and_compact import Reconstruction
 from pruner.compensation.fold import Shrunk
 from pruner.compensation.readout import divergence
 from pruner.files.consumers import Consumer
-from pruner.lstm.kept import Kept, Part, last_layer, without
+from pruner.lstm.kept import Kept, Part, Reconstruction, last_layer, without
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.traces import Layers, run_layers
 

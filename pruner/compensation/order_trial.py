@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.observations import Statistics
 from pruner.compensation.chain import compensate_lstm
 from pruner.importance.scores import score_lstm

@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.gathering import settled, windows
-from pruner.calibration.inputs import Calibration
 from pruner.files.consumers import Consumer
 from pruner.lstm.gates import split_gates
 from pruner.lstm.kept import Kept

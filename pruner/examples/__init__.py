@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pruner.calibration.inputs import BURN_IN, Calibration
+from pruner.calibration.calibration import Calibration
+from pruner.calibration.inputs import BURN_IN
 from pruner.errors import PrunerError
 from pruner.examples import embedded_reber, pydocs_chars
 from pruner.files.checkpoint import Checkpoint, open_checkpoint

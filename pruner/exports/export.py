@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from pruner.compact import load_pruned
 from pruner.compact.costs import Cost
+from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError
 from pruner.exports.certificate import certify
 from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, totals
 from pruner.files.checkpoint import open_checkpoint
 from pruner.files.writing import write, write_safetensors
-from pruner.pipeline import Pruned
 
 
 def save(folder: str | os.PathLike[str], pruned: Pruned, form: str, before: Cost, after: Cost) -> Path:

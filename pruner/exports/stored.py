@@ -10,21 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from pruner.compact.layout import (
-    Layout,
-    compact_layout,
-    masked_layout,
-    reconstructs,
-    stored_indices,
-    stored_tensors,
-)
+from pruner.compact.layout import Layout, compact_layout, masked_layout, reconstructs, stored_indices, stored_tensors
 from pruner.errors import shown
 from pruner.exports.manifest import MASKS, Manifest, not_the_export
 from pruner.files.checkpoint import Checkpoint
-from pruner.lstm.find import DTYPES
 from pruner.lstm.gates import GATES
 from pruner.lstm.kept import unit_masks
-from pruner.lstm.lstm import LSTM
+from pruner.lstm.lstm import DTYPES, LSTM
 from pruner.lstm.sizes import parameters_in
 from pruner.recipe import Recipe
 

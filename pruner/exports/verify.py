@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pruner.compact import load_pruned
 from pruner.compact.costs import cost_of_file
 from pruner.compact.layout import Layout, last_unit_masks, reconstructs
-from pruner.compact.masked_and_compact import Compensation
+from pruner.compact.masked_and_compact import Compensation, Pruned, pruned_by
 from pruner.errors import PrunerError, shown
 from pruner.exports.certificate import certify, same_certificate
 from pruner.exports.export import file_facts, masked_lstms
@@ -22,10 +22,11 @@ from pruner.exports.manifest import LOADER, MANIFEST, MASKS, MODELS, Manifest, e
 from pruner.exports.stored import read_layouts, read_masks
 from pruner.files import formats
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
-from pruner.files.consumers import bias_beside, consumers_of
+from pruner.files.consumer_choice import consumers_of
+from pruner.files.consumers import bias_beside
 from pruner.lstm.sizes import macs_per_step
 from pruner.lstm.sizes import parameters as count_parameters
-from pruner.pipeline import Pruned, choose_masks, pruned_by
+from pruner.pipeline import choose_masks
 from pruner.recipe import DATA_CRITERIA, Recipe
 
 FILES = {MANIFEST, MASKS, LOADER, *MODELS}

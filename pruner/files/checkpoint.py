@@ -13,8 +13,8 @@ from torch import Tensor
 from pruner.errors import PrunerError, shown
 from pruner.files import formats
 from pruner.files.computed_weights import resolve_leftovers
-from pruner.lstm.find import Skipped, find_lstms
-from pruner.lstm.lstm import LSTM
+from pruner.lstm.find import find_lstms
+from pruner.lstm.lstm import LSTM, Skipped
 
 NESTING = 2  # state dicts are looked for this many dictionaries deep
 MIN_TENSOR_BYTES = 16  # a stored tensor takes more; fewer mean dictionaries that repeat each other without end

@@ -5,8 +5,8 @@ import re
 import torch
 from torch import Tensor
 
-from pruner.lstm.find import DTYPES, Skipped
 from pruner.lstm.gates import parse_standard_name
+from pruner.lstm.lstm import DTYPES, Skipped
 
 _PARAMETRIZED = re.compile(r"(?P<module>.*?)parametrizations\.(?P<tensor>[^.]+)\.(?P<part>.+)")
 

@@ -1,6 +1,5 @@
-"""Consumers, the tensors that read the output of an LSTM: the user names them, because shapes prove nothing."""
+"""Consumers: the tensors that read the output of an LSTM, with the biases beside them."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -8,14 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruner.errors import PrunerError
-from pruner.files.checkpoint import Checkpoint
 from pruner.files.computed_weights import beside
-from pruner.lstm.find import DTYPES
-from pruner.lstm.lstm import LSTM
-from pruner.recipe import Recipe
-
-_LIKELY = re.compile("linear|fc|head|out|dense|class|proj|decode|pred", re.IGNORECASE)
+from pruner.lstm.lstm import DTYPES
 
 
 @dataclass(frozen=True)
@@ -57,60 +50,3 @@ def bias_beside(tensors: Mapping[str, Tensor], consumer: str) -> str | None:
         ),
         None,
     )
-
-
-def suggestions(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
-    """Tensors whose second dimension is as wide as an LSTM's output, the likelier names first.
-
-    The width proves nothing: a convolution over 64 channels fits an LSTM of 64 units and may read something else.
-    """
-    widths = {lstm.output_width for lstm in lstms if not lstm.proj_size}
-    own = {name for lstm in checkpoint.lstms for name in lstm.tensors.values()}
-    fitting = [
-        name
-        for name, tensor in checkpoint.tensors.items()
-        if name not in own and tensor.dim() >= 2 and tensor.shape[1] in widths and tensor.dtype in DTYPES
-    ]
-    return sorted(fitting, key=lambda name: (checkpoint.tensors[name].dim() != 2, not _LIKELY.search(name), name))
-
-
-def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]:
-    """{LSTM name: the recipe's consumers that read its output}, for every LSTM to prune.
-
-    Raises PrunerError for a tensor that is not there or does not fit the output of exactly one of them.
-    """
-    lstms = checkpoint.select(recipe.lstms)
-    found: dict[str, list[str]] = {lstm.name: [] for lstm in lstms}
-    for name in dict.fromkeys(recipe.consumers):
-        found[_read_by(checkpoint, lstms, name).name].append(name)
-    return found
-
-
-def _read_by(checkpoint: Checkpoint, lstms: list[LSTM], name: str) -> LSTM:
-    """The LSTM whose output a consumer reads."""
-    if name not in checkpoint.tensors:
-        raise PrunerError(f"expected the name of a tensor that reads the LSTM, found {name!r}, which is not there")
-    tensor = checkpoint.tensors[name]
-    owner = next((lstm for lstm in checkpoint.lstms if name in lstm.tensors.values()), None)
-    if owner is not None:
-        raise PrunerError(
-            f"expected a consumer outside of the LSTMs, found {name!r} of {owner.title}; leave it out: the output "
-            "keeps its width for it"
-        )
-    if tensor.dtype not in DTYPES:
-        raise PrunerError(
-            f"expected a consumer of floating-point numbers, found {name!r} of {tensor.dtype}; leave it out"
-        )
-    fitting = [lstm for lstm in lstms if not lstm.proj_size and tuple(tensor.shape[1:2]) == (lstm.output_width,)]
-    if not fitting:
-        widths = [f"{lstm.output_width} of {lstm.title}" for lstm in lstms if not lstm.proj_size]
-        raise PrunerError(
-            f"expected a consumer that reads as many columns as an LSTM without projection has outputs "
-            f"({', '.join(widths) or 'there is none'}), found {name!r} of shape {tuple(tensor.shape)}; leave it out"
-        )
-    if len(fitting) > 1:
-        raise PrunerError(
-            f"expected a consumer that fits one LSTM, found {name!r}, which fits "
-            f"{' and '.join(lstm.title for lstm in fitting)}; prune one LSTM at a time"
-        )
-    return fitting[0]

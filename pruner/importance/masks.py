@@ -9,7 +9,6 @@ from torch import Tensor
 from pruner.errors import PrunerError
 from pruner.lstm.gates import BLOCKS, GATES, SIDES, split_gates
 from pruner.lstm.lstm import LSTM, Place
-from pruner.lstm.sizes import macs_with_units
 from pruner.recipe import COST_CRITERIA, Recipe
 
 
@@ -120,12 +119,11 @@ def _dropped_by_cost(lstm: LSTM, units: Mapping[Place, Tensor], recipe: Recipe) 
         for place, values in lost.items()
     }
     kept = dict.fromkeys(units, lstm.hidden_size)
-    budget = macs_with_units(
-        lstm, dict.fromkeys(units, lstm.hidden_size - dropped_rows(lstm.hidden_size, recipe.sparsity))
-    )
-    while (now := macs_with_units(lstm, kept)) > budget:
+    left = lstm.hidden_size - dropped_rows(lstm.hidden_size, recipe.sparsity)
+    budget = lstm.macs_with_units(dict.fromkeys(units, left))
+    while (now := lstm.macs_with_units(kept)) > budget:
         prices = {
-            place: costs[place][lstm.hidden_size - count] / (now - macs_with_units(lstm, {**kept, place: count - 1}))
+            place: costs[place][lstm.hidden_size - count] / (now - lstm.macs_with_units({**kept, place: count - 1}))
             for place, count in kept.items()
             if count > 1
         }

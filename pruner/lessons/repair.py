@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.observations import Moments, Statistics
 from pruner.compensation.fold import takeover
 from pruner.importance.scores import score_lstm

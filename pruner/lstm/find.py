@@ -1,24 +1,13 @@
 """Which of a file's tensors form an LSTM."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from pruner.lstm.gates import StandardName, layer_suffix, parse_standard_name
-from pruner.lstm.lstm import LSTM
+from pruner.lstm.lstm import DTYPES, LSTM, Skipped
 from pruner.lstm.sizes import parameters
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Something that looks like a recurrent layer and is not a usable LSTM, with the reason."""
-
-    name: str
-    reason: str
 
 
 class _NotAnLSTM(Exception):

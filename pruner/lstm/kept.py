@@ -14,6 +14,8 @@ from pruner.lstm.gates import GATES, split_gates
 from pruner.lstm.lstm import LSTM, Place
 
 Kept = Mapping[Place, Tensor]
+# For each direction of the last layer, weight (R, K) and bias (R,) that give the removed units from the kept ones.
+Reconstruction = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)

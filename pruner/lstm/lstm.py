@@ -4,10 +4,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from pruner.lstm.gates import GATES, SIDES, layer_suffix
+from pruner.lstm.sizes import Shape, macs_per_step
 
 Place = tuple[int, int]  # layer and direction, 0 forward and 1 reverse
-Shape = tuple[int, ...]
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # that an LSTM can have
+
+
+def title_of(name: str) -> str:
+    """What to call an LSTM of this name, which is empty at the root."""
+    return name or "(root)"
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class LSTM:
 
     @property
     def title(self) -> str:
-        return self.name or "(root)"
+        return title_of(self.name)
 
     @property
     def directions(self) -> int:
@@ -108,8 +117,20 @@ class LSTM:
             found |= {f"{kind}{suffix}": shape for kind, shape in self.place_shapes(layer, own, below).items()}
         return found
 
+    def macs_with_units(self, units: Mapping[Place, int]) -> int:
+        """Multiply-accumulates of one time step with so many hidden units left at each place."""
+        return macs_per_step(self.shapes(units).values())
+
     def describe(self) -> dict[str, Any]:
         """The public facts, as `inspect --json` prints them."""
         facts = asdict(self)
         del facts["tensors"]
         return facts
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that looks like a recurrent layer and is not a usable LSTM, with the reason."""
+
+    name: str
+    reason: str

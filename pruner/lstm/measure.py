@@ -4,7 +4,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from pruner.lstm.lstm import LSTM
 
 SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
+
+Modules = Mapping[str, nn.Module]  # by LSTM name
+Quality = Callable[[Mapping[str, Tensor], Modules], float]  # of a whole model, from its tensors and its LSTMs
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Latency:
 
 
 def latency(
-    forms: Mapping[str, Mapping[str, nn.Module]],
+    forms: Mapping[str, Modules],
     lstms: Iterable[LSTM],
     batch_size: int = 1,
     runs: int = 15,
@@ -93,7 +96,7 @@ def latency(
     inputs = {lstm.name: random_input(lstm, batch_size).float() for lstm in lstms}
 
     @torch.inference_mode()
-    def once(modules: Mapping[str, nn.Module]) -> float:
+    def once(modules: Modules) -> float:
         place = next(next(iter(modules.values())).parameters()).device
         moved = {name: tensor.to(place) for name, tensor in inputs.items()}
         _wait_for(place)

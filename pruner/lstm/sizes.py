@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pruner.lstm.lstm import LSTM, Place, Shape
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,3 @@ def macs_per_step(shapes: Iterable[Shape]) -> int:
     indices, which have one dimension.
     """
     return sum(math.prod(shape) for shape in shapes if len(shape) == 2)
-
-
-def macs_with_units(lstm: LSTM, units: Mapping[Place, int]) -> int:
-    """Multiply-accumulates of one time step with so many hidden units left at each place."""
-    return macs_per_step(lstm.shapes(units).values())

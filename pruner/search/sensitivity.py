@@ -1,39 +1,21 @@
 """What each layer and each gate block bears when it is pruned alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.observations import Statistics
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, split_gates
+from pruner.lstm.measure import Quality
 from pruner.pipeline import choose_masks, gather_statistics
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
-from pruner.result import Quality
+from pruner.search.parts import UNITS, Sensitivity
 from pruner.search.sweep import dense_value, rate_all
-
-UNITS = "units"
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """`values` holds, for each part, what is left of the whole model at each of the `sparsities` of that part alone:
-    its quality, or its drift where there is none. A part is (layer, "units"), or (layer, block) with blocks ii to ho."""
-
-    sparsities: tuple[float, ...]
-    dense: float
-    higher_is_better: bool
-    values: dict[tuple[int, str], tuple[float, ...]]
-
-    def losses(self, part: tuple[int, str]) -> tuple[float, ...]:
-        """How much worse than dense, at each sparsity; what comes out better counts as 0."""
-        sign = -1 if self.higher_is_better else 1
-        return tuple(max(0.0, sign * (value - self.dense)) for value in self.values[part])
 
 
 def measure_sensitivity(
@@ -90,14 +72,3 @@ def only(
             key, gate = lstm.weight_names()[layer, direction, side], BLOCKS[side].index(name)
             split_gates(found[key])[gate] = split_gates(masks[key])[gate]
     return found
-
-
-def as_table(sensitivity: Sensitivity) -> pd.DataFrame:
-    """One line a part and sparsity."""
-    return pd.DataFrame(
-        [
-            {"layer": layer, "part": name, "sparsity": sparsity, "value": value}
-            for (layer, name), values in sensitivity.values.items()
-            for sparsity, value in zip(sensitivity.sparsities, values, strict=True)
-        ]
-    )

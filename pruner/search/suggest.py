@@ -10,7 +10,7 @@ from pruner.lstm.gates import GATES
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.sizes import macs_per_step, parameters_in
 from pruner.recipe import Recipe, check_choice
-from pruner.search.sensitivity import Sensitivity
+from pruner.search.parts import Sensitivity
 
 TARGETS = ("parameters", "macs", "loss")
 

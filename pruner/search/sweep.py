@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from torch import Tensor
 
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import Calibration
+from pruner.calibration.drift import measure_drift
 from pruner.calibration.observations import Statistics
 from pruner.compact.costs import size_of_form
 from pruner.files.checkpoint import Checkpoint
-from pruner.lstm.measure import one_thread
+from pruner.lstm.measure import Quality, one_thread
 from pruner.lstm.module import build
 from pruner.pipeline import gather_statistics, prune
 from pruner.progress import Progress, silent, split
 from pruner.recipe import COST_CRITERIA, Recipe
-from pruner.result import Quality, measure_drift
 from pruner.search.workers import as_they_come
 
 SEEDS = 3  # of the random band, which every other score should beat

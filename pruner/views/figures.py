@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, split_gates
-from pruner.search.sensitivity import UNITS, Sensitivity
+from pruner.search.parts import UNITS, Sensitivity
 
 DROPPED = "#e69f00"
 GATE_COLORS = {

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import Calibration
 from pruner.importance.masks import drop_rows
 from pruner.lstm.gates import GATES
 from pruner.lstm.lstm import LSTM

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruner.calibration.inputs import SOURCES, Calibration, read_calibration
+from pruner.calibration.calibration import SOURCES, Calibration
+from pruner.calibration.inputs import read_calibration
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import open_checkpoint
 from tests.helpers.files import npy, npz, saved, zipped

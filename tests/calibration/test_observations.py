@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from pruner import PrunerError
 from pruner.calibration import gathering
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.gathering import SEED, gather, windows
-from pruner.calibration.inputs import Calibration
 from pruner.calibration.observations import LayerStatistics, Statistics
 from pruner.files.consumers import Consumer, load_consumers
 from pruner.lstm.find import find_lstms

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import Calibration
 from pruner.errors import PrunerError
 from tests.helpers.files import npy
 from tests.helpers.input_files import IDS, LANGUAGE_MODEL, language_model, read

@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 from pruner import PrunerError, Recipe, run
 from pruner.exports.opened import read_export
 from pruner.exports.verify import verify
-from pruner.files.consumers import consumers_of, suggestions
+from pruner.files.consumer_choice import consumers_of, suggestions
 from tests.helpers.compact import FOLDED, INPUTS, Tagger, wide
 from tests.helpers.exports import read_manifest
 from tests.helpers.files import saved_in

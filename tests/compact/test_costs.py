@@ -6,8 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from pruner import Recipe, run
-from pruner.compact.costs import Cost, cost_of_file
+from pruner import Recipe, open_checkpoint, run
+from pruner.cli.main import main
+from pruner.compact.costs import Cost, cost_of_file, cost_of_form, size_of_file, size_of_form, size_when_compact
+from pruner.exports.opened import read_export
+from pruner.search.parts import Sensitivity
+from pruner.search.suggest import suggest
+from pruner.search.sweep import rate
+from tests.helpers.exports import read_manifest
 from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm
 
@@ -52,3 +58,48 @@ def test_bytes_of_a_form_are_those_of_its_exported_file(
     folder = result.save(tmp_path / "export", form)
     assert result.costs["dense"].bytes == (tmp_path / f"model.{suffix}").stat().st_size
     assert result.costs[form].bytes == (folder / f"pruned.{suffix}").stat().st_size
+
+
+@pytest.mark.parametrize("granularity", ["rows", "units"])
+def test_every_view_of_a_size_tells_the_same_number(
+    granularity: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Masks (before any run), Run, the manifest, the export read back, Sweep, Suggest and the command line; in a file with
+    an integer buffer, which is no parameter."""
+    lstm, linear = random_lstm(input_size=8, hidden_size=16), nn.Linear(16, 4)
+    tensors = {**named(lstm, "lstm."), **named(linear, "linear."), "position_ids": torch.arange(5000)}
+    checkpoint = saved_in(tmp_path, tensors)
+    dense = 4 * 16 * (8 + 16 + 2) + 4 * 17
+    small = (4 * 8 * (8 + 8 + 2) if granularity == "units" else 4 * 8 * (8 + 16) + 4 * 16 * 2) + 4 * 17
+    macs = 4 * 8 * (8 + 8) if granularity == "units" else 4 * 8 * (8 + 16)
+    recipe = Recipe(0.5, granularity)
+    result = run(checkpoint, recipe)
+    previewed = size_when_compact(checkpoint, recipe, result.masks)
+    compact = result.forms["compact"]
+    assert (previewed.parameters, previewed.macs_per_step) == (small, macs)
+    assert previewed == size_of_form(checkpoint, compact)
+    assert size_of_file(checkpoint).parameters == result.costs["dense"].parameters == dense
+    assert result.costs["compact"] == cost_of_form(checkpoint, compact)
+    assert (result.costs["compact"].parameters, result.costs["compact"].macs_per_step) == (small, macs)
+    rated = rate(checkpoint, recipe)
+    assert (rated.parameters, rated.macs_per_step) == (small, macs)
+    before = {"parameters": 64 * 26, "macs": 64 * 24}  # of the LSTM alone
+    left = {"parameters": small - 68, "macs": macs}
+    bears = Sensitivity((0.5,), 0.0, False, {(0, "units"): (0.0,)})
+    for target, whole in before.items():
+        suggested = suggest(checkpoint, recipe, bears, target, left[target] / whole)
+        assert suggested.share == left[target] / whole and suggested.recipe.layer_sparsity == {0: 0.5}
+    folder = result.save(tmp_path / "export", "compact")
+    totals = read_manifest(folder)["totals"]
+    assert totals["parameters"] == {"before": dense, "after": small}
+    assert totals["macs_per_step"] == {"before": 64 * 24, "after": macs}
+    assert totals["bytes"]["after"] == (folder / "pruned.pt").stat().st_size == result.costs["compact"].bytes
+    assert read_export(folder).cost == result.costs["compact"]
+    options = ["--granularity", granularity, "--form", "compact", "--output", str(tmp_path / "by command")]
+    assert main(["prune", str(tmp_path / "model.pt"), *options]) == 0
+    told = capsys.readouterr().out
+    assert f"{dense:,} parameters became {small:,}, {64 * 24:,} multiply-accumulates per time step {macs:,}" in told
+    for path, parameters in ((tmp_path / "model.pt", dense), (folder, small)):
+        assert main(["measure", str(path)]) == 0
+        assert f"{parameters:,} parameters" in capsys.readouterr().out
+    assert open_checkpoint(folder / "pruned.pt").tensors["position_ids"].shape == (5000,)

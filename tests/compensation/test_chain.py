@@ -165,7 +165,7 @@ def test_a_judge_reads_no_more_than_it_needs(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(judge, "HELD_BACK_STEPS", 33)
     read = []
     monkeypatch.setattr(
-        compensation, "run_layers", lambda layers, inputs: (read.append(inputs), run_layers(layers, inputs))[1]
+        judge, "run_layers", lambda layers, inputs: (read.append(inputs), run_layers(layers, inputs))[1]
     )
     few = run(checkpoint, WAYS[way].recipe(granularity="units"), calibration=data)
     assert {tuple(inputs.shape) for inputs in read} == {(16, 3, 3)}

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.gathering import gather
-from pruner.calibration.inputs import Calibration
 from pruner.calibration.observations import Moments
 from pruner.compensation import fold as folding
 from pruner.compensation.fold import RIDGE, fold, shrunk_units, takeover, without_rows

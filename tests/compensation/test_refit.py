@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.gathering import gather
-from pruner.calibration.inputs import Calibration
 from pruner.compensation import refit
 from pruner.compensation.fold import shrunk_units, without_rows
 from pruner.compensation.refit import RIDGE, Sample, refit_layers, weighted_least_squares

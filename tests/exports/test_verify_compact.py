@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from pruner import Checkpoint, PrunerError, Recipe, open_checkpoint, run
+from pruner.compact.masked_and_compact import pruned_by
 from pruner.exports import export
 from pruner.exports.export import pack
 from pruner.exports.opened import read_export
 from pruner.exports.verify import verify
-from pruner.pipeline import pruned_by
 from tests.helpers.allocations import Allocations
 from tests.helpers.compact import FOLDED, Tagger
 from tests.helpers.exports import (

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import Calibration
 from pruner.lstm.lstm import LSTM
 from tests.helpers.models import found_in, random_lstm, random_steps
 

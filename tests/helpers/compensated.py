@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pruner import Checkpoint, Recipe
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import Calibration
 from pruner.compact.load_pruned import load_lstms
 from pruner.compact.masked_and_compact import FORMS
 from pruner.exports.opened import read_export

@@ -8,7 +8,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pruner.calibration.inputs import Calibration, read_calibration
+from pruner.calibration.calibration import Calibration
+from pruner.calibration.inputs import read_calibration
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
 from tests.helpers.files import npz, saved
 from tests.helpers.models import named, random_lstm

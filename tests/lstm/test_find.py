@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pruner.errors import PrunerError
-from pruner.lstm.find import DTYPES, find_lstms
-from pruner.lstm.lstm import LSTM
+from pruner.lstm.find import find_lstms
+from pruner.lstm.lstm import DTYPES, LSTM
 from pruner.lstm.module import build
 from tests.helpers.models import named, random_lstm
 

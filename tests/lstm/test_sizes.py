@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pruner.lstm.module import described
-from pruner.lstm.sizes import Size, macs_per_step, macs_with_units, parameters, parameters_in, size
+from pruner.lstm.sizes import Size, macs_per_step, parameters, parameters_in, size
 from tests.helpers.models import random_lstm
 
 
@@ -55,7 +55,7 @@ def test_shapes_with_fewer_units_are_those_of_a_smaller_lstm(settings: dict[str,
     lstm, small = described(random_lstm(hidden_size=6, **settings)), described(random_lstm(hidden_size=4, **settings))
     fewer = dict.fromkeys(lstm.places, 4)
     assert lstm.shapes(fewer) == small.shapes()
-    assert macs_with_units(lstm, fewer) == macs_per_step(small.shapes().values())
+    assert lstm.macs_with_units(fewer) == macs_per_step(small.shapes().values())
 
 
 def test_shapes_of_unequal_layers_follow_the_layer_below() -> None:

@@ -5,7 +5,8 @@ import torch
 from pruner import Recipe, examples
 from pruner.lstm.gates import ALL_BLOCKS, split_gates
 from pruner.pipeline import choose_masks
-from pruner.search.sensitivity import Sensitivity, as_table, measure_sensitivity, only
+from pruner.search.parts import Sensitivity, as_table
+from pruner.search.sensitivity import measure_sensitivity, only
 from pruner.search.sweep import rate
 
 REBER, PYDOCS = examples.named("embedded-reber"), examples.named("pydocs-chars")

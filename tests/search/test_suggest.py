@@ -9,7 +9,7 @@ from torch import nn
 
 from pruner import Checkpoint, PrunerError, Recipe, open_checkpoint, run
 from pruner.importance.masks import dropped_rows
-from pruner.search.sensitivity import Sensitivity
+from pruner.search.parts import Sensitivity
 from pruner.search.suggest import suggest
 from tests.helpers.files import saved
 

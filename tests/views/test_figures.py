@@ -8,7 +8,7 @@ from pruner import Recipe
 from pruner.importance.masks import keep_mask, row_ranks
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, SIDES
 from pruner.recipe import COMPENSATIONS, CRITERIA
-from pruner.search.sensitivity import UNITS, Sensitivity
+from pruner.search.parts import UNITS, Sensitivity
 from pruner.search.sweep import Rated, as_table
 from pruner.views.figures import (
     COMPENSATION_DASHES,

@@ -10,12 +10,13 @@ import torch
 from pruner import Recipe, run
 from pruner.calibration.inputs import gaussian
 from pruner.compact.costs import size_of_file, size_when_compact
+from pruner.compact.masked_and_compact import pruned_by
 from pruner.compensation.chain import compensate
 from pruner.exports.verify import verify
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.scores import score_lstm
 from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
-from pruner.pipeline import choose_masks, gather_statistics, pruned_by
+from pruner.pipeline import choose_masks, gather_statistics
 from pruner.views.preview import block_ranks, block_scores, dropped_at_every_percent
 from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm

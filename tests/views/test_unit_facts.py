@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pruner import Recipe
-from pruner.calibration.inputs import Calibration
+from pruner.calibration.calibration import LEAST_STEPS, Calibration
 from pruner.errors import PrunerError
 from pruner.importance.scores import score_lstm
 from pruner.lstm.find import find_lstms
@@ -25,7 +25,7 @@ from pruner.views.unit_facts import (
     successors,
     unit_table,
 )
-from pruner.views.unit_trace import LEAST_STEPS, MOST_STEPS, TRACED, held_back, masked, steps_to_trace, unit_trace
+from pruner.views.unit_trace import MOST_STEPS, TRACED, held_back, masked, steps_to_trace, unit_trace
 from tests.helpers.models import found_in, random_lstm
 
 FORMS: dict[str, dict[str, Any]] = {
