@@ -1,8 +1,6 @@
 """`python -m pruner`: the command line."""
 
-import sys
-
-from pruner.cli.main import main
+from pruner.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

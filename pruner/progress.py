@@ -14,7 +14,18 @@ Progress = Callable[[float, str], None]  # (fraction done, what is being done); 
 
 
 class Cancelled(Exception):
-    """A run was asked to stop before it finished."""
+    """A run was asked to stop before it finished: to be raised by the `progress` that was handed to it.
+
+        >>> from pruner import Cancelled, Recipe, run
+        >>> from pruner.examples import named
+        >>> def stop(fraction, what):
+        ...     raise Cancelled
+        >>> try:
+        ...     run(named("embedded-reber").open(), Recipe(), progress=stop)
+        ... except Cancelled:
+        ...     print("stopped")
+        stopped
+    """
 
 
 def silent(fraction: float, what: str) -> None:

@@ -129,6 +129,13 @@ class Recipe:
     `compensation` refits what stays: `fold` lets the kept units take over what can be told of the dropped ones (of dropped
     rows, their mean), from calibration inputs; `full` fits gates and consumers to the dense model, too, which needs
     the consumers and the `task` that they serve. `seed` is that of the criterion `random`.
+
+        >>> from pruner import Recipe
+        >>> recipe = Recipe(sparsity=0.5, gate_sparsity={"hf": 0.25})  # every gate loses half its rows, hf a quarter
+        >>> recipe.block_sparsity(layer=0, block="hf"), recipe.block_sparsity(layer=0, block="ii")
+        (0.25, 0.5)
+        >>> Recipe.from_json(recipe.to_json()) == recipe
+        True
     """
 
     sparsity: float = _setting(

@@ -29,7 +29,18 @@ LATENCY_BATCHES = (1, 32)
 class Result:
     """A pruned checkpoint, with what it was made from and what was measured. Immutable.
 
-    `costs`, `quality` and `latency` are keyed by form: dense, masked, compact.
+    `costs` (parameters, bytes, multiply-accumulates of a time step), `quality` and `latency` (milliseconds) are keyed by
+    form: dense, masked, compact; `drift` and the (4H,) `masks` by the names in the file.
+
+        >>> import tempfile
+        >>> from pruner import Recipe, run
+        >>> from pruner.examples import named
+        >>> result = run(named("embedded-reber").open(), Recipe(sparsity=0.25))
+        >>> int((~result.masks["lstm.weight_ih_l0"]).sum())  # 8 of the 32 rows of each of the four gates
+        32
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(file.name for file in result.save(f"{folder}/pruned").iterdir())
+        ['load_pruned.py', 'manifest.json', 'masks.safetensors', 'pruned.safetensors']
     """
 
     pruned: Pruned

@@ -1,0 +1,1 @@
+"""Inputs of LSTMs, and what is gathered on them."""

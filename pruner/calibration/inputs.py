@@ -76,12 +76,12 @@ def sampled(
     checkpoint: Checkpoint,
     lstm: LSTM,
     embedding: str,
-    head: str,
+    consumer: str,
     progress: Callable[[float, str], None] = lambda *_: None,
 ) -> Calibration:
     """Token ids (160, 512) drawn from a generative model, each from what it makes of those before, the same every time.
 
-    Ids -> `embedding` (V, I) -> LSTM -> `head` (V, R), and the bias (V,) beside it if there is one -> softmax at
+    Ids -> `embedding` (V, I) -> LSTM -> `consumer` (V, R), and the bias (V,) beside it if there is one -> softmax at
     `TEMPERATURE` -> next id, in float32, from a random token and a zero state. `progress(fraction, what)` is called
     every few steps; raise in it to stop. Raises PrunerError where the tensors do not fit together or an LSTM that
     reads backwards cannot generate.
@@ -92,13 +92,13 @@ def sampled(
             "give inputs from a file, or random ones"
         )
     vectors = _embedding(checkpoint, embedding, lstm).float()
-    weight = _matrix(checkpoint, head, "head", lstm.output_size, lstm).float()
+    weight = _matrix(checkpoint, consumer, "consumer", lstm.output_size, lstm).float()
     if len(weight) != len(vectors):
         raise PrunerError(
-            f"expected an embedding and a head of as many tokens, found {len(vectors)} in {shown(embedding)} and "
-            f"{len(weight)} in {shown(head)}; name those of one vocabulary"
+            f"expected an embedding and a consumer of as many tokens, found {len(vectors)} in {shown(embedding)} and "
+            f"{len(weight)} in {shown(consumer)}; name those of one vocabulary"
         )
-    bias_name = bias_beside(checkpoint.tensors, head)
+    bias_name = bias_beside(checkpoint.tensors, consumer)
     bias = None if bias_name is None else checkpoint.tensors[bias_name].float()
     module = build(lstm, checkpoint.tensors).float()
     generator = torch.Generator().manual_seed(SEED)
@@ -111,7 +111,7 @@ def sampled(
         probabilities = (F.linear(output[:, 0], weight, bias) / TEMPERATURE).softmax(1)
         if not probabilities.isfinite().all():
             raise PrunerError(
-                f"expected finite outputs of {shown(head)}, found NaN or infinity at step {step}; "
+                f"expected finite outputs of {shown(consumer)}, found NaN or infinity at step {step}; "
                 "give inputs from a file, or random ones"
             )
         ids[:, step : step + 1] = torch.multinomial(probabilities, 1, generator=generator)

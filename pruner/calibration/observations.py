@@ -27,8 +27,8 @@ class LayerStatistics:
     `units` are the moments of the hidden units; `activation` (H,) is their mean absolute value. `parts` holds, for the
     product of each packed weight, mean and variance (4H,), and `variance` (4H,) that of the pre-activations, their sum.
 
-    `reading` (H, H) says how an error in the units is read: by the readers' weights, scaled by how far the gates that they
-    feed move their units (where `removal` found that this does not better the order of removal, it is `importance`).
+    `reading` (H, H) says how an error in the units is read: by the consumers' weights, scaled by how far the gates that they
+    feed move their units (where `order_trial` found that this does not better the order of removal, it is `importance`).
     `importance` (H, H) says what it costs: with a task, the expected outer product of the loss's
     gradient by the units, its labels drawn from the model's own output, so that it is the Fisher information; else it is
     `reading`. `sensitivity` (4H,) is the importance of each pre-activation by itself. The two `taylor` scores, mean

@@ -43,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def run() -> NoReturn:
+    """What the installed command `lstm-pruner` calls."""
+    sys.exit(main())
+
+
 def _give_up_stdout() -> None:
     """Nothing more can be printed; what is left of it must not fail again when Python ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

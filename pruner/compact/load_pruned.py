@@ -299,9 +299,9 @@ class _Compact(nn.Module):
         for layer in range(self.num_layers):
             own = kept[layer * self.directions : (layer + 1) * self.directions]
             filled = {"reconstruct": True} if reconstruct and layer == self.num_layers - 1 else {}
-            sides = [self.LAYER(width, hidden_size, each, bias, proj_size, device, dtype, **filled) for each in own]
-            self.layers.extend(sides)
-            width = sum(side.output_size for side in sides)
+            directions = [self.LAYER(width, hidden_size, each, bias, proj_size, device, dtype, **filled) for each in own]
+            self.layers.extend(directions)
+            width = sum(each.output_size for each in directions)
 
     def forward(
         self,
@@ -390,7 +390,7 @@ class RowCompactLSTM(_Compact):
     """An LSTM that multiplies only the rows its masks kept, called like the `nn.LSTM` it replaces.
 
     `kept` holds, for each layer and direction in the order of `nn.LSTM`, the int64 indices of the rows kept of
-    `weight_ih` and of `weight_hh`, both of (4H, ...). A gate whose rows are dropped on both sides is constant, its bias.
+    `weight_ih` and of `weight_hh`, both of (4H, ...). A gate whose rows are dropped in both weights is constant, its bias.
     All hidden units are there, so `output`, `h_n`, `c_n` and `hx` are those of the masked LSTM. Dropout and scripting as in
     `CompactLSTM`, and so are the errors.
     """
@@ -468,9 +468,9 @@ class ReconstructingLSTM(nn.LSTM):
     ) -> None:
         super().__init__(input_size, hidden_size, num_layers, **settings)
         where = {"device": self.weight_ih_l0.device, "dtype": self.weight_ih_l0.dtype}
-        for side, units in enumerate(kept):
+        for direction, units in enumerate(kept):
             _check_indices(units, hidden_size, fewest=1)
-            self.register_buffer(f"kept_{side}", units)
+            self.register_buffer(f"kept_{direction}", units)
         self.reconstruction = nn.ModuleList([_Reconstruction(units, hidden_size, **where) for units in kept])
 
     def forward(
@@ -481,17 +481,17 @@ class ReconstructingLSTM(nn.LSTM):
         """As `nn.LSTM`."""
         output, (h_n, c_n) = super().forward(input, hx)
         last = len(h_n) - len(self.reconstruction)
-        h_n = torch.cat([h_n[:last], *(self._filled(side, h_n[last + side])[None] for side in range(len(h_n) - last))])
+        h_n = torch.cat([h_n[:last], *(self._filled(each, h_n[last + each])[None] for each in range(len(h_n) - last))])
         if isinstance(output, PackedSequence):
             return output._replace(data=self._both(output.data)), (h_n, c_n)
         return self._both(output), (h_n, c_n)
 
     def _both(self, output: Tensor) -> Tensor:
         parts = output.split(self.hidden_size, -1)
-        return torch.cat([self._filled(side, part) for side, part in enumerate(parts)], -1)
+        return torch.cat([self._filled(direction, part) for direction, part in enumerate(parts)], -1)
 
-    def _filled(self, side: int, wide: Tensor) -> Tensor:
-        return self.reconstruction[side](wide.index_select(-1, self.get_buffer(f"kept_{side}")), wide)
+    def _filled(self, direction: int, wide: Tensor) -> Tensor:
+        return self.reconstruction[direction](wide.index_select(-1, self.get_buffer(f"kept_{direction}")), wide)
 
 
 class ReconstructingLSTMCell(nn.LSTMCell):

@@ -205,8 +205,8 @@ def _each(
 
 
 def _allowed(ih: Tensor, hh: Tensor, lstm: LSTM, layer: int) -> Tensor:
-    """(4H, I + R + 1) bool: the weights that a refit may change, where rows were dropped. A row dropped on both sides keeps
-    its mean."""
+    """(4H, I + R + 1) bool: the weights that a refit may change, where rows were dropped. A row dropped in both keeps its
+    mean."""
     inputs, outputs = lstm.layer_input_size(layer), lstm.output_size
     return torch.cat([ih[:, None].expand(-1, inputs), hh[:, None].expand(-1, outputs), (ih | hh)[:, None]], 1)
 

@@ -26,6 +26,15 @@ class Checkpoint:
 
     `tensors` are the values that the model computes with, by their names in the file. Where the file still carries a
     pruning mask beside a tensor (`weight_orig` and `weight_mask`), the value is their product.
+
+    Shapes and dtypes are those of the file, `size` is in bytes; `lstms` is what was found, `skipped` what only looks like an
+    LSTM, with the reason.
+
+        >>> from pruner.examples import named
+        >>> checkpoint = named("embedded-reber").open()
+        >>> (lstm,) = checkpoint.lstms
+        >>> lstm.name, lstm.input_size, lstm.hidden_size, tuple(checkpoint.tensors["lstm.weight_ih_l0"].shape)
+        ('lstm', 7, 32, (128, 7))
     """
 
     name: str
@@ -79,6 +88,13 @@ def open_checkpoint(source: str | os.PathLike[str] | bytes, name: str | None = N
 
     Reads `.pt .pth .bin .ckpt .th .tar` files of torch.save (zip and legacy format) and `.safetensors`; the format is
     told from the bytes. Raises PrunerError for a file that cannot be read safely and completely.
+
+        >>> import tempfile, torch
+        >>> from pruner import open_checkpoint
+        >>> with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        ...     torch.save({"encoder": torch.nn.LSTM(8, 16).state_dict()}, file.name)
+        ...     [lstm.title for lstm in open_checkpoint(file.name).lstms]
+        ['(root)']
     """
     if isinstance(source, bytes):
         data, name = source, name or "checkpoint"

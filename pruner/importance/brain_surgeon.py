@@ -12,9 +12,9 @@ def removal_order(covariance: Tensor, importance: Tensor) -> tuple[Tensor, Tenso
     """The order (H,) int64 of removal, first to last, and the cost (H,) of each unit at its turn.
 
     `covariance` (H, H) is that of the units, `importance` (H, H) what an error in them costs. At each turn the unit of least
-    `importance_jj / inverse_covariance_jj` goes, the loss when its readers are refitted on the others by least squares; both
-    matrices are then brought up to date in O(H²), so that one pass gives the order for every sparsity. This is the optimal
-    brain surgeon (Hassibi & Stork 1993, "Second order derivatives for network pruning") with the Kronecker-factored
+    `importance_jj / inverse_covariance_jj` goes, the loss when what reads it is refitted on the others by least squares;
+    both matrices are then brought up to date in O(H²), so that one pass gives the order for every sparsity. This is the
+    optimal brain surgeon (Hassibi & Stork 1993, "Second order derivatives for network pruning") with the Kronecker-factored
     curvature of Dong, Chen & Pan 2017, "Learning to prune deep neural networks via layer-wise optimal brain surgeon".
     """
     size = len(covariance)

@@ -95,8 +95,8 @@ def trace(weights: Weights, inputs: Tensor) -> Trace:
 def run_layers(layers: Layers, inputs: Tensor) -> tuple[list[list[Trace]], Tensor]:
     """Traces of every layer and direction on (T, B, I) inputs, and the output (T, B, D*R) of the last layer."""
     traces = []
-    for sides in layers:
-        traces.append([trace(side, turned(inputs, direction)) for direction, side in enumerate(sides)])
+    for directions in layers:
+        traces.append([trace(weights, turned(inputs, each)) for each, weights in enumerate(directions)])
         inputs = torch.cat([turned(each.outputs[1:], direction) for direction, each in enumerate(traces[-1])], -1)
     return traces, inputs
 

@@ -44,7 +44,7 @@ def measure_sensitivity(
     for sparsity in sparsities:
         here = replace(base, sparsity=sparsity)
         everything = choose_masks(checkpoint, here, statistics=statistics)
-        # One layer alone leaves sizes that no reader can be folded to; weights alone need readers for nothing else.
+        # One layer alone leaves sizes that no consumer can be trimmed to; weights alone need consumers for nothing else.
         recipes += [here if here.needs_data else replace(here, consumers=(), task=None)] * len(parts)
         masks += [only(checkpoint, here, everything, part) for part in parts]
     rated = rate_all(checkpoint, recipes, calibration, statistics, quality, progress, masks)

@@ -112,9 +112,9 @@ def inputs_of(lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction: 
     if layer == 0:
         return _neighbours([{}], [weights.float()]).rename(columns={"unit": "input"})
     places, found = [], []
-    for side, columns in enumerate(weights.split(lstm.output_size, 1)):
-        places.append(_place(layer - 1, side))
-        found.append(_through_projection(lstm, tensors, layer - 1, side, columns))
+    for below, columns in enumerate(weights.split(lstm.output_size, 1)):
+        places.append(_place(layer - 1, below))
+        found.append(_through_projection(lstm, tensors, layer - 1, below, columns))
     return _neighbours(places, found)
 
 
@@ -130,9 +130,9 @@ def successors(lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction:
     found = [_read_by(lstm, tensors, layer, direction, unit, _packed(lstm, tensors, layer, direction, "hh"))]
     if layer + 1 < lstm.num_layers:
         own = slice(direction * lstm.output_size, (direction + 1) * lstm.output_size)
-        for side in range(lstm.directions):
-            weights = _packed(lstm, tensors, layer + 1, side, "ih")[:, :, own]
-            places.append(_place(layer + 1, side))
+        for above in range(lstm.directions):
+            weights = _packed(lstm, tensors, layer + 1, above, "ih")[:, :, own]
+            places.append(_place(layer + 1, above))
             found.append(_read_by(lstm, tensors, layer, direction, unit, weights))
     return _neighbours(places, found)
 

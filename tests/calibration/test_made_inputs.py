@@ -127,18 +127,18 @@ def test_sampling_has_the_distribution_of_the_model_with_its_memory() -> None:
             "head.weight",
             "reads forwards to sample from, found the bidirectional lstm",
         ),
-        (LANGUAGE_MODEL, "head", "expected the name of a tensor of the checkpoint as head, found 'head'"),
+        (LANGUAGE_MODEL, "head", "expected the name of a tensor of the checkpoint as consumer, found 'head'"),
         (
             LANGUAGE_MODEL,
             "embed.weight",
-            r"expected floats \(V, 4\) as head of lstm, found 'embed.weight' of .* shape \(11, 3\)",
+            r"expected floats \(V, 4\) as consumer of lstm, found 'embed.weight' of .* shape \(11, 3\)",
         ),
         (
             LANGUAGE_MODEL,
             "lstm.weight_hh_l0",
             "as many tokens, found 11 in 'embed.weight' and 16 in 'lstm.weight_hh_l0'",
         ),
-        (language_model(proj_size=2), "lstm.weight_hr_l0", r"expected floats \(V, 2\) as head"),
+        (language_model(proj_size=2), "lstm.weight_hr_l0", r"expected floats \(V, 2\) as consumer"),
     ],
     ids=["bidirectional", "unknown", "width", "tokens", "projection"],
 )
