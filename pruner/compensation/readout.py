@@ -1,10 +1,12 @@
 """What reads a shrunk LSTM fitted to what the dense model says, without changing the LSTM."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from pruner.compensation.conjugate_gradients import conjugate_gradients
 from pruner.files.consumers import Consumer
 
 RIDGE = 1e-4  # of the mean square of what a head reads
@@ -66,7 +68,6 @@ def divergence_readout(head: Consumer, outputs: Tensor, wanted: Tensor) -> Consu
         return sum(losses) / count + float(ridge / 2 * (weights - start).square().sum())
 
     value = objective(weights)
-    tiny = torch.finfo(weights.dtype).tiny
     for _ in range(PASSES):
         slope, diagonal = ridge * (weights - start), torch.full_like(weights, ridge)
         found = []  # the shares that the head gives now
@@ -75,19 +76,15 @@ def divergence_readout(head: Consumer, outputs: Tensor, wanted: Tensor) -> Consu
             found.append(now)
             slope = slope + (now - shares).t() @ steps / count
             diagonal = diagonal + (now * (1 - now)).t() @ steps.square() / count
-        change, remaining = torch.zeros_like(weights), -slope
-        direction = scaled = remaining / diagonal
-        size = (remaining * scaled).sum()
-        for _ in range(ITERATIONS):
+
+        def curve(_: int, direction: Tensor, found: list[Tensor] = found) -> Tensor:
             bent = ridge * direction
             for (steps, _), now in zip(chunks, found, strict=True):
                 moved = steps @ direction.t()
                 bent += (now * (moved - (now * moved).sum(1, keepdim=True))).t() @ steps / count
-            length = size / (direction * bent).sum().clamp(min=tiny)
-            change, remaining = change + length * direction, remaining - length * bent
-            scaled = remaining / diagonal
-            new = (remaining * scaled).sum()
-            direction, size = scaled + new / size.clamp(min=tiny) * direction, new
+            return bent
+
+        change = conjugate_gradients(curve, -slope, partial(torch.div, other=diagonal), ITERATIONS, by_rows=False)
         length_of_step, descent = 1.0, float((slope * change).sum())
         # Not `>`: what is not a number is no descent either.
         while not (tried := objective(weights + length_of_step * change)) <= value + 1e-4 * length_of_step * descent:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pruner.calibration.calibration import Calibration
 from pruner.calibration.gathering import settled, windows
+from pruner.compensation.conjugate_gradients import conjugate_gradients
 from pruner.files.consumers import Consumer
 from pruner.lstm.gates import split_gates
 from pruner.lstm.kept import Kept
@@ -187,7 +188,6 @@ def weighted_least_squares(
     over all rows at once, preconditioned by what the rows have in common, the regressors' products weighted by the mean
     of the counts: hidden units go together, so that a diagonal would say little.
     """
-    tiny = torch.finfo(regressors.dtype).tiny  # where there is nothing to fit, 0 / tiny leaves no change
     chunks = list(zip(regressors.split(CHUNK), counts.split(CHUNK), strict=True))
     width = regressors.shape[1]
     common = regressors.new_zeros(width, width, dtype=torch.float64)
@@ -199,21 +199,14 @@ def weighted_least_squares(
     common.diagonal().add_(ridge.double().mean().clamp(min=LEAST))
     inverse = torch.linalg.inv(common).to(pull.dtype)
     free = torch.ones_like(pull) if allowed is None else allowed.to(pull.dtype)
-    remaining = pull * free
-    change = torch.zeros_like(remaining)
-    direction = scaled = remaining @ inverse * free
-    size = (remaining * scaled).sum(1, keepdim=True)
-    for iteration in range(ITERATIONS):
+
+    def curve(step: int, direction: Tensor) -> Tensor:
         curved = ridge * direction
         for index, (steps, count) in enumerate(chunks):
-            progress((iteration + index / len(chunks)) / ITERATIONS)
+            progress((step + index / len(chunks)) / ITERATIONS)
             curved += (count * (steps @ direction.t())).t() @ steps
-        curved *= free
-        length = size / (direction * curved).sum(1, keepdim=True).clamp(min=tiny)
-        change = change + length * direction
-        remaining = remaining - length * curved
-        scaled = remaining @ inverse * free
-        new = (remaining * scaled).sum(1, keepdim=True)
-        direction = scaled + new / size.clamp(min=tiny) * direction
-        size = new
-    return change
+        return curved * free
+
+    return conjugate_gradients(
+        curve, pull * free, lambda remaining: remaining @ inverse * free, ITERATIONS, by_rows=True
+    )
