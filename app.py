@@ -2,13 +2,16 @@
 
 import streamlit as st
 
-from pruner.dashboard import frame, history, lesson, link, state
+from pruner.dashboard import frame, history, lesson, link, model
+from pruner.dashboard.session import session
 from pruner.dashboard.text import plain
 from pruner.lessons import LESSONS
 
 st.set_page_config(page_title="LSTM Saliency Pruner", page_icon=":material/content_cut:", layout="wide")
-state.settle()
-if state.start():
+frame.settle()
+if model.begin():
+    if example := link.example():
+        model.open_example(example)
     link.read()
 page = st.navigation(
     {
@@ -100,7 +103,7 @@ page = st.navigation(
     expanded=True,
 )
 with st.sidebar:
-    opened = state.checkpoint()
+    opened = session.checkpoint
     if opened:
         st.caption("Open model")
         st.markdown(f"**{plain(opened.name)}**")

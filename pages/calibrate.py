@@ -8,14 +8,17 @@ import streamlit as st
 import torch
 
 from pruner import PrunerError, Recipe, examples
-from pruner.dashboard import data, frame, state, widgets
-from pruner.dashboard.data import Gathered, Wanted
+from pruner.dashboard import frame, gathering, inputs, model, watching
+from pruner.dashboard.controls import Controls, controls
 from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.gathered import Gathered
+from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.scores import scores
-from pruner.dashboard.text import plain
+from pruner.dashboard.session import Session, session
+from pruner.dashboard.text import plain, stop_with
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumers import consumers_of
+from pruner.files.consumer_choice import consumers_of
 from pruner.importance.masks import make_masks_by_cost
 from pruner.lstm.gates import BLOCKS, SIDES, split_gates
 from pruner.lstm.lstm import LSTM
@@ -40,11 +43,11 @@ SOURCE_MEANING = {
 }
 
 st.title("Calibrate")
-checkpoint = state.required_checkpoint()
+checkpoint = model.required_checkpoint()
 example = examples.example_of(checkpoint)
-session = st.session_state
-state.name_readers()
-lstms = checkpoint.select(session.lstms or None)
+controls.name_consumers()
+to_gather = controls.to_gather()
+lstms = checkpoint.select(to_gather.lstms)
 st.markdown(
     "Weights alone cannot tell what a unit is good for. Inputs show what it does, and let what stays take over from what "
     "is dropped."
@@ -53,14 +56,14 @@ st.markdown(
 
 def choose_inputs() -> None:
     """Where inputs come from, and the embedding that they go through."""
-    offered = data.sources(checkpoint, lstms, example)
-    if session.get("inputs_from") not in offered:
+    offered = gathering.sources(checkpoint, lstms, example)
+    if session.inputs_from not in offered:
         session.inputs_from = offered[0]
     st.segmented_control(
         "Inputs",
         offered,
         format_func=SOURCE_TITLES.__getitem__,
-        key="inputs_from",
+        key=Session.inputs_from.key,
         required=True,
         persist_state="session",
         wrap=True,
@@ -70,18 +73,18 @@ def choose_inputs() -> None:
     if source == "file":
         st.file_uploader(
             "Drop inputs here: a .npy, .npz, .csv, .safetensors or .pt file",
-            type=list(data.FILE_TYPES),
-            key=f"inputs_{session.input_upload}",
-            max_upload_size=data.MAX_MEGABYTES,
+            type=list(gathering.FILE_TYPES),
+            key=session.inputs_upload.key,
+            max_upload_size=gathering.MAX_MEGABYTES,
             help="The file stays in this session's memory. Nothing in it is executed.",
         )
         st.toggle(
             "Time comes first: (T, N, …)",
-            key="time_major",
+            key=Session.time_major.key,
             persist_state="session",
             help="Arrays of three dimensions are read as (N, T, I): sequences, steps, inputs. A CSV file is not changed.",
         )
-    embeddings = data.embeddings(checkpoint, lstms)
+    embeddings = gathering.embeddings(checkpoint, lstms)
     if source != "example" and embeddings:
         if session.embedding not in embeddings:
             session.embedding = embeddings[0] if source == "sampled" else None
@@ -89,7 +92,7 @@ def choose_inputs() -> None:
             "Embedding",
             embeddings,
             format_func=plain,
-            key="embedding",
+            key=Session.embedding.key,
             persist_state="session",
             placeholder="None: inputs are numbers, not token ids",
             help="The tensor that turns token ids into inputs: a row a token, as wide as the input of the LSTM.",
@@ -98,20 +101,20 @@ def choose_inputs() -> None:
 
 def start() -> None:
     """Start to gather; everything it needs is bound here, because its thread cannot ask the session."""
-    uploaded = session.get(f"inputs_{session.input_upload}") if session.inputs_from == "file" else None
-    before = data.present()
+    uploaded = session.inputs_upload.file if session.inputs_from == "file" else None
+    before = inputs.present()
     again = before and before.calibration.source == "file" and before.calibration.embedding == session.embedding
     wanted = Wanted(
         session.inputs_from,
         session.embedding,
-        bool(session.get("time_major")),
+        session.time_major,
         (uploaded.name, uploaded.getvalue()) if uploaded else None,
         before.calibration if before and again else None,
     )
-    recipe = state.readers()
+    recipe = controls.to_gather()
 
     def work(progress: Progress) -> Gathered:
-        return data.gather(checkpoint, example, wanted, recipe, progress)
+        return gathering.gather(checkpoint, example, wanted, recipe, progress)
 
     session.gathering = Job(work)
 
@@ -142,21 +145,22 @@ def shares_of(lstm: LSTM, masks: dict[str, torch.Tensor]) -> dict[str, dict[str,
 
 
 choose_inputs()
-widgets.choose_readers()
-widgets.choose_task()
+Controls.consumers.draw(to_gather)
+if to_gather.consumers:
+    Controls.task.draw(to_gather)
 if len(lstms) < len(checkpoint.lstms):
     st.caption(f"For {', '.join(plain(lstm.title) for lstm in lstms)} only, as chosen on Masks.")
 try:
-    consumers_of(checkpoint, state.readers())
+    consumers_of(checkpoint, to_gather)
 except PrunerError as error:
-    widgets.stop_with(error, "These tensors cannot be used")
+    stop_with(error, "These tensors cannot be used")
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    widgets.start_button("Gather", session.gathering, start)
-widgets.follow(session.gathering, "gathering")
-gathered = data.present()
+    watching.start_button("Gather", session.gathering, start)
+watching.follow(session.gathering, "gathering")
+gathered = inputs.present()
 if gathered is None:
     st.stop()
-if data.current() is None:
+if inputs.current() is None:
     st.warning(
         "The LSTMs, what reads them or the task have changed since. Gather again to use what the inputs show.",
         icon=":material/history:",
@@ -166,7 +170,7 @@ if data.current() is None:
 calibration = gathered.calibration
 st.subheader("What was gathered")
 st.markdown(
-    f"**{sum(calibration.steps().values()):,}** time steps of {data.told(calibration.source, calibration.name)}, "
+    f"**{sum(calibration.steps().values()):,}** time steps of {gathering.told(calibration.source, calibration.name)}, "
     f"`{calibration.sha256[:12]}`. A fifth of the sequences is held back to judge by."
 )
 st.caption("How active the units of each layer are. One that hardly moves has little to say.")
@@ -192,13 +196,13 @@ st.subheader("Uneven by nature")
 try:
     by_cost = {lstm.name: scores(checkpoint, lstm, "fisher", gathered=gathered) for lstm in lstms}
 except PrunerError as error:
-    widgets.stop_with(error, "This model cannot be scored")
-together = Recipe(session.sparsity, criterion="fisher", allocation="global")
+    stop_with(error, "This model cannot be scored")
+together = Recipe(controls.sparsity, criterion="fisher", allocation="global")
 shares: dict[str, dict[str, float]] = {}
 for lstm in lstms:
     shares |= shares_of(lstm, make_masks_by_cost(lstm, by_cost[lstm.name].saliency, together))
 st.markdown(
-    f"The share of each gate's rows that would fall if **{session.sparsity:.0%}** of the work were saved and all rows were "
+    f"The share of each gate's rows that would fall if **{controls.sparsity:.0%}** of the work were saved and all rows were "
     "ranked together by what dropping them costs. Gates bear very different shares, and which gate bears most differs from "
     "model to model: taking an equal share of every gate hurts most."
 )

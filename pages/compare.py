@@ -6,12 +6,15 @@ import torch
 
 from pruner import PrunerError
 from pruner.compact.costs import size_of_file, size_when_compact
-from pruner.dashboard import data, frame, grids, state, widgets
+from pruner.dashboard import frame, grids, history, inputs, model
+from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button
 from pruner.dashboard.gate_canvas import Falling
-from pruner.dashboard.pinned import Pinned, pin_file, pin_recipe, unpin
+from pruner.dashboard.pinned import pinned_file
 from pruner.dashboard.scores import all_scores, masks_of
-from pruner.dashboard.text import plain
+from pruner.dashboard.session import session
+from pruner.dashboard.text import plain, stop_with
+from pruner.dashboard.view import choose_view
 from pruner.lstm.gates import SIDES, split_gates
 from pruner.recipe import DATA_CRITERIA
 from pruner.views import comparison
@@ -19,42 +22,46 @@ from pruner.views import comparison
 frame.stand_in_app()
 
 st.title("Compare")
-checkpoint = state.required_checkpoint()
-session, recipe = st.session_state, state.recipe()
+checkpoint = model.required_checkpoint()
+recipe = controls.recipe()
 
 
 def open_other() -> None:
     """Pin the checkpoint that was just uploaded, or say why not."""
-    uploaded = session[f"other_{session.upload}"]
+    uploaded = session.other_upload.file
     session.other_problem = None
     if uploaded is None:
         return
     try:
-        pin_file(uploaded.getvalue(), uploaded.name)
+        session.pinned = pinned_file(checkpoint, uploaded.getvalue(), uploaded.name)
     except PrunerError as error:
         session.other_problem = str(error)
-    session.upload += 1
+    session.other_upload.let_go()
+
+
+def unpin() -> None:
+    session.pinned = None
 
 
 def choose_a() -> None:
     """Pin the present recipe, or another checkpoint."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button("Pin the present recipe as A", icon=":material/keep:", on_click=pin_recipe)
+        st.button("Pin the present recipe as A", icon=":material/keep:", on_click=history.pin)
         with st.popover("Compare with another checkpoint", icon=":material/upload_file:"):
             st.file_uploader(
                 "A checkpoint with the same LSTMs, from before a fine-tuning, say",
-                key=f"other_{session.upload}",
+                key=session.other_upload.key,
                 on_change=open_other,
                 help="The file stays in this session's memory. Nothing in it is executed.",
             )
         if session.pinned is not None:
             st.button("Unpin", icon=":material/keep_off:", on_click=unpin)
-    if session.get("other_problem"):
+    if session.other_problem:
         st.error(plain(session.other_problem), title="This checkpoint cannot be compared", icon=":material/error:")
 
 
 choose_a()
-pinned: Pinned | None = session.pinned
+pinned = session.pinned
 if pinned is None:
     st.info(
         "Nothing is pinned yet. Pin a recipe as A, go on tuning on Masks, and see here what only one of the two drops.",
@@ -62,16 +69,18 @@ if pinned is None:
     )
     st.page_link("pages/masks.py", label="Tune a recipe", icon=":material/arrow_back:")
     st.stop()
-widgets.has_data(recipe)
-if recipe.criterion in DATA_CRITERIA and data.current() is None:
+inputs.are_there(checkpoint, recipe)
+gathered = inputs.current()
+if recipe.criterion in DATA_CRITERIA and gathered is None:
     st.stop()
 other, beside = pinned.checkpoint, pinned.recipe_beside(recipe)
 try:
-    scored, scored_a = all_scores(checkpoint, recipe), all_scores(other, beside)
+    scored = all_scores(checkpoint, recipe, gathered)
+    scored_a = all_scores(other, beside, gathered if other is checkpoint else None)
     masks, masks_a = masks_of(checkpoint, recipe, scored), masks_of(other, beside, scored_a)
     sizes = {"A": size_when_compact(other, beside, masks_a), "now": size_when_compact(checkpoint, recipe, masks)}
 except PrunerError as error:
-    widgets.stop_with(error, "These two cannot be compared")
+    stop_with(error, "These two cannot be compared")
 if pinned.recipe is None:
     st.markdown(f"**A** is {plain(other.name)}, **now** is {plain(checkpoint.name)}, both under the present recipe.")
     if beside != recipe:
@@ -85,7 +94,7 @@ if settings.empty:
     st.caption("The two recipes are the same.")
 else:
     st.dataframe(settings, hide_index=True, alt="The settings in which the two recipes differ")
-view = widgets.choose_view(checkpoint, sides=False)
+view = choose_view(checkpoint, sides=False)
 names = view.lstm.weight_names()
 here = [names[view.layer, view.direction, side] for side in SIDES]
 in_both = all(name in masks and name in masks_a for name in here)

@@ -8,8 +8,11 @@ import streamlit as st
 
 from pruner import PrunerError
 from pruner.compact.masked_and_compact import DEFAULT_FORM
-from pruner.dashboard import data, frame, state, widgets
-from pruner.dashboard.exports import exported
+from pruner.dashboard import frame, model
+from pruner.dashboard.controls import controls
+from pruner.dashboard.gathering import told
+from pruner.dashboard.text import stop_with
+from pruner.dashboard.work import work
 from pruner.exports.export import pack
 from pruner.exports.manifest import LOADER, MANIFEST, MASKS
 
@@ -24,13 +27,13 @@ WHAT_IT_IS = {
 }
 
 st.title("Export")
-checkpoint = state.required_checkpoint()
-result = state.result()
+checkpoint = model.required_checkpoint()
+result = work.result
 if result is None:
     st.info("There is nothing to export yet: run the recipe first.", icon=":material/play_arrow:")
     st.page_link("pages/run.py", label="Run the recipe", icon=":material/arrow_back:")
     st.stop()
-if result.recipe != state.recipe():
+if result.recipe != controls.recipe():
     st.warning(
         "The settings have changed since the run. What you download here is the run, not the new settings.",
         icon=":material/history:",
@@ -44,9 +47,9 @@ form = st.segmented_control(
     key=f"form_{result.recipe.granularity}",
 )
 try:
-    folder = exported(result, form)
+    folder = work.exported(result, form)
 except PrunerError as error:
-    widgets.stop_with(error, "This run cannot be exported")
+    stop_with(error, "This run cannot be exported")
 
 name = f"{Path(checkpoint.name).stem}-{'pruned' if form == 'masked' else 'compact'}"
 manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -61,7 +64,7 @@ st.success(
 if fitted := manifest.get("compensation"):
     inputs = fitted["calibration"]
     st.markdown(
-        f"Compensated with {data.told(inputs['source'], inputs['name'])}: {sum(inputs['steps'].values()):,} time steps, "
+        f"Compensated with {told(inputs['source'], inputs['name'])}: {sum(inputs['steps'].values()):,} time steps, "
         f"`{inputs['sha256'][:12]}`. The manifest names them and every step."
     )
 with st.container(horizontal=True):
@@ -98,7 +101,7 @@ for file in sorted(folder.iterdir()):
             f"{file.stat().st_size:,} bytes: {WHAT_IT_IS.get(file.name, 'the pruned checkpoint, under its own names')}"
         )
 st.subheader("Use it")
-model = next(file.name for file in folder.iterdir() if file.name.startswith("pruned."))
+pruned_file = next(file.name for file in folder.iterdir() if file.name.startswith("pruned."))
 entries = manifest["lstms"]
 if form == "masked" or all(entry["consumers"] for entry in entries):
     path = next(iter(entries[0]["tensors"].values()))
@@ -106,9 +109,9 @@ if form == "masked" or all(entry["consumers"] for entry in entries):
     sizes = {layer["hidden_size"]["after"] for entry in entries for layer in entry["layers"]}
     smaller = f"with hidden size {', '.join(map(str, sorted(sizes)))}" if form == "compact" else "as before"
     load = (
-        f'from safetensors.torch import load_file\n\nmodel.load_state_dict(load_file("{model}"))'
-        if model.endswith(".safetensors")
-        else f'import torch\n\nmodel.load_state_dict(torch.load("{model}", weights_only=True){nesting})'
+        f'from safetensors.torch import load_file\n\nmodel.load_state_dict(load_file("{pruned_file}"))'
+        if pruned_file.endswith(".safetensors")
+        else f'import torch\n\nmodel.load_state_dict(torch.load("{pruned_file}", weights_only=True){nesting})'
     )
     st.code(f"{load}  # your own class, {smaller}", language="python")
 else:

@@ -4,7 +4,9 @@ import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError
-from pruner.dashboard import frame, lesson, widgets
+from pruner.dashboard import frame, lesson
+from pruner.dashboard.session import Session, session
+from pruner.dashboard.text import stop_with
 from pruner.importance.weights import row_saliency
 from pruner.lessons import figures as lesson_figures
 from pruner.lessons import norms
@@ -17,12 +19,12 @@ frame.stand_in_app()
 
 def take_over() -> None:
     """Write what was typed into the table back into the text that the link holds."""
-    weight = norms.read(st.session_state.weights)
-    for row, changes in st.session_state[editor]["edited_rows"].items():
+    weight = norms.read(session.weights)
+    for row, changes in session.edits(editor).items():
         for column, value in changes.items():
             if value is not None:
-                weight[int(row), COLUMNS.index(column)] = value
-    st.session_state.weights = norms.write(weight)
+                weight[row, COLUMNS.index(column)] = value
+    session.weights = norms.write(weight)
 
 
 COLUMNS = ["weight 1", "weight 2"]
@@ -32,12 +34,12 @@ with picture:
 with by_hand:
     table = st.container()
     text = st.text_input(
-        "The same numbers as text, to copy and to paste", norms.NUMBERS, key="weights", bind="query-params"
+        "The same numbers as text, to copy and to paste", norms.NUMBERS, key=Session.weights.key, bind="query-params"
     )
     try:
         found = norms.by_hand(text)
     except PrunerError as error:
-        widgets.stop_with(error, "These are not the weights of 16 rows")
+        stop_with(error, "These are not the weights of 16 rows")
     editor = f"editor {text}"
     with table:
         st.caption("An LSTM of 4 hidden units that reads 2 numbers. Change a weight: the sum of its row follows.")

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from pruner.dashboard import frame, lesson
+from pruner.dashboard.session import Session, session
 from pruner.lessons import figures as lesson_figures
 from pruner.lessons import steps
 from pruner.lessons.model import GRAMMAR
@@ -12,14 +13,14 @@ frame.stand_in_app()
 
 
 def go(by: int) -> None:
-    st.session_state.step = STEPS[STEPS.index(st.session_state.step) + by]
+    session.step = STEPS[STEPS.index(session.step) + by]
 
 
 picture, words = lesson.begin(steps.LESSON)
 with picture:
     side = lesson.choose_weight("ih")
     step = st.segmented_control(
-        "Step", STEPS, default=STEPS[0], required=True, key="step", bind="query-params", wrap=True
+        "Step", STEPS, default=STEPS[0], required=True, key=Session.step.key, bind="query-params", wrap=True
     )
     with st.container(horizontal=True):
         st.button("Back", icon=":material/arrow_back:", on_click=go, args=(-1,), disabled=step == STEPS[0])

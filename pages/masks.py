@@ -8,13 +8,15 @@ import torch
 from streamlit.delta_generator import DeltaGenerator
 
 from pruner import PrunerError, Recipe
-from pruner.dashboard import data, frame, grids, numbers, state, tuning, widgets
+from pruner.dashboard import frame, grids, history, inputs, link, model, tuning
+from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.gate_canvas import Look
-from pruner.dashboard.numbers import Preview
-from pruner.dashboard.pinned import pin_recipe
-from pruner.dashboard.text import plain
-from pruner.dashboard.widgets import View
+from pruner.dashboard.preview import Preview, preview, show_numbers
+from pruner.dashboard.session import session
+from pruner.dashboard.text import plain, stop_with
+from pruner.dashboard.view import View, choose_view
+from pruner.dashboard.words import CRITERION_WORDS, CUT_MEANING, measure_of_rows
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import unit_agreement
 from pruner.importance.weights import as_table
@@ -24,25 +26,28 @@ from pruner.views import figures
 
 frame.stand_in_app()
 
-GRANULARITY_TITLES = {"rows": "Rows", "units": "Units"}
 PAUSE = 0.1  # seconds
-MEANING = {
-    "rows": "Rows: each of the eight gate blocks drops its own weakest rows; every hidden unit stays, some gates constant.",
-    "units": "Units: whole hidden units fall, all eight rows of each, so the model can really become smaller and faster.",
-}
 
 
 def load_recipe() -> None:
     """Set every control from the uploaded recipe, or keep them all and say why."""
-    uploaded = st.session_state[f"recipe_{st.session_state.upload}"]
+    uploaded = session.recipe_upload.file
     if uploaded is None:
         return
-    st.session_state.recipe_problem = None
+    session.recipe_problem = None
     try:
-        state.apply_recipe(Recipe.from_json(uploaded.getvalue()))
+        controls.apply(Recipe.from_json(uploaded.getvalue()))
     except PrunerError as error:
-        st.session_state.recipe_problem = str(error)
-    st.session_state.upload += 1
+        session.recipe_problem = str(error)
+    session.recipe_upload.let_go()
+
+
+def moved() -> None:
+    """The slider stands in a part of the page that is made anew by itself; what else tells of the recipe follows here."""
+    history.record()
+    link.write()
+    if session.details:  # the sliders of layers and gates follow, too
+        st.rerun()
 
 
 @st.fragment
@@ -56,38 +61,37 @@ def follow(
 ) -> None:
     """The overall slider and all that follows it, made anew by themselves, the numbers first: with the rest of the page they
     would take twice as long."""
-    recipe = state.recipe()
-    found = numbers.preview(checkpoint, recipe)
+    recipe, gathered = controls.recipe(), inputs.current()
+    found = preview(checkpoint, recipe, gathered)
     if isinstance(found, Preview):
         with counted:
-            numbers.show(found)
-    with tuned:
-        tuning.overall(recipe.granularity == "units")
+            show_numbers(found)
+    with tuned, st.container(horizontal=True, vertical_alignment="bottom"):
+        tuning.overall(recipe.granularity == "units", moved)
+        history.buttons()
     if isinstance(found, PrunerError):
-        widgets.stop_with(found, "This recipe does not fit the model")
+        stop_with(found, "This recipe does not fit the model")
     if found is None:
         return
     with drawn:
-        draw(checkpoint, view, look, recipe, found)
+        draw(f"{checkpoint.sha256} {gathered.key if gathered else ''}", view, look, recipe, found)
     # Here a slider that moves on interrupts, before what would take longest to draw and be gone at once.
     time.sleep(PAUSE)
     tell(view, recipe, found)
 
 
-def draw(checkpoint: Checkpoint, view: View, look: Look, recipe: Recipe, found: Preview) -> None:
-    """The gate grids with what falls."""
-    scored, held, falling = found.scored[view.lstm.name], data.current(), None
-    if view.tensor in found.masks:
-        of = f"{checkpoint.sha256} {held.key if held else ''}"
-        falling = grids.falling(view, scored, recipe, found.masks, of)
+def draw(of: str, view: View, look: Look, recipe: Recipe, found: Preview) -> None:
+    """The gate grids with what falls, scored on the weights and inputs that `of` names."""
+    scored = found.scored[view.lstm.name]
+    falling = grids.falling(view, scored, recipe, found.masks, of) if view.tensor in found.masks else None
     grids.show("mask_grids", view, scored, recipe, look, falling)
     if falling is None:
         st.info(f"{plain(view.lstm.title)} is left as it is: it is not among the LSTMs to prune.")
         return
     by_whole = ""
     if recipe.criterion not in ROW_CRITERIA:
-        by_whole = f" Units are ranked by their {widgets.CRITERION_WORDS[recipe.criterion]}."
-    norm = widgets.measure_of_rows(recipe.criterion)
+        by_whole = f" Units are ranked by their {CRITERION_WORDS[recipe.criterion]}."
+    norm = measure_of_rows(recipe.criterion)
     st.caption(f"Each cell is a row of a gate, coloured by its {norm}. Orange rows fall.{by_whole}")
 
 
@@ -97,9 +101,9 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
     kept = split_gates(torch.ones_like(saliency, dtype=torch.bool) if mask is None else mask)
     dropped = tuple((~kept).sum(1).tolist())
     if recipe.granularity == "rows":
-        norm = widgets.measure_of_rows(recipe.criterion)
+        norm = measure_of_rows(recipe.criterion)
         st.subheader("Sorted, with the cut")
-        st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}.{widgets.CUT_MEANING}")
+        st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}.{CUT_MEANING}")
         st.plotly_chart(
             figures.sorted_curves(saliency, view.side, dropped),
             key="curves",
@@ -162,25 +166,15 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
 
 
 st.title("Masks")
-checkpoint = state.required_checkpoint()
+checkpoint = model.required_checkpoint()
 settings, tuned, drawn, counted, detailed = (st.container() for _ in range(5))
 with settings:
-    st.segmented_control(
-        "Granularity",
-        list(GRANULARITY_TITLES),
-        format_func=GRANULARITY_TITLES.__getitem__,
-        key="granularity",
-        required=True,
-        persist_state="session",
-    )
-    st.caption(MEANING[st.session_state.granularity])
-    widgets.choose_criterion()
-    widgets.choose_compensation()
+    controls.draw("top")
 with detailed:
-    tuning.in_detail(state.recipe())
-widgets.has_data(state.recipe())
+    tuning.in_detail(checkpoint, controls.recipe())
+inputs.are_there(checkpoint, controls.recipe())
 with settings:
-    view = widgets.choose_view(checkpoint)
+    view = choose_view(checkpoint)
     look = grids.choose_look(masked=True)
 with drawn:
     grids.selection()
@@ -189,20 +183,20 @@ with counted, st.container(horizontal=True, vertical_alignment="center"):
     st.button(
         "Pin as A",
         icon=":material/keep:",
-        on_click=pin_recipe,
+        on_click=history.pin,
         help="Keep this recipe as A and go on tuning: the page Compare shows both.",
     )
-    if st.session_state.pinned is not None:
+    if session.pinned is not None:
         st.page_link("pages/compare.py", label="Compare with A", icon=":material/compare_arrows:")
 with st.container(horizontal=True, vertical_alignment="center"):
     with st.popover("Load a recipe", icon=":material/upload_file:"):
         st.file_uploader(
             "A recipe saved here or by the command line",
             type="json",
-            key=f"recipe_{st.session_state.upload}",
+            key=session.recipe_upload.key,
             on_change=load_recipe,
             max_upload_size=1,
         )
     st.page_link("pages/run.py", label="Run it", icon=":material/arrow_forward:")
-if st.session_state.get("recipe_problem"):
-    st.error(plain(st.session_state.recipe_problem), title="This recipe cannot be used", icon=":material/error:")
+if session.recipe_problem:
+    st.error(plain(session.recipe_problem), title="This recipe cannot be used", icon=":material/error:")

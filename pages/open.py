@@ -7,8 +7,10 @@ import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError, examples
-from pruner.dashboard import frame, link, state
+from pruner.dashboard import frame, inputs, link, model
+from pruner.dashboard.controls import controls
 from pruner.dashboard.scores import all_scores
+from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain
 
 frame.stand_in_app()
@@ -18,29 +20,29 @@ LOCAL_FILES = "--local-files" in sys.argv
 
 def open_upload() -> None:
     """Open what was just uploaded, and free the upload by giving the uploader a new key."""
-    uploaded = st.session_state[f"upload_{st.session_state.upload}"]
+    uploaded = session.model_upload.file
     if uploaded is not None:
         try_to_open(uploaded.getvalue(), uploaded.name)
-        st.session_state.upload += 1
+        session.model_upload.let_go()
 
 
 def open_path() -> None:
-    try_to_open(st.session_state.path.strip(), None)
+    try_to_open(session.path.strip(), None)
 
 
 def try_to_open(source: str | bytes, name: str | None) -> None:
-    st.session_state.problem = st.session_state.other_file = None
+    session.problem = session.other_file = None
     try:
-        state.open_file(source, name)
+        model.open_file(source, name)
     except PrunerError as error:
-        st.session_state.problem = str(error)
+        session.problem = str(error)
     else:
-        st.session_state.other_file = link.resume()
+        session.other_file = link.resume()
 
 
 def open_example(name: str) -> None:
-    st.session_state.problem = st.session_state.awaited = st.session_state.other_file = None
-    state.open_example(name)
+    session.problem = session.awaited = session.other_file = None
+    model.open_example(name)
 
 
 st.title("Open a model")
@@ -75,22 +77,22 @@ with st.grid(2):
 st.subheader("A checkpoint of your own")
 st.file_uploader(
     "Drop a checkpoint here: a state dict saved by torch.save (.pt, .pth, .bin, .ckpt, .th, .tar) or a .safetensors file",
-    key=f"upload_{st.session_state.upload}",
+    key=session.model_upload.key,
     on_change=open_upload,
     help="The file stays in this session's memory. Nothing in it is executed.",
 )
 if LOCAL_FILES:
     with st.form("local", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        st.text_input("Or a path on this machine", key="path", placeholder="/models/encoder.pt")
+        st.text_input("Or a path on this machine", key=Session.path.key, placeholder="/models/encoder.pt")
         st.form_submit_button("Open path", icon=":material/hard_drive:", on_click=open_path)
 
-if st.session_state.get("problem"):
-    st.error(plain(st.session_state.problem), title="This file cannot be opened", icon=":material/error:")
+if session.problem:
+    st.error(plain(session.problem), title="This file cannot be opened", icon=":material/error:")
 
-if st.session_state.get("other_file"):
-    st.warning(plain(st.session_state.other_file), icon=":material/link_off:")
+if session.other_file:
+    st.warning(plain(session.other_file), icon=":material/link_off:")
 
-checkpoint = state.checkpoint()
+checkpoint = session.checkpoint
 if checkpoint is None:
     st.stop()
 
@@ -118,4 +120,4 @@ if checkpoint.skipped:
         )
 # Scored while one reads what was found, so that the first grids need not wait. Pages tell what cannot be scored.
 with suppress(PrunerError):
-    all_scores(checkpoint, state.recipe())
+    all_scores(checkpoint, controls.recipe(), inputs.current())

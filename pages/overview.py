@@ -6,9 +6,13 @@ import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError
-from pruner.dashboard import frame, state, widgets
+from pruner.dashboard import frame, inputs, model
+from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.scores import scores
+from pruner.dashboard.session import session
+from pruner.dashboard.text import stop_with
+from pruner.dashboard.words import criterion_for, measure_of_rows
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, SIDES
 from pruner.recipe import DATA_CRITERIA
 from pruner.views import explorer_figures
@@ -32,11 +36,11 @@ ROW_HEIGHT, MOST_ROWS = 36, 20  # of the small charts: pixels, and how many are 
 LONGEST_NAME = 16  # of an LSTM beside the heatmap
 
 st.title("Overview")
-checkpoint = state.required_checkpoint()
-recipe, session = state.recipe(), st.session_state
-criterion = state.criterion_for("rows", recipe.criterion)
-norm = widgets.measure_of_rows(criterion)
-gathered = widgets.gathered_for(recipe) if criterion in DATA_CRITERIA else None
+checkpoint = model.required_checkpoint()
+recipe = controls.recipe()
+criterion = criterion_for("rows", recipe.criterion)
+norm = measure_of_rows(criterion)
+gathered = inputs.required(recipe) if criterion in DATA_CRITERIA else None
 try:
     table = pd.concat(
         (
@@ -46,7 +50,7 @@ try:
         ignore_index=True,
     )
 except PrunerError as error:
-    widgets.stop_with(error, "This model cannot be scored")
+    stop_with(error, "This model cannot be scored")
 names = {lstm.title: lstm.name for lstm in checkpoint.lstms}
 table["lstm"] = table["lstm"].map({name: title for title, name in names.items()})
 place = ["lstm", "layer", "direction"]
@@ -65,7 +69,7 @@ place_columns = {
 
 def open_block() -> None:
     """Go to the block whose button was clicked."""
-    line = table.iloc[session.open_block.row]
+    line = table.iloc[session.clicked_line("open_block")]
     name = names[line["lstm"]]
     if name != session.lstm:
         session.unit = None  # another LSTM has other units
@@ -101,9 +105,9 @@ st.dataframe(
 )
 
 st.subheader("Side by side")
-session.setdefault("overview_figure", "median per weight")
-st.segmented_control("Figure", list(FIGURES), format_func=FIGURES.__getitem__, key="overview_figure", required=True)
-figure = session.overview_figure
+figure = st.segmented_control(
+    "Figure", list(FIGURES), format_func=FIGURES.__getitem__, default="median per weight", required=True
+)
 st.caption(MEANING[figure])
 values = table.pivot(index=place, columns="block", values=figure)[list(ALL_BLOCKS)]
 rows = [row_title(*index) for index in values.index]

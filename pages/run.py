@@ -4,9 +4,14 @@ import pandas as pd
 import streamlit as st
 
 from pruner import examples, run
-from pruner.dashboard import data, frame, state, widgets
+from pruner.dashboard import frame, inputs, model, watching
+from pruner.dashboard.controls import controls
+from pruner.dashboard.gathering import told
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
+from pruner.dashboard.tuning import own_sparsities
+from pruner.dashboard.words import CRITERION_WORDS
+from pruner.dashboard.work import Work, work
 from pruner.lstm.measure import SEQUENCE_LENGTH
 from pruner.progress import Progress
 from pruner.result import Result, available_devices
@@ -14,62 +19,65 @@ from pruner.result import Result, available_devices
 frame.stand_in_app()
 
 st.title("Run")
-checkpoint = state.required_checkpoint()
-recipe = state.recipe()
+checkpoint = model.required_checkpoint()
+recipe = controls.recipe()
 example = examples.example_of(checkpoint)
-session = st.session_state
 
 
 def start() -> None:
     """Start a run; everything it needs is bound here, because its thread cannot ask the session."""
     quality = example.quality if example else None
-    device = session.device
-    gathered = data.current()
+    device = work.device
+    gathered = inputs.current()
     calibration, statistics = (gathered.calibration, gathered.statistics) if gathered else (None, None)
 
-    def work(progress: Progress) -> Result:
+    def do(progress: Progress) -> Result:
         return run(checkpoint, recipe, device, progress, quality, True, calibration, statistics)
 
-    session.job = Job(work)
-    session.inputs = calibration and data.told(calibration.source, calibration.name)
+    work.run = Job(do)
+    work.run_inputs = told(calibration.source, calibration.name) if calibration else None
 
 
 pruned = ", ".join(plain(lstm.title) for lstm in checkpoint.select(recipe.lstms))
-own = [f"layer {layer} at {share:.0%}" for layer, share in recipe.layer_sparsity.items()]
-own += [f"{block} at {share:.0%}" for block, share in recipe.gate_sparsity.items()]
+own = own_sparsities(recipe)
 what = "of each gate's rows" if recipe.granularity == "rows" else "of the hidden units"
-how = widgets.CRITERION_WORDS[recipe.criterion] + (f" (seed {recipe.seed})" if recipe.criterion == "random" else "")
+how = CRITERION_WORDS[recipe.criterion] + (f" (seed {recipe.seed})" if recipe.criterion == "random" else "")
 everything = "gates and layers" if recipe.granularity == "rows" else "layers"
 together = f", all {everything} ranked together" if recipe.allocation == "global" else ""
 rounded = f", the kept count rounded up to a multiple of {recipe.round_to}" if recipe.round_to > 1 else ""
 compensated = {
     "none": "",
     "fold": " What stays takes over what inputs tell of the rest.",
-    "full": " What stays takes over what inputs tell of the rest; then gates and head are refitted.",
+    "full": " What stays takes over what inputs tell of the rest; then gates and what reads the output are refitted.",
 }[recipe.compensation]
 st.markdown(
     f"Drop **{recipe.sparsity:.0%}** {what} in **{pruned}** by {how}{together}{rounded}"
     + (f", but {', '.join(own)}." if own else ".")
     + compensated
 )
-ready = widgets.has_data(recipe)
+ready = inputs.are_there(checkpoint, recipe)
 devices = available_devices()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.segmented_control(
-        "Device", list(devices), format_func=devices.__getitem__, key="device", default="cpu", required=True
+        "Device",
+        list(devices),
+        format_func=devices.__getitem__,
+        key=Work.device.key,
+        default=Work.device.first,
+        required=True,
     )
-    widgets.start_button("Run", session.job, start, ready)
+    watching.start_button("Run", work.run, start, ready)
 if len(devices) == 1:
     st.caption("No CUDA device was found on this machine, so the model runs on the CPU.")
-widgets.follow(session.job, "run")
-result = state.result()
+watching.follow(work.run, "run")
+result = work.result
 if result is None:
     st.stop()
 
 if result.recipe != recipe:
     st.warning("The settings have changed since this run. Run again to see what they do.", icon=":material/history:")
 taken_over = result.recipe.compensation != "none" and result.recipe.granularity == "units"
-on_what = session.inputs or "random inputs"
+on_what = work.run_inputs or "random inputs"
 dense, small = result.costs["dense"], result.costs["compact"]
 with st.grid(4, min_column_width=150):
     st.metric(
@@ -94,7 +102,7 @@ with st.grid(4, min_column_width=150):
         "Output drift",
         f"{max(drift.relative for drift in result.drift.values()):.1%}",
         help="Root mean square of the change in an LSTM's output, relative to the output itself, on "
-        f"{'inputs held back from ' if session.inputs else ''}{on_what}. The largest of all LSTMs.",
+        f"{'inputs held back from ' if work.run_inputs else ''}{on_what}. The largest of all LSTMs.",
         border=True,
         height="stretch",
     )
@@ -151,7 +159,7 @@ st.dataframe(
     alt=f"How far the output of each LSTM moved on {on_what}",
 )
 st.caption(
-    f"Output drift on {on_what}{', those that nothing was fitted to' if session.inputs else ''}, relative to the output."
+    f"Output drift on {on_what}{', those that nothing was fitted to' if work.run_inputs else ''}, relative to the output."
     + (" A dropped unit counts as zero here, even where what reads it makes up for it." if taken_over else "")
 )
 if done := result.compensation.facts.get("lstms"):

@@ -4,11 +4,14 @@ import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError
-from pruner.dashboard import frame, grids, state, widgets
+from pruner.dashboard import frame, grids, inputs, model
+from pruner.dashboard.controls import Controls, controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.scores import scores
-from pruner.dashboard.text import plain
-from pruner.files.consumers import consumers_of
+from pruner.dashboard.text import plain, stop_with
+from pruner.dashboard.view import choose_view
+from pruner.dashboard.words import CUT_MEANING, measure_of_rows
+from pruner.files.consumer_choice import consumers_of
 from pruner.importance.weights import as_table
 from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, split_gates
 from pruner.views import figures
@@ -16,17 +19,17 @@ from pruner.views import figures
 frame.stand_in_app()
 
 st.title("Saliency")
-checkpoint = state.required_checkpoint()
-view = widgets.choose_view(checkpoint)
-widgets.choose_criterion()
-recipe = state.recipe()
-norm = widgets.measure_of_rows(recipe.criterion)
-gathered = widgets.gathered_for(recipe)
+checkpoint = model.required_checkpoint()
+view = choose_view(checkpoint)
+recipe = controls.recipe()
+Controls.criterion.draw(recipe)
+norm = measure_of_rows(recipe.criterion)
+gathered = inputs.required(recipe)
 try:
     consumers = consumers_of(checkpoint, recipe).get(view.lstm.name, [])
     scored = scores(checkpoint, view.lstm, recipe.criterion, tuple(consumers), recipe.seed, gathered)
 except PrunerError as error:
-    widgets.stop_with(error, "This model cannot be scored")
+    stop_with(error, "This model cannot be scored")
 saliency = scored.saliency[view.tensor]
 
 look = grids.choose_look(masked=False)
@@ -39,9 +42,7 @@ grids.show("saliency_grids", view, scored, recipe, look)
 
 by_rows = recipe.granularity == "rows"
 st.subheader("Sorted, with the cut" if by_rows else "Sorted")
-st.caption(
-    f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}." + (widgets.CUT_MEANING if by_rows else "")
-)
+st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}." + (CUT_MEANING if by_rows else ""))
 dropped = None
 if by_rows:
     dropped = tuple((~split_gates(scored.masks(view.lstm, recipe)[view.tensor])).sum(1).tolist())

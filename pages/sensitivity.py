@@ -4,14 +4,17 @@ import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError, examples
-from pruner.dashboard import data, explore, frame, state, widgets
+from pruner.dashboard import explore, frame, inputs, model, watching
+from pruner.dashboard.controls import controls, number_of_layers
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.explore import Measured
 from pruner.dashboard.jobs import Job
-from pruner.dashboard.text import plain
+from pruner.dashboard.text import plain, stop_with
+from pruner.dashboard.words import CRITERION_WORDS
+from pruner.dashboard.work import Work, work
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.progress import Progress
-from pruner.search.sensitivity import as_table
+from pruner.search.parts import as_table
 from pruner.search.suggest import Suggestion, suggest
 from pruner.views import figures
 
@@ -20,46 +23,44 @@ frame.stand_in_app()
 TARGET_TITLES = {"parameters": "Parameters", "macs": "Multiply-accumulates", "loss": "Loss"}
 
 st.title("Sensitivity")
-checkpoint = state.required_checkpoint()
-recipe, session = state.recipe(), st.session_state
+checkpoint = model.required_checkpoint()
+recipe = controls.recipe()
 judged = explore.judged_by(examples.example_of(checkpoint))
 by_units = recipe.granularity == "units"
 part = "layer" if by_units else "gate of each layer"
 st.markdown(
     f"Each {part} pruned alone, all else left whole: what bears much may lose much, and what does not should be spared."
 )
-if "sensitivity_count" not in session:
-    session.sensitivity_count = 5
 st.slider(
     "How many sparsities, from 10 to 90 %",
     min_value=2,
     max_value=12,
-    key="sensitivity_count",
+    key=Work.sensitivity_count.key,
     persist_state="session",
     width=400,
 )
-parts = state.layers() * (1 if by_units else len(ALL_BLOCKS))
+parts = number_of_layers(recipe) * (1 if by_units else len(ALL_BLOCKS))
 st.caption(
-    f"{parts * session.sensitivity_count} models, of {'units' if by_units else 'rows'} by "
-    f"{widgets.CRITERION_WORDS[recipe.criterion]}, compensation {recipe.compensation}, as set on Masks; rated by "
+    f"{parts * work.sensitivity_count} models, of {'units' if by_units else 'rows'} by "
+    f"{CRITERION_WORDS[recipe.criterion]}, compensation {recipe.compensation}, as set on Masks; rated by "
     f"{judged.name} on all cores of this machine."
 )
-ready = widgets.has_data(recipe)
+ready = inputs.are_there(checkpoint, recipe)
 
 
 def start() -> None:
     """Start to measure; everything it needs is bound here, because its thread cannot ask the session."""
-    gathered, sparsities = data.current(), explore.spread(session.sensitivity_count)
+    gathered, sparsities = inputs.current(), explore.spread(work.sensitivity_count)
 
-    def work(progress: Progress) -> Measured:
+    def do(progress: Progress) -> Measured:
         return explore.measure(checkpoint, recipe, sparsities, gathered, judged, progress)
 
-    session.sensitivity = Job(work)
+    work.sensitivity = Job(do)
 
 
 def use(suggested: Suggestion) -> None:
     """Set the controls to the suggested sparsities."""
-    state.apply_recipe(suggested.recipe)
+    controls.apply(suggested.recipe)
 
 
 def choose_amount(name: str, dense: float) -> tuple[str, float]:
@@ -69,22 +70,22 @@ def choose_amount(name: str, dense: float) -> tuple[str, float]:
             "Target",
             list(TARGET_TITLES),
             format_func=TARGET_TITLES.__getitem__,
-            key="target",
-            default="macs",
+            key=Work.target.key,
+            default=Work.target.first,
             required=True,
         )
-        if session.target == "loss":
+        if work.target == "loss":
             largest = round(0.1 * abs(dense), 3) or 0.1
             amount = st.number_input(f"Lose at most, {name}", 0.0, value=largest, step=0.01, format="%.3f", width=260)
         else:
             amount = st.slider("Leave at most", 0.05, 1.0, 0.5, 0.01, format="percent", width=320)
-    return session.target, amount
+    return work.target, amount
 
 
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    widgets.start_button("Measure", session.sensitivity, start, ready)
-widgets.follow(session.sensitivity, "measurement")
-found: Measured | None = session.sensitivity.status.result if session.sensitivity else None
+    watching.start_button("Measure", work.sensitivity, start, ready)
+watching.follow(work.sensitivity, "measurement")
+found = work.sensitivity.status.result if work.sensitivity else None
 if found is None:
     st.stop()
 if explore.without_sparsities(found.recipe) != explore.without_sparsities(recipe):
@@ -120,7 +121,7 @@ target, amount = choose_amount(found.judged.name, sensitivity.dense)
 try:
     suggested = suggest(checkpoint, found.recipe, sensitivity, target, amount)
 except PrunerError as error:
-    widgets.stop_with(error, "This target cannot be reached")
+    stop_with(error, "This target cannot be reached")
 what = "parameters" if target == "parameters" else "multiply-accumulates"
 st.markdown(
     f"Leaves **{suggested.share:.0%}** of the LSTMs’ {what}. Predicted {plain(loss)}: **{suggested.predicted_loss:.4g}**, "

@@ -3,10 +3,13 @@
 import streamlit as st
 
 from pruner import examples
-from pruner.dashboard import data, explore, frame, state, widgets
+from pruner.dashboard import explore, frame, inputs, model, watching
+from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.explore import Sweep
 from pruner.dashboard.jobs import Job
+from pruner.dashboard.words import COMPENSATION_TITLES, CRITERION_TITLES, criteria_of
+from pruner.dashboard.work import Work, work
 from pruner.progress import Progress
 from pruner.search.sweep import SEEDS, as_table
 from pruner.views import figures
@@ -14,55 +17,52 @@ from pruner.views import figures
 frame.stand_in_app()
 
 st.title("Sweep")
-checkpoint = state.required_checkpoint()
-recipe, session = state.recipe(), st.session_state
+checkpoint = model.required_checkpoint()
+recipe = controls.recipe()
 judged = explore.judged_by(examples.example_of(checkpoint))
 st.markdown(
     "How much pruning a model bears depends on what is removed and on what the rest can take over. A criterion that does "
     "not beat random choice, the grey band, says nothing about this model."
 )
-if "sweep_count" not in session:
-    session.sweep_count = 5
-    session.sweep_criteria, session.sweep_compensations = [], []
-offered = [name for name in widgets.criteria() if name != "random"]
-session.sweep_criteria = [name for name in session.sweep_criteria if name in offered]
-if not session.sweep_criteria:
-    session.sweep_criteria = [recipe.criterion if recipe.criterion in offered else offered[0]]
-session.sweep_compensations = session.sweep_compensations or [recipe.compensation]
+offered = [name for name in criteria_of(recipe.granularity) if name != "random"]
+work.sweep_criteria = [name for name in work.sweep_criteria if name in offered]
+if not work.sweep_criteria:
+    work.sweep_criteria = [recipe.criterion if recipe.criterion in offered else offered[0]]
+work.sweep_compensations = work.sweep_compensations or [recipe.compensation]
 st.pills(
     "Criteria",
     offered,
-    format_func=widgets.CRITERION_TITLES.__getitem__,
+    format_func=CRITERION_TITLES.__getitem__,
     selection_mode="multi",
-    key="sweep_criteria",
+    key=Work.sweep_criteria.key,
     persist_state="session",
 )
 st.pills(
     "Compensations",
-    list(widgets.COMPENSATION_TITLES),
-    format_func=widgets.COMPENSATION_TITLES.__getitem__,
+    list(COMPENSATION_TITLES),
+    format_func=COMPENSATION_TITLES.__getitem__,
     selection_mode="multi",
-    key="sweep_compensations",
+    key=Work.sweep_compensations.key,
     persist_state="session",
 )
 st.slider(
     "How many sparsities, from 10 to 90 %",
     min_value=2,
     max_value=12,
-    key="sweep_count",
+    key=Work.sweep_count.key,
     persist_state="session",
     width=400,
 )
 recipes = explore.grid(
     recipe,
-    state.readers(),
-    explore.spread(session.sweep_count),
-    session.sweep_criteria,
-    session.sweep_compensations,
+    controls.to_gather(),
+    explore.spread(work.sweep_count),
+    work.sweep_criteria,
+    work.sweep_compensations,
 )
 slow = (
     " Full compensation takes about a minute per recipe for a few hundred units."
-    if "full" in session.sweep_compensations
+    if "full" in work.sweep_compensations
     else ""
 )
 st.caption(
@@ -70,28 +70,29 @@ st.caption(
     f"{judged.name} on all cores of this machine.{slow}"
 )
 needy = sorted(recipes, key=lambda each: (each.compensation == "full", each.needs_data))[-1]
-ready = widgets.has_data(needy)
+ready = inputs.are_there(checkpoint, needy)
 
 
 def start() -> None:
     """Start a sweep; everything it needs is bound here, because its thread cannot ask the session."""
-    gathered = data.current()
+    gathered = inputs.current()
 
-    def work(progress: Progress) -> Sweep:
+    def do(progress: Progress) -> Sweep:
         return explore.sweep(checkpoint, recipes, gathered, judged, progress)
 
-    session.sweep = Job(work)
+    work.sweep = Job(do)
 
 
 def take(index: int) -> None:
     """Set the controls to one of the recipes."""
-    state.apply_recipe(session.sweep.status.result.rated[index].recipe)
+    if found is not None:
+        controls.apply(found.rated[index].recipe)
 
 
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    widgets.start_button("Sweep", session.sweep, start, ready)
-widgets.follow(session.sweep, "sweep")
-found: Sweep | None = session.sweep.status.result if session.sweep else None
+    watching.start_button("Sweep", work.sweep, start, ready)
+watching.follow(work.sweep, "sweep")
+found = work.sweep.status.result if work.sweep else None
 if found is None:
     st.stop()
 table = as_table(found.rated)
@@ -103,7 +104,7 @@ st.plotly_chart(
         found.dense,
         title,
         (mine.recipe.sparsity, mine.value) if mine else None,
-        {**widgets.CRITERION_TITLES, **{name: name for name in widgets.COMPENSATION_TITLES}},
+        {**CRITERION_TITLES, **{name: name for name in COMPENSATION_TITLES}},
     ),
     key="curves",
     config=png_button("sweep"),
@@ -114,8 +115,8 @@ st.caption(
     f"{better} is better. Sizes are those of the compact form. Select a row of the table to take over its recipe."
 )
 shown = table.assign(
-    criterion=table["criterion"].map(widgets.CRITERION_TITLES),
-    compensation=table["compensation"].map(widgets.COMPENSATION_TITLES),
+    criterion=table["criterion"].map(CRITERION_TITLES),
+    compensation=table["compensation"].map(COMPENSATION_TITLES),
 ).rename(columns={"macs_per_step": "multiply-accumulates a step", "value": title})
 event = st.dataframe(
     shown,

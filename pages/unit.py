@@ -6,33 +6,36 @@ import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError
-from pruner.dashboard import frame, state, widgets
+from pruner.dashboard import frame, inputs, model
+from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
-from pruner.dashboard.neighbours import STRONGEST, show_heads, show_neighbours
+from pruner.dashboard.neighbours import STRONGEST, show_consumers, show_neighbours
 from pruner.dashboard.scores import scores
-from pruner.dashboard.text import plain
+from pruner.dashboard.session import Session, session
+from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.unit_over_time import show_over_time
-from pruner.files.consumers import consumers_of
+from pruner.dashboard.view import choose_view
+from pruner.dashboard.words import CRITERION_WORDS, measure_of_rows
+from pruner.files.consumer_choice import consumers_of
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.views import explorer_figures, unit_facts
 
 frame.stand_in_app()
 
 st.title("Unit")
-checkpoint = state.required_checkpoint()
-session = st.session_state
-view = widgets.choose_view(checkpoint, sides=False)
+checkpoint = model.required_checkpoint()
+view = choose_view(checkpoint, sides=False)
 lstm, layer, direction = view.lstm, view.layer, view.direction
-recipe = state.recipe()
-gathered = widgets.gathered_for(recipe)
+recipe = controls.recipe()
+gathered = inputs.required(recipe)
 try:
     consumers = tuple(consumers_of(checkpoint, recipe).get(lstm.name, ()))
     scored = scores(checkpoint, lstm, recipe.criterion, consumers, recipe.seed, gathered)
 except PrunerError as error:
-    widgets.stop_with(error, "This model cannot be scored")
+    stop_with(error, "This model cannot be scored")
 pruned = lstm in checkpoint.select(recipe.lstms)
 masks = scored.masks(lstm, recipe) if pruned else {}
-norm = widgets.measure_of_rows(recipe.criterion)
+norm = measure_of_rows(recipe.criterion)
 
 
 def choose(unit: int | None) -> None:
@@ -41,7 +44,7 @@ def choose(unit: int | None) -> None:
 
 def choose_from_table() -> None:
     """Select the unit whose button was clicked."""
-    session.unit = int(session.choose_unit.row)
+    session.unit = session.clicked_line("choose_unit")
 
 
 def to_weights() -> None:
@@ -78,13 +81,13 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         max_value=lstm.hidden_size - 1,
         value=None,
         step=1,
-        key="unit",
+        key=Session.unit.key,
         persist_state="session",
         placeholder="none selected",
         width=220,
     )
 unit = session.unit
-words = widgets.CRITERION_WORDS[recipe.criterion]
+words = CRITERION_WORDS[recipe.criterion]
 if unit is None:
     st.info(
         "Type a number, or select a unit in the table. It stays selected on every page until you clear it.",
@@ -164,7 +167,7 @@ st.caption(
     f"{STRONGEST} strongest are shown." + (" Between units, by way of the projection." if lstm.proj_size else "")
 )
 tensors, bottom_layer, top_layer = checkpoint.tensors, layer == 0, layer + 1 == lstm.num_layers
-readers = unit_facts.successors(lstm, tensors, layer, direction, unit)
+successors = unit_facts.successors(lstm, tensors, layer, direction, unit)
 with st.grid(2, min_column_width=350):
     below, own, inside, above = (st.container() for _ in range(4))
 with below:
@@ -186,32 +189,35 @@ with own:
 with inside:
     st.markdown("**Who reads it: its own layer, a step after**")
     show_neighbours(
-        readers[readers["layer"] == layer].reset_index(drop=True),
+        successors[successors["layer"] == layer].reset_index(drop=True),
         unit,
         "successors",
         f"The units of its own layer that read unit {unit} most, with the weights of their four gates",
     )
 try:
-    heads = consumers_of(checkpoint, state.readers()).get(lstm.name, [])
+    read_by = consumers_of(checkpoint, controls.to_gather()).get(lstm.name, [])
 except PrunerError:  # what is named fits two LSTMs, say, which matters to nothing else on this page
-    heads = []
-if top_layer and heads:
+    read_by = []
+if top_layer and read_by:
     with above:
         st.markdown("**Who reads it: behind the LSTM**")
-        show_heads(
-            unit_facts.read_by_heads(lstm, tensors, direction, unit, heads),
+        show_consumers(
+            unit_facts.read_by_heads(lstm, tensors, direction, unit, read_by),
             unit,
-            f"The outputs of {', '.join(heads)} that read unit {unit} most, with their weights",
+            f"The outputs of {', '.join(read_by)} that read unit {unit} most, with their weights",
         )
 if not top_layer:
     with above:
         st.markdown(f"**Who reads it: layer {layer + 1}**")
         show_neighbours(
-            readers[readers["layer"] == layer + 1].reset_index(drop=True),
+            successors[successors["layer"] == layer + 1].reset_index(drop=True),
             unit,
             "next-layer",
             f"The units of the next layer that read unit {unit} most, with the weights of their four gates",
         )
 
 st.subheader("Over time")
-show_over_time(checkpoint, view, unit, masks)
+if held := inputs.current():
+    show_over_time(checkpoint, view, unit, recipe, masks, held)
+else:
+    inputs.ask_for("What a unit does over time can only be shown on inputs.")

@@ -4,9 +4,11 @@ import pandas as pd
 import streamlit as st
 from torch import Tensor
 
-from pruner.dashboard import frame, state, widgets
+from pruner.dashboard import frame, model
 from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain
+from pruner.dashboard.view import choose_view
 from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES
 from pruner.views import explorer_figures
 from pruner.views.weight_view import REDUCTIONS, Cells, cut_window, reduce_block, weight_block
@@ -17,18 +19,15 @@ SIZES = (64, 128, 256)
 REDUCTION_TITLES = {"mean absolute": "Absolute value", "signed mean": "Signed value"}
 
 st.title("Weights")
-checkpoint = state.required_checkpoint()
-session = st.session_state
-view = widgets.choose_view(checkpoint)
-session.setdefault("reduction", REDUCTIONS[0])
-session.setdefault("window_size", SIZES[0])
+checkpoint = model.required_checkpoint()
+view = choose_view(checkpoint)
 titles = {gate: f"{block} ({GATE_TITLES[gate]})" for gate, block in zip(GATES, BLOCKS[view.side], strict=True)}
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.segmented_control(
         "Gate",
         GATES,
         format_func=titles.__getitem__,
-        key="shown_gate",
+        key=Session.shown_gate.key,
         required=True,
         persist_state="session",
         wrap=True,
@@ -37,7 +36,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         "Colour by",
         REDUCTIONS,
         format_func=REDUCTION_TITLES.__getitem__,
-        key="reduction",
+        key=Session.reduction.key,
         required=True,
         persist_state="session",
         wrap=True,
@@ -90,8 +89,9 @@ st.caption(
     )
     + " The frame is the window below."
 )
-session.window_row = min(session.get("window_row", session.unit or 0), hidden_size - 1)
-session.window_column = min(session.get("window_column", 0), width - 1)
+first_row = session.unit or 0 if session.window_row is None else session.window_row
+session.window_row = min(first_row, hidden_size - 1)
+session.window_column = min(session.window_column, width - 1)
 window = cut_window(block, session.window_row, session.window_column, session.window_size)
 st.plotly_chart(
     explorer_figures.weight_heatmap(whole, columns, session.unit, window),
@@ -103,13 +103,15 @@ csv_button(as_csv(whole), "weights")
 
 st.subheader("A window at full resolution")
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    st.number_input("First row (unit)", 0, hidden_size - 1, key="window_row", persist_state="session", width=180)
-    st.number_input("First column", 0, width - 1, key="window_column", persist_state="session", width=180)
+    st.number_input(
+        "First row (unit)", 0, hidden_size - 1, key=Session.window_row.key, persist_state="session", width=180
+    )
+    st.number_input("First column", 0, width - 1, key=Session.window_column.key, persist_state="session", width=180)
     st.segmented_control(
         "Size",
         SIZES,
         format_func=lambda size: f"{size} × {size}",
-        key="window_size",
+        key=Session.window_size.key,
         required=True,
         persist_state="session",
     )

@@ -1,0 +1,1 @@
+"""What the pages share: the session, the controls, long work, and everything else that knows Streamlit."""

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pruner import Recipe
-from pruner.dashboard.data import Gathered
+from pruner.dashboard.gathered import Gathered
 from pruner.examples import Example
 from pruner.files.checkpoint import Checkpoint
+from pruner.lstm.measure import Quality
 from pruner.progress import Progress
-from pruner.result import Quality
-from pruner.search.sensitivity import Sensitivity, measure_sensitivity
+from pruner.recipe import Recipe
+from pruner.search.parts import Sensitivity
+from pruner.search.sensitivity import measure_sensitivity
 from pruner.search.sweep import Rated, dense_value, rate_all, sweep_recipes
 
 LEAST, MOST = 0.1, 0.9  # sparsities that are tried
@@ -56,9 +57,14 @@ def spread(count: int) -> list[float]:
 
 
 def grid(
-    recipe: Recipe, readers: Recipe, sparsities: Sequence[float], criteria: Sequence[str], compensations: Sequence[str]
+    recipe: Recipe,
+    to_gather: Recipe,
+    sparsities: Sequence[float],
+    criteria: Sequence[str],
+    compensations: Sequence[str],
 ) -> list[Recipe]:
-    """All recipes of a sweep, the one it starts from included; those that have a use for the readers name them."""
+    """All recipes of a sweep, the one it starts from included; those that have a use for the consumers and the task that
+    inputs are gathered for name them."""
     found: list[Recipe] = []
     for compensation in compensations:
         named = recipe.granularity == "units" or compensation != "none"
@@ -69,16 +75,16 @@ def grid(
             layer_sparsity={},
             gate_sparsity={},
             compensation=compensation,
-            consumers=readers.consumers if named else (),
-            task=readers.task if compensation != "none" else None,
+            consumers=to_gather.consumers if named else (),
+            task=to_gather.task if compensation != "none" else None,
         )
         found += sweep_recipes(base, sparsities, criteria, [compensation])
-    found = [_with(each, readers) if each.needs_data else each for each in found]
+    found = [_with(each, to_gather) if each.needs_data else each for each in found]
     return [*found, *([] if recipe in found else [recipe])]
 
 
-def _with(recipe: Recipe, readers: Recipe) -> Recipe:
-    return replace(recipe, consumers=readers.consumers, task=readers.task)
+def _with(recipe: Recipe, to_gather: Recipe) -> Recipe:
+    return replace(recipe, consumers=to_gather.consumers, task=to_gather.task)
 
 
 def sweep(
@@ -88,7 +94,7 @@ def sweep(
     progress(0.0, "Rating the model as it is")
     dense = dense_value(checkpoint, judged.quality)
     calibration, statistics = (gathered.calibration, gathered.statistics) if gathered else (None, None)
-    rated = rate_all(checkpoint, recipes, calibration, statistics, judged.quality, _gathered_already(progress))
+    rated = rate_all(checkpoint, recipes, calibration, statistics, judged.quality, progress)
     return Sweep(rated, dense, judged)
 
 
@@ -110,14 +116,9 @@ def measure(
         statistics,
         judged.quality,
         judged.higher_is_better,
-        _gathered_already(progress),
+        progress,
     )
     return Measured(recipe, found, judged)
-
-
-def _gathered_already(progress: Progress) -> Progress:
-    """The progress of rating alone: its first fifth is for gathering statistics, which are here."""
-    return lambda done, what: progress((done - 0.2) / 0.8, what)
 
 
 def without_sparsities(recipe: Recipe) -> Recipe:

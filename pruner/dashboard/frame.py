@@ -1,13 +1,28 @@
 """Pages stand in a frame, which `app.py` draws; a page that is run without it has it drawn first."""
 
+import gc
 import runpy
+import sys
 from contextvars import ContextVar
 from pathlib import Path
 
 import streamlit as st
 
 APP = Path(__file__).parents[2] / "app.py"
+SWITCH_INTERVAL = 0.0005  # seconds; Python's own is ten times as long
 _drawn = ContextVar("drawn", default=False)
+
+
+@st.cache_resource
+def settle() -> None:
+    """Once a server: let what a page has said go out while it computes on.
+
+    Streamlit collects garbage after every run of a page. What was imported stays for good, and to look through it all
+    again takes longer than most runs. And a thread that computes hands over to the one that sends only so often.
+    """
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH_INTERVAL)
 
 
 def run(page: st.Page) -> None:

@@ -83,8 +83,8 @@ def gate_canvas(
     """Draw the grids of the eight blocks, in the order of `ALL_BLOCKS`.
 
     `saliency` (8, H), `ranks` (8, H), the turn in which each row falls, and `units` (H,), by which cells are ordered;
-    `pinned` (8, H) bool is another mask to compare with. `unit` is framed in every block. A click sets
-    `st.session_state[key].unit`, -1 to clear, and calls `on_unit`.
+    `pinned` (8, H) bool is another mask to compare with. `unit` is framed in every block. A click
+    calls `on_unit`, in which `session.clicked_unit(key)` says which unit, -1 to clear.
     """
     data = packed(saliency, units, ranks, measure, alt, look, falling, unit, pinned)
     _component()(key=key, data=data, on_unit_change=on_unit)

@@ -7,9 +7,11 @@ import streamlit as st
 import torch
 from torch import Tensor
 
-from pruner.dashboard import widgets
+from pruner.dashboard.controls import Controls
 from pruner.dashboard.gate_canvas import Falling, Look, gate_canvas
-from pruner.dashboard.widgets import View
+from pruner.dashboard.session import Session, session
+from pruner.dashboard.view import View
+from pruner.dashboard.words import measure_of_rows
 from pruner.importance.scores import Scores
 from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
 from pruner.lstm.lstm import LSTM
@@ -26,18 +28,15 @@ OPTION_TITLES = {
 
 def choose_look(masked: bool) -> Look:
     """How the grids are drawn; agreement is a matter of masks."""
-    session = st.session_state
     orders = [order for order in ORDER_TITLES if masked or order != "agreement"]
-    if session.get("grid_order") not in orders:
+    if session.grid_order not in orders:
         session.grid_order = orders[0]
-    if "grid_options" not in session:
-        session.grid_options = ["shared", "clipped"]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.segmented_control(
             "Order of the units",
             orders,
             format_func=ORDER_TITLES.__getitem__,
-            key="grid_order",
+            key=Session.grid_order.key,
             required=True,
             persist_state="session",
             help="The same cell is the same unit in all eight blocks. By saliency: the sum of its rows, lowest first. By "
@@ -50,7 +49,7 @@ def choose_look(masked: bool) -> Look:
             list(OPTION_TITLES),
             format_func=OPTION_TITLES.__getitem__,
             selection_mode="multi",
-            key="grid_options",
+            key=Session.grid_options.key,
             persist_state="session",
             wrap=True,
         )
@@ -59,7 +58,7 @@ def choose_look(masked: bool) -> Look:
 
 def selection() -> None:
     """The selected unit, a way to it and out of it; or how to select one."""
-    unit = st.session_state.unit
+    unit = session.unit
     if unit is None:
         st.caption("Click a cell to select its unit; with the keyboard, walk by arrow keys and press Enter.")
         return
@@ -79,14 +78,14 @@ def show(
     pinned: Tensor | None = None,
 ) -> None:
     """Draw the grids of the viewed layer and direction; a click selects a unit."""
-    measure = widgets.measure_of_rows(recipe.criterion)
+    measure = measure_of_rows(recipe.criterion)
     what = "; rows that fall are orange" if falling else ""
     against = ", those that fall in only one of two recipes in pink and blue" if pinned is not None else ""
 
     def clicked() -> None:
-        unit = st.session_state[key].unit
+        unit = session.clicked_unit(key)
         if unit is not None:
-            _select(None if unit < 0 or unit == st.session_state.unit else unit)
+            _select(None if unit < 0 or unit == session.unit else unit)
             st.rerun()  # grids may stand in a part of the page that is made anew by itself
 
     saliency = block_scores(view.lstm, scored, view.layer, view.direction)
@@ -99,14 +98,14 @@ def show(
         f"Grids of the {measure} of every row of the eight gate blocks of {view.place}, a cell a unit{what}{against}",
         look,
         falling,
-        st.session_state.unit,
+        session.unit,
         pinned,
         clicked,
     )
 
 
 def _select(unit: int | None) -> None:
-    st.session_state.unit = unit
+    session.unit = unit
 
 
 def falling(view: View, scored: Scores, recipe: Recipe, masks: Mapping[str, Tensor], of: str) -> Falling:
@@ -120,7 +119,7 @@ def falling(view: View, scored: Scores, recipe: Recipe, masks: Mapping[str, Tens
     settings = [recipe.block_sparsity(view.layer, block) for block in ALL_BLOCKS]
     whole = round(100 * recipe.sparsity) / 100 == recipe.sparsity  # where the slider can stand
     now = [
-        None if slider == "sparsity" and whole else count
+        None if slider == Controls.sparsity.key and whole else count
         for slider, count in zip(sliders, torch.cat(dropped).tolist(), strict=True)
     ]
     anywhere = replace(recipe, sparsity=0.5)
@@ -131,8 +130,8 @@ def falling(view: View, scored: Scores, recipe: Recipe, masks: Mapping[str, Tens
 def _slider(recipe: Recipe, layer: int, block: str) -> str:
     """The key of the slider that governs a block."""
     if block in recipe.gate_sparsity:
-        return f"slide_gate_{block}"
-    return f"slide_layer_{layer}" if layer in recipe.layer_sparsity else "sparsity"
+        return Session.gate_slider.key(block)
+    return Session.layer_slider.key(layer) if layer in recipe.layer_sparsity else Controls.sparsity.key
 
 
 @st.cache_resource(scope="session", max_entries=32, show_spinner=False)

@@ -1,13 +1,15 @@
-"""Undo and redo of what the controls say, one step a change of the recipe."""
+"""What the controls said before: undo and redo, one step a change of the recipe, and one recipe that is pinned."""
 
 import streamlit as st
 
-from pruner.dashboard import state
+from pruner.dashboard.controls import controls
+from pruner.dashboard.pinned import Pinned
+from pruner.dashboard.session import session
 
 
 def record() -> None:
     """Remember the present recipe if it is not the one remembered last; what was undone is then forgotten."""
-    session, now = st.session_state, state.recipe()
+    now = controls.recipe()
     if session.past and session.past[session.at] == now:
         return
     session.past = [*session.past[: session.at + 1], now]
@@ -23,18 +25,16 @@ def redo() -> None:
 
 
 def _go(step: int) -> None:
-    session = st.session_state
     at = session.at + step
     if 0 <= at < len(session.past):
-        state.apply_recipe(session.past[at])
+        controls.apply(session.past[at])
         # What the controls make of it stands for it, so that no new step is recorded.
-        session.past[at], session.at = state.recipe(), at
+        session.past[at], session.at = controls.recipe(), at
     st.rerun()  # the buttons stand in a part of the page that is made anew by itself
 
 
 def buttons() -> None:
     """Undo and redo, by click or by key."""
-    session = st.session_state
     with st.container(horizontal=True, width="content"):  # so that they wrap together
         st.button(
             "Undo",
@@ -50,3 +50,9 @@ def buttons() -> None:
             disabled=session.at >= len(session.past) - 1,
             shortcut="Mod+Shift+Z",
         )
+
+
+def pin() -> None:
+    """Pin what the controls say now as A."""
+    if session.checkpoint is not None:
+        session.pinned = Pinned("A", controls.recipe(), session.checkpoint)

@@ -1,12 +1,12 @@
-"""Long work in a thread of its own, watched from the page."""
+"""Long work in a thread of its own, which a page can watch."""
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from pruner import Cancelled, PrunerError
-from pruner.progress import Progress
+from pruner.errors import PrunerError
+from pruner.progress import Cancelled, Progress
 
 Made = TypeVar("Made")
 

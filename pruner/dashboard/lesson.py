@@ -11,7 +11,8 @@ from typing import TypeVar
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from pruner.dashboard import state
+from pruner.dashboard import model
+from pruner.dashboard.session import session
 from pruner.lessons import LESSONS, SOURCES, TERMS, Lesson, source_of
 from pruner.lessons.model import GRAMMAR
 from pruner.lstm.gates import SIDES
@@ -110,14 +111,14 @@ def _onward(lesson: Lesson) -> None:
             after = LESSONS[number + 1]
             st.page_link(page_of(after), label=f"Next: {after.title}", icon=":material/arrow_forward:")
         st.page_link("pages/learn.py", label="All lessons and terms", icon=":material/school:")
-        if state.checkpoint() is not None:
+        if session.checkpoint is not None:
             st.page_link(PAGES[lesson.name][1], label="See this on your model", icon=":material/open_in_new:")
         else:
             # Opened in a callback: a page whose controls are bound to the link cannot switch to another page itself.
             st.button(
                 "Open this model in the studio",
                 icon=":material/folder_open:",
-                on_click=state.open_example,
+                on_click=model.open_example,
                 args=(GRAMMAR,),
             )
 

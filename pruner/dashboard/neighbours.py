@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from pruner.dashboard.downloads import csv_button
+from pruner.dashboard.session import session
 from pruner.lstm.gates import GATES
 
 STRONGEST = 10  # neighbours shown; the CSV holds all
@@ -33,19 +34,18 @@ def show_neighbours(neighbours: pd.DataFrame, unit: int, key: str, alt: str) -> 
     csv_button(neighbours, f"unit-{unit}-{key}", f"Download all {len(neighbours):,}")
 
 
-def show_heads(heads: pd.DataFrame, unit: int, alt: str) -> None:
+def show_consumers(outputs: pd.DataFrame, unit: int, alt: str) -> None:
     """The outputs behind the LSTM that read a unit most, from a table of `unit_facts`."""
     st.dataframe(
-        heads.head(STRONGEST),
+        outputs.head(STRONGEST),
         hide_index=True,
-        column_order=[*(["tensor"] if heads["tensor"].nunique() > 1 else []), "output", "weight"],
+        column_order=[*(["tensor"] if outputs["tensor"].nunique() > 1 else []), "output", "weight"],
         column_config={"weight": st.column_config.NumberColumn(format="%.2f")},
         alt=alt,
     )
-    csv_button(heads, f"unit-{unit}-heads", f"Download all {len(heads):,}")
+    csv_button(outputs, f"unit-{unit}-consumers", f"Download all {len(outputs):,}")
 
 
 def _follow(neighbours: pd.DataFrame, key: str) -> None:
-    session = st.session_state
-    line = neighbours.iloc[session[f"follow_{key}"].row]
+    line = neighbours.iloc[session.clicked_line(f"follow_{key}")]
     session.layer, session.direction, session.unit = int(line["layer"]), line["direction"], int(line["unit"])

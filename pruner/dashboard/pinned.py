@@ -1,14 +1,10 @@
-"""What was pinned to compare with: a recipe on the open model, or another checkpoint of the same architecture."""
+"""What is pinned to compare with: a recipe on the open model, or another checkpoint of the same architecture."""
 
 from dataclasses import dataclass, replace
 
-import streamlit as st
-
-from pruner import PrunerError, Recipe, open_checkpoint
-from pruner.dashboard import state
-from pruner.errors import shown
-from pruner.files.checkpoint import Checkpoint
-from pruner.recipe import DATA_CRITERIA, row_norm
+from pruner.errors import PrunerError, shown
+from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.recipe import DATA_CRITERIA, Recipe, row_norm
 
 
 @dataclass(frozen=True)
@@ -31,18 +27,9 @@ class Pinned:
         return replace(recipe, criterion=norm, compensation="none", task=None, allocation=allocation, consumers=())
 
 
-def pin_recipe() -> None:
-    """Pin what the controls say now as A."""
-    opened = state.checkpoint()
-    if opened is not None:
-        st.session_state.pinned = Pinned("A", state.recipe(), opened)
-
-
-def pin_file(source: str | bytes, name: str | None) -> None:
-    """Pin another checkpoint as A. Raises PrunerError if it cannot be opened, or has other LSTMs than the open model."""
-    opened, other = state.checkpoint(), open_checkpoint(source, name)
-    if opened is None:
-        return
+def pinned_file(opened: Checkpoint, source: str | bytes, name: str | None) -> Pinned:
+    """Another checkpoint as A. Raises PrunerError if it cannot be opened, or has other LSTMs than the open model."""
+    other = open_checkpoint(source, name)
     here, there = ({lstm.name: lstm.describe() | {"dtype": ""} for lstm in each.lstms} for each in (opened, other))
     if here != there:
         different = next(name for name in [*here, *there] if here.get(name) != there.get(name))
@@ -50,8 +37,4 @@ def pin_file(source: str | bytes, name: str | None) -> None:
             f"expected a checkpoint with the LSTMs of {opened.name}, found another {shown(different or '(root)')} in "
             f"{other.name}; compare checkpoints of one architecture"
         )
-    st.session_state.pinned = Pinned(other.name, None, other)
-
-
-def unpin() -> None:
-    st.session_state.pinned = None
+    return Pinned(other.name, None, other)

@@ -1,19 +1,17 @@
-"""Scores and ranks of the open model, computed once a visitor."""
+"""Scores of checkpoints, computed once a visitor."""
 
 from collections.abc import Mapping
 
 import streamlit as st
 from torch import Tensor
 
-from pruner import Recipe
 from pruner.calibration.observations import Statistics
-from pruner.dashboard import data, state
-from pruner.dashboard.data import Gathered
+from pruner.dashboard.gathered import Gathered
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumers import consumers_of
+from pruner.files.consumer_choice import consumers_of
 from pruner.importance.scores import Scores, score_lstm
 from pruner.lstm.lstm import LSTM
-from pruner.recipe import DATA_CRITERIA, row_norm
+from pruner.recipe import DATA_CRITERIA, Recipe, row_norm
 
 
 def scores(
@@ -36,9 +34,8 @@ def scores(
     return _scores(checkpoint.sha256, lstm.name, criterion, consumers, seed, key, checkpoint, lstm, statistics)
 
 
-def all_scores(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Scores]:
+def all_scores(checkpoint: Checkpoint, recipe: Recipe, gathered: Gathered | None) -> dict[str, Scores]:
     """The scores of every LSTM of a checkpoint under a recipe, by LSTM name. Raises PrunerError as `scores` does."""
-    gathered = data.current() if checkpoint is state.checkpoint() else None
     consumers = consumers_of(checkpoint, recipe)
     return {
         lstm.name: scores(

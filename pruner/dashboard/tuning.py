@@ -1,161 +1,149 @@
 """The sparsity controls: overall, by layer, by gate. A lower level goes before an upper one, and shows that it does.
 
-The session holds a layer's or a gate's own sparsity under `layer_0` or `gate_hf`, None where it follows. The slider beside
-that field shows what holds, its own or that of the level above; moving it gives the layer or gate one of its own.
+A layer or gate has a field for a sparsity of its own, empty where it follows. The slider beside that field shows what holds,
+its own or that of the level above; moving it gives the layer or gate one of its own.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import streamlit as st
 
-from pruner.dashboard import history, link, state, widgets
+from pruner.dashboard.controls import Control, Controls, controls, number_of_layers
+from pruner.dashboard.session import Each, Session, session
 from pruner.dashboard.text import plain
+from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, SIDES
-from pruner.recipe import COST_CRITERIA, MAX_ROUND_TO, Recipe
+from pruner.recipe import Recipe
 
-ALLOCATION_TITLES = {
-    "units": {"uniform": "Every layer alike", "global": "All layers ranked together"},
-    "rows": {"uniform": "Every gate alike", "global": "All gates and layers ranked together by cost"},
-}
+Name = TypeVar("Name", int, str)
 
 
-def overall(by_units: bool) -> None:
-    """The sparsity of all layers and gates that have none of their own, to slide or to type."""
-    st.session_state.typed_sparsity = round(100 * st.session_state.sparsity, 2)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.slider(
-            f"Sparsity: share of {'the hidden units' if by_units else 'each gate’s rows'} to drop",
-            min_value=0.0,
-            max_value=1.0,
-            step=0.01,
-            format="percent",
-            key="sparsity",
-            persist_state="session",
-            on_change=_moved,
-        )
-        st.number_input(
-            "in %",
-            min_value=0.0,
-            max_value=100.0,
-            step=1.0,
-            format="%g",
-            key="typed_sparsity",
-            width=130,
-            on_change=_typed,
-        )
-        history.buttons()
+@dataclass(frozen=True)
+class Parts(Generic[Name]):
+    """Layers or gates: the control of the sparsities that they have of their own, and the keys of their widgets."""
+
+    own: Control[dict[Name, float]]
+    field: Each[Name, float | None]
+    slider: Each[Name, float | None]
+    level_above: str
 
 
-def _moved() -> None:
-    """The slider stands in a part of the page that is made anew by itself; what else tells of the recipe follows here."""
-    history.record()
-    link.write()
-    if st.session_state.details:  # the sliders of layers and gates follow, too
-        st.rerun()
+LAYERS = Parts(Controls.layer_sparsity, Session.layer_field, Session.layer_slider, "overall")
+BLOCKS_OF_GATES = Parts(Controls.gate_sparsity, Session.gate_field, Session.gate_slider, "layer")
 
 
-def _typed() -> None:
-    st.session_state.sparsity = round(st.session_state.typed_sparsity / 100, 4)
-    _moved()
+def overall(by_units: bool, moved: Callable[[], None]) -> None:
+    """The sparsity of all layers and gates that have none of their own, to slide or to type; calls `moved` after either."""
+
+    def typed() -> None:
+        controls.sparsity = round(session.typed_sparsity / 100, 4)
+        moved()
+
+    session.typed_sparsity = round(100 * controls.sparsity, 2)
+    st.slider(
+        f"Sparsity: share of {'the hidden units' if by_units else 'each gate’s rows'} to drop",
+        min_value=0.0,
+        max_value=1.0,
+        step=0.01,
+        format="percent",
+        key=Controls.sparsity.key,
+        persist_state="session",
+        on_change=moved,
+    )
+    st.number_input(
+        "in %",
+        min_value=0.0,
+        max_value=100.0,
+        step=1.0,
+        format="%g",
+        key=Session.typed_sparsity.key,
+        width=130,
+        on_change=typed,
+    )
 
 
-def in_detail(recipe: Recipe) -> None:
+def in_detail(checkpoint: Checkpoint, recipe: Recipe) -> None:
     """All that is finer than the overall sparsity: allocation, rounding, layers, gates, which LSTMs, what reads them.
 
     Made only while it is open: it holds more elements than the rest of the page.
     """
-    opened, by_units = state.required_checkpoint(), recipe.granularity == "units"
+    by_units = recipe.granularity == "units"
     details = st.expander(
-        "By layer, rounding, readers" if by_units else "By layer, by gate, by LSTM",
-        key="details",
+        "By layer, rounding, consumers" if by_units else "By layer, by gate, by LSTM",
+        key=Session.details.key,
         icon=":material/tune:",
         on_change="rerun",
     )
-    own = [f"layer {layer} at {share:.0%}" for layer, share in recipe.layer_sparsity.items()]
-    own += [f"{block} at {share:.0%}" for block, share in recipe.gate_sparsity.items()]
+    own = own_sparsities(recipe)
     if own:
         st.caption(f"With a sparsity of {'its' if len(own) == 1 else 'their'} own: {', '.join(own)}.")
     if not details.open:
         return
     with details:
-        widgets.choose_seed()
-        if by_units or recipe.criterion in COST_CRITERIA:
-            _choose_allocation(by_units)
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            controls.draw("detail")
         if recipe.allocation == "uniform":
             st.caption(
                 "A layer's own sparsity overrides the overall one. An empty field follows it."
                 if by_units
                 else "A gate's own sparsity overrides its layer's, and a layer's the overall one. An empty field follows."
             )
-            by_layer(recipe)
+            _by_layer(recipe)
             if not by_units:
-                by_gate(recipe, st.session_state.layer)
-        if len(opened.lstms) > 1:
-            titles = {lstm.name: lstm.title for lstm in opened.lstms}
+                _by_gate(recipe, session.layer)
+        if len(checkpoint.lstms) > 1:
+            titles = {lstm.name: lstm.title for lstm in checkpoint.lstms}
             st.pills(
                 "Prune only these LSTMs (none chosen: all)",
                 list(titles),
                 format_func=lambda name: plain(titles[name]),
                 selection_mode="multi",
-                key="lstms",
+                key=Controls.lstms.key,
                 persist_state="session",
             )
-        st.button("Reset to the overall sparsity", icon=":material/restart_alt:", on_click=state.reset_overrides)
+        st.button("Reset to the overall sparsity", icon=":material/restart_alt:", on_click=_follow_all)
         if by_units:
-            widgets.choose_readers()
+            Controls.consumers.draw(recipe)
 
 
-def _choose_allocation(by_units: bool) -> None:
-    titles = ALLOCATION_TITLES["units" if by_units else "rows"]
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.segmented_control(
-            "Allocation",
-            list(titles),
-            format_func=titles.__getitem__,
-            key="allocation",
-            required=True,
-            persist_state="session",
-            wrap=True,
-        )
-        if by_units:
-            st.number_input(
-                "Round the kept count up to a multiple of",
-                min_value=1,
-                max_value=MAX_ROUND_TO,
-                key="round_to",
-                persist_state="session",
-                help="Kernels take steps: 257 units cost as much as 272, so a multiple of 16 is free. 1: off.",
-                width=300,
-            )
+def own_sparsities(recipe: Recipe) -> list[str]:
+    """What goes before the overall sparsity, in words."""
+    layers = [f"layer {layer} at {share:.0%}" for layer, share in recipe.layer_sparsity.items()]
+    return layers + [f"{block} at {share:.0%}" for block, share in recipe.gate_sparsity.items()]
 
 
-def by_layer(recipe: Recipe) -> None:
+def _by_layer(recipe: Recipe) -> None:
     """A slider and a field for every layer."""
     with st.container(horizontal=True):
-        for layer in range(state.layers()):
-            _own(f"Layer {layer}", f"layer_{layer}", recipe.layer_sparsity.get(layer, recipe.sparsity), "overall")
+        for layer in range(number_of_layers(recipe)):
+            _part(LAYERS, layer, f"Layer {layer}", recipe.layer_sparsity.get(layer, recipe.sparsity))
 
 
-def by_gate(recipe: Recipe, layer: int) -> None:
+def _by_gate(recipe: Recipe, layer: int) -> None:
     """A slider and a field for each of the eight gate blocks; those that follow show what holds in one layer."""
     for side in SIDES:
         with st.container(horizontal=True):
             for gate, block in zip(GATES, BLOCKS[side], strict=True):
-                _own(f"{block} ({GATE_TITLES[gate]})", f"gate_{block}", recipe.block_sparsity(layer, block), "layer")
+                _part(BLOCKS_OF_GATES, block, f"{block} ({GATE_TITLES[gate]})", recipe.block_sparsity(layer, block))
 
 
-def _own(label: str, key: str, holds: float, otherwise: str) -> None:
-    slide = f"slide_{key}"
-    own = st.session_state.get(key) is not None
-    st.session_state[slide] = holds
-    with st.container(width=230, border=own):
+def _part(parts: Parts[Name], name: Name, label: str, holds: float) -> None:
+    own = parts.own.value.get(name)
+    if parts.field[name] != own:
+        parts.field[name] = own
+    parts.slider[name] = holds
+    with st.container(width=230, border=own is not None):
         st.slider(
-            f"**{label}**, its own" if own else label,
+            label if own is None else f"**{label}**, its own",
             min_value=0.0,
             max_value=1.0,
             step=0.01,
             format="percent",
-            key=slide,
-            on_change=_slid,
-            args=(key,),
+            key=parts.slider.key(name),
+            on_change=_take,
+            args=(parts, name, parts.slider),
         )
         with st.container(horizontal=True, vertical_alignment="center"):
             st.number_input(
@@ -164,26 +152,36 @@ def _own(label: str, key: str, holds: float, otherwise: str) -> None:
                 max_value=1.0,
                 value=None,
                 step=0.01,
-                key=key,
-                persist_state="session",
-                placeholder=otherwise,
+                key=parts.field.key(name),
+                placeholder=parts.level_above,
                 label_visibility="collapsed",
                 width=110,
+                on_change=_take,
+                args=(parts, name, parts.field),
             )
-            if own:
+            if own is not None:
                 st.button(
                     "Follow",
-                    key=f"reset_{key}",
+                    key=f"reset_{parts.field.key(name)}",
                     icon=":material/restart_alt:",
                     on_click=_follow,
-                    args=(key,),
+                    args=(parts, name),
                     type="tertiary",
                 )
 
 
-def _slid(key: str) -> None:
-    st.session_state[key] = st.session_state[f"slide_{key}"]
+def _take(parts: Parts[Name], name: Name, widget: Each[Name, float | None]) -> None:
+    """Give a layer or gate the sparsity that its widget shows; an empty field lets it follow."""
+    own = widget[name]
+    _follow(parts, name)
+    if own is not None:
+        parts.own.value = {**parts.own.value, name: own}
 
 
-def _follow(key: str) -> None:
-    st.session_state[key] = None
+def _follow(parts: Parts[Name], name: Name) -> None:
+    parts.own.value = {part: share for part, share in parts.own.value.items() if part != name}
+
+
+def _follow_all() -> None:
+    Controls.layer_sparsity.forget()
+    Controls.gate_sparsity.forget()

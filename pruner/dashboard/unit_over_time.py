@@ -6,21 +6,23 @@ import pandas as pd
 import streamlit as st
 from torch import Tensor
 
-from pruner import PrunerError
-from pruner.dashboard import data, state, widgets
 from pruner.dashboard.downloads import csv_button, png_button
-from pruner.dashboard.widgets import View
+from pruner.dashboard.gathered import Gathered
+from pruner.dashboard.gathering import told
+from pruner.dashboard.session import Session, session
+from pruner.dashboard.text import stop_with
+from pruner.dashboard.view import View
+from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
+from pruner.recipe import Recipe
 from pruner.views import explorer_figures
 from pruner.views.unit_trace import held_back, masked, steps_to_trace, unit_trace
 
 
-def show_over_time(checkpoint: Checkpoint, view: View, unit: int, masks: Mapping[str, Tensor]) -> None:
-    """Traces of a unit with and without the rows that the masks drop; without inputs, the way to them."""
-    gathered, session = data.current(), st.session_state
-    if gathered is None:
-        widgets.ask_for_inputs("What a unit does over time can only be shown on inputs.")
-        return
+def show_over_time(
+    checkpoint: Checkpoint, view: View, unit: int, recipe: Recipe, masks: Mapping[str, Tensor], gathered: Gathered
+) -> None:
+    """Traces of a unit on the inputs, with and without the rows that the masks of the recipe drop."""
     calibration = gathered.calibration
     if view.lstm.name not in calibration.sequences:
         st.info(
@@ -30,24 +32,22 @@ def show_over_time(checkpoint: Checkpoint, view: View, unit: int, masks: Mapping
     try:
         sequences = held_back(calibration, view.lstm)
     except PrunerError as error:
-        widgets.stop_with(error, "No sequence can be held back")
-    session.sequence = min(session.get("sequence", 0), len(sequences) - 1)
+        stop_with(error, "No sequence can be held back")
+    session.sequence = min(session.sequence, len(sequences) - 1)
     st.number_input(
         f"Held-back sequence, 0 to {len(sequences) - 1}",
         0,
         len(sequences) - 1,
-        key="sequence",
+        key=Session.sequence.key,
         persist_state="session",
         width=220,
     )
     steps = steps_to_trace(view.lstm, view.layer)
     inputs = calibration.looked_up(sequences[session.sequence], checkpoint.tensors)[:, :steps]
-    key = (
-        f"{checkpoint.sha256} {view.lstm.name} {view.layer} {view.direction} {gathered.key} {state.recipe().to_json()}"
-    )
+    key = f"{checkpoint.sha256} {view.lstm.name} {view.layer} {view.direction} {gathered.key} {recipe.to_json()}"
     dense, pruned = _traces(key, session.sequence, unit, checkpoint, view, masks, inputs)
     st.caption(
-        f"The first {len(dense)} steps of {data.told(calibration.source, calibration.name)}, held back when scores and "
+        f"The first {len(dense)} steps of {told(calibration.source, calibration.name)}, held back when scores and "
         "compensation are fitted. Pruned: with the rows of the present recipe at zero in every layer, without compensation."
     )
     st.plotly_chart(

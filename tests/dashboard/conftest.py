@@ -4,8 +4,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from pruner import Recipe, examples
-from pruner.dashboard import data
-from pruner.dashboard.data import Gathered
+from pruner.dashboard import gathering
+from pruner.dashboard.gathered import Gathered
 from tests.helpers.pages import CONSUMERS, UNITS, checked, click, new_app, set_to
 
 
@@ -32,7 +32,7 @@ def gathered() -> Gathered:
     """What the example's inputs show, gathered once for all tests."""
     checkpoint, example = examples.named("embedded-reber").open(), examples.named("embedded-reber")
     recipe = Recipe(criterion="fisher", **CONSUMERS)
-    return data.gather(checkpoint, example, data.Wanted("example"), recipe, lambda *_: None)
+    return gathering.gather(checkpoint, example, gathering.Wanted("example"), recipe, lambda *_: None)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from pruner import PrunerError, Recipe, examples
-from pruner.dashboard import data
-from pruner.dashboard.data import Gathered
+from pruner.dashboard import gathering
+from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.jobs import Job
 from pruner.importance.masks import make_masks_by_cost
 from pruner.importance.scores import score_lstm
@@ -48,6 +48,7 @@ def test_uneven_shares_are_those_that_the_costs_choose(calibrated: AppTest, gath
 
 
 def test_another_model_takes_what_was_gathered_away(calibrated: AppTest) -> None:
+    calibrated = go(calibrated, "sweep")
     job = calibrated.session_state.sweep = Job(endless)
     calibrated = click(go(calibrated, "open"), "open_pydocs-chars")
     assert calibrated.session_state.gathered is None
@@ -127,7 +128,7 @@ def test_inputs_from_a_file_are_read_and_the_upload_let_go(app: AppTest) -> None
     assert not app.error
     calibration = app.session_state.gathered.calibration
     assert torch.equal(calibration.sequences["rnn"][0], torch.from_numpy(values).transpose(0, 1))
-    assert app.session_state.input_upload == 1
+    assert app.session_state.inputs_upload == 1
     app = set_to(app, consumers=["head.weight"])
     assert "Gather again" in app.warning[0].value
     app = work(app, "Gather", "gathering")
@@ -163,4 +164,4 @@ def test_no_file_of_inputs_is_said(app: AppTest) -> None:
 def test_sampling_refuses_what_it_cannot_read() -> None:
     checkpoint = examples.named("embedded-reber").open()
     with pytest.raises(PrunerError, match="embedding"):
-        data.gather(checkpoint, None, data.Wanted("sampled"), Recipe(criterion="fisher"), lambda *_: None)
+        gathering.gather(checkpoint, None, gathering.Wanted("sampled"), Recipe(criterion="fisher"), lambda *_: None)

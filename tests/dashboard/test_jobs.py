@@ -19,23 +19,24 @@ def test_a_job_tells_how_far_it_is() -> None:
 
 
 def test_a_run_can_be_cancelled_from_its_page(example: AppTest) -> None:
-    example.session_state.job = Job(endless)
+    example.session_state.run = Job(endless)
     example = go(example, "run")
     assert button(example, "Run").disabled
     button(example, "Cancel").click()
     example.run()
-    wait(example.session_state.job)
+    wait(example.session_state.run)
     assert "cancelled" in checked(example.run()).info[0].value
 
 
 def test_opening_another_model_ends_a_run(example: AppTest) -> None:
-    job = example.session_state.job = Job(endless)
-    click(example, "open_pydocs-chars")
+    example = go(example, "run")
+    job = example.session_state.run = Job(endless)
+    click(go(example, "open"), "open_pydocs-chars")
     assert wait(job).status.state == "cancelled"
 
 
 def test_a_run_that_fails_says_why(example: AppTest) -> None:
-    example.session_state.job = wait(Job(failing))
+    example.session_state.run = wait(Job(failing))
     assert go(example, "run").error[0].value == "expected \\*more\\*"
 
 

@@ -8,7 +8,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from pruner import Recipe, examples
-from pruner.dashboard.data import Gathered
+from pruner.dashboard.gathered import Gathered
 from pruner.pipeline import choose_masks, gather_statistics
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
@@ -59,11 +59,10 @@ def test_overrides_are_reset_together(example: AppTest) -> None:
     example.number_input(key="gate_hf").set_value(0.1)
     example.number_input(key="layer_0").set_value(0.2)
     example = kept_open(example)
-    assert example.session_state.gate_hf == 0.1
+    assert example.session_state.gate_sparsity == {"hf": 0.1}
     next(button for button in example.button if button.label.startswith("Reset")).click()
     example = kept_open(example)
-    assert example.session_state.gate_hf is None
-    assert example.session_state.layer_0 is None
+    assert example.session_state.gate_sparsity == {} == example.session_state.layer_sparsity
 
 
 def test_whole_units_fall_and_agree(units: AppTest) -> None:

@@ -24,7 +24,7 @@ def test_a_dropped_checkpoint_is_opened_and_the_upload_let_go(app: AppTest) -> N
     lstm = random_lstm(num_layers=2, bidirectional=True)
     app = upload(app.run(), "encoder.bin", saved(named(lstm, "encoder.")))
     assert app.session_state.checkpoint.lstms[0].name == "encoder"
-    assert app.session_state.upload == 1
+    assert app.session_state.model_upload == 1
     assert "example" not in app.query_params
     app = go(app, "saliency")
     assert {control.label for control in app.get("button_group")} >= {"Layer", "Direction", "Packed weight"}

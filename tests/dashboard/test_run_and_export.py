@@ -13,7 +13,7 @@ from tests.helpers.pages import UNITS, checked, click, go, in_detail, run_to_the
 
 def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> None:
     example = run_to_the_end(example)
-    result = example.session_state.job.status.result
+    result = example.session_state.run.status.result
     table = example.dataframe[0].value.set_index("figure")
     for form, cost in result.costs.items():
         assert table.loc["Zeros in the LSTMs", form] == f"{cost.zeros:,}"
@@ -34,7 +34,7 @@ def test_a_layer_that_no_chosen_lstm_has_is_no_part_of_the_recipe(app: AppTest) 
     app = checked(app.run())
     app.session_state.lstms = ["flat"]
     app = run_to_the_end(checked(app.run()))
-    assert app.session_state.job.status.result.recipe.layer_sparsity == {}
+    assert app.session_state.run.status.result.recipe.layer_sparsity == {}
 
 
 def test_the_code_to_load_an_export_finds_a_nested_state_dict(app: AppTest) -> None:
@@ -90,10 +90,10 @@ def test_every_cuda_device_is_offered(example: AppTest, monkeypatch: pytest.Monk
 def test_a_compensated_run_shows_every_step_and_its_inputs(calibrated: AppTest) -> None:
     calibrated = set_to(go(calibrated, "masks"), granularity="units")
     calibrated = set_to(calibrated, criterion="obs", compensation="fold", round_to=1)
-    calibrated = work(go(calibrated, "run"), "Run", "job")
+    calibrated = work(go(calibrated, "run"), "Run", "run")
     sentence = next(text.value for text in calibrated.markdown if text.value.startswith("Drop"))
     assert "brain surgeon score" in sentence and "takes over" in sentence
-    steps = calibrated.session_state.job.status.result.compensation.facts["lstms"][0]["steps"]
+    steps = calibrated.session_state.run.status.result.compensation.facts["lstms"][0]["steps"]
     table = next(frame.value for frame in calibrated.dataframe if "step" in frame.value)
     assert list(table["step"]) == [step["name"] for step in steps] == ["fold"]
     assert list(table["loss after"]) == [step["after"] for step in steps]
@@ -105,6 +105,6 @@ def test_a_compensated_run_shows_every_step_and_its_inputs(calibrated: AppTest) 
 
 
 def test_a_run_without_inputs_drifts_on_random_ones(example: AppTest) -> None:
-    example = work(go(example, "run"), "Run", "job")
+    example = work(go(example, "run"), "Run", "run")
     assert any("Output drift on random inputs" in text.value for text in example.caption)
     assert not any("Compensated" in text.value for text in go(example, "export").markdown)

@@ -73,7 +73,7 @@ def test_sensitivity_shows_every_block_and_suggests_sparsities(calibrated: AppTe
     assert calibrated.session_state.sparsity == 0.5
     suggested = calibrated.dataframe[0].value["sparsity"]
     calibrated = press(calibrated, "Use these sparsities")
-    assert calibrated.session_state.layer_0 == suggested[0] == 0.9
+    assert calibrated.session_state.layer_sparsity[0] == suggested[0] == 0.9
     assert not calibrated.warning and calibrated.success
 
 

@@ -17,6 +17,7 @@ from tests.helpers.pages import (
     metrics,
     press,
     sent_to_the_canvas,
+    set_to,
     slide,
     upload,
 )
@@ -26,7 +27,7 @@ def test_undo_and_redo_walk_over_the_recipes(example: AppTest) -> None:
     example = kept_open(slide(slide(go(example, "masks"), 0.3), 0.7))
     example.number_input(key="gate_hf").set_value(0.2)
     example = press(checked(example.run()), "Undo")
-    assert example.session_state.gate_hf is None and example.slider(key="sparsity").value == 0.7
+    assert example.session_state.gate_sparsity == {} and example.slider(key="sparsity").value == 0.7
     example = press(example, "Undo")
     assert example.slider(key="sparsity").value == 0.3
     example = kept_open(press(press(example, "Redo"), "Redo"))
@@ -70,11 +71,9 @@ def test_closed_details_say_what_goes_before_the_overall_sparsity(example: AppTe
     example = go(example, "masks")
     assert [each.key for each in example.slider] == ["sparsity"]
     assert not [each for each in example.caption if each.value.startswith("With a sparsity")]
-    example.session_state.gate_hf = 0.1
-    example = checked(example.run())
+    example = set_to(example, gate_sparsity={"hf": 0.1})
     assert "With a sparsity of its own: hf at 10%." in [each.value for each in example.caption]
-    example.session_state.layer_0 = 0.2
-    example = checked(example.run())
+    example = set_to(example, layer_sparsity={0: 0.2})
     assert "With a sparsity of their own: layer 0 at 20%, hf at 10%." in [each.value for each in example.caption]
 
 

@@ -105,7 +105,7 @@ def work(app: AppTest, label: str, job: str) -> AppTest:
 
 
 def run_to_the_end(app: AppTest) -> AppTest:
-    return work(go(app, "run"), "Run", "job")
+    return work(go(app, "run"), "Run", "run")
 
 
 def wait(job: Job[Any]) -> Job[Any]:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import streamlit as st
 from torch import Tensor
 
-from pruner import PrunerError, Recipe
 from pruner.compact.costs import size_of_file, size_when_compact
-from pruner.dashboard import data
+from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.scores import all_scores, masks_of
+from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.scores import Scores
 from pruner.lstm.sizes import Size
-from pruner.recipe import DATA_CRITERIA
+from pruner.recipe import DATA_CRITERIA, Recipe
 from pruner.views.summary import Summary, summarize
 
 
@@ -27,12 +27,12 @@ class Preview:
     after: Size
 
 
-def preview(checkpoint: Checkpoint, recipe: Recipe) -> Preview | PrunerError | None:
+def preview(checkpoint: Checkpoint, recipe: Recipe, gathered: Gathered | None) -> Preview | PrunerError | None:
     """What a recipe would do; the error of one that does not fit the model; None while inputs are missing."""
-    if recipe.criterion in DATA_CRITERIA and data.current() is None:
+    if recipe.criterion in DATA_CRITERIA and gathered is None:
         return None
     try:
-        scored = all_scores(checkpoint, recipe)
+        scored = all_scores(checkpoint, recipe, gathered)
         masks = masks_of(checkpoint, recipe, scored)
         after = size_when_compact(checkpoint, recipe, masks)
     except PrunerError as error:
@@ -43,7 +43,7 @@ def preview(checkpoint: Checkpoint, recipe: Recipe) -> Preview | PrunerError | N
     )
 
 
-def show(found: Preview) -> None:
+def show_numbers(found: Preview) -> None:
     """The numbers as a row of figures."""
     summary, before, after = found.summary, found.before, found.after
     with st.grid(4, min_column_width=150):

@@ -1,26 +1,19 @@
-"""The calibration inputs of the open model, and what was gathered from them, kept in the visitor's session.
+"""Calibration inputs of the open model, from wherever they come, and what the LSTMs do on them."""
 
-What was gathered holds for the LSTMs, the tensors that read them and the task that it was gathered with; when one of these
-changes, it must be gathered again.
-"""
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import streamlit as st
-
-from pruner import PrunerError, Recipe
-from pruner.calibration.inputs import Calibration, gaussian, read_calibration, sampled
-from pruner.calibration.observations import Statistics
-from pruner.dashboard import state
+from pruner.calibration.calibration import Calibration
+from pruner.calibration.inputs import gaussian, read_calibration, sampled
+from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.text import plain
+from pruner.errors import PrunerError
 from pruner.examples import Example
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumers import suggestions
-from pruner.lstm.find import DTYPES
-from pruner.lstm.lstm import LSTM
+from pruner.files.consumer_choice import suggestions
+from pruner.lstm.lstm import DTYPES, LSTM
 from pruner.pipeline import gather_statistics
-from pruner.progress import Progress
+from pruner.progress import Progress, split
+from pruner.recipe import Recipe
 
 FILE_TYPES = ("npy", "npz", "csv", "safetensors", "pt")
 MAX_MEGABYTES = 200
@@ -34,56 +27,17 @@ class Wanted:
     embedding: str | None = None
     time_major: bool = False
     file: tuple[str, bytes] | None = None  # its name and what it holds
-    before: Calibration | None = None  # the file read last, for when only the readers have changed
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """Calibration inputs, and what the LSTMs of a recipe do on them."""
-
-    calibration: Calibration
-    statistics: Mapping[str, Statistics]
-    recipe: Recipe
-
-    @property
-    def key(self) -> str:
-        """What scores from it can be cached on."""
-        return f"{self.calibration.sha256} {self.calibration.embedding} {_held_by(self.recipe)}"
-
-
-def _held_by(recipe: Recipe) -> tuple[tuple[str, ...] | None, tuple[str, ...], str | None]:
-    return recipe.lstms, recipe.consumers, recipe.task
-
-
-def present() -> Gathered | None:
-    """What was gathered last from the open model, whether or not it still holds."""
-    session = st.session_state
-    job = session.gathering
-    if job is not None and job.status.result is not None and job.status.result is not session.gathered:
-        session.gathered = job.status.result
-        session.input_upload += 1  # an uploader with a new key lets the file go
-    return session.gathered
-
-
-def current() -> Gathered | None:
-    """What was gathered, if it holds for the LSTMs, the readers and the task that are chosen now."""
-    gathered = present()
-    if gathered is None or _held_by(gathered.recipe) != _held_by(state.readers()):
-        return None
-    return gathered
+    before: Calibration | None = None  # the file read last, for when only the consumers have changed
 
 
 def gather(
     checkpoint: Checkpoint, example: Example | None, wanted: Wanted, recipe: Recipe, progress: Progress
 ) -> Gathered:
     """Read, sample or draw inputs, run the recipe's LSTMs over them, and keep what they did. Raises PrunerError."""
-    progress(0.0, "Reading the inputs")
-    calibration = _inputs(checkpoint, example, wanted, recipe, lambda done, what: progress(0.4 * done, what))
-    start = 0.4 if wanted.source == "sampled" else 0.05
-    statistics = gather_statistics(
-        checkpoint, recipe, calibration, progress=lambda done, what: progress(start + (1 - start) * done, what)
-    )
-    return Gathered(calibration, statistics, recipe)
+    reading, running = split(progress, 2 if wanted.source == "sampled" else 0.2, 3)
+    reading(0.0, "Reading the inputs")
+    calibration = _inputs(checkpoint, example, wanted, recipe, reading)
+    return Gathered(calibration, gather_statistics(checkpoint, recipe, calibration, progress=running), recipe)
 
 
 def _inputs(

@@ -1,0 +1,76 @@
+"""What was gathered from inputs, as far as it serves the present recipe; and the way to gather more.
+
+What was gathered holds for the LSTMs, the tensors that read them and the task that it was gathered with; when one of these
+changes, it must be gathered again.
+"""
+
+import streamlit as st
+
+from pruner.compensation.chain import check_data
+from pruner.dashboard.controls import controls
+from pruner.dashboard.gathered import Gathered
+from pruner.dashboard.session import session
+from pruner.dashboard.text import plain
+from pruner.dashboard.words import CRITERION_TITLES
+from pruner.errors import PrunerError
+from pruner.files.checkpoint import Checkpoint
+from pruner.recipe import DATA_CRITERIA, Recipe
+
+
+def present() -> Gathered | None:
+    """What was gathered last from the open model, whether or not it still holds."""
+    found = session.gathering.status.result if session.gathering else None
+    if found is not None and found is not session.gathered:
+        session.gathered = found
+        session.inputs_upload.let_go()
+    return session.gathered
+
+
+def current() -> Gathered | None:
+    """What was gathered, if it holds for the LSTMs, the consumers and the task that are chosen now."""
+    gathered = present()
+    return gathered if gathered and gathered.holds_for(controls.to_gather()) else None
+
+
+def required(recipe: Recipe) -> Gathered | None:
+    """What the recipe's criterion needs of what was gathered. Where that is missing, the page leads there and stops."""
+    gathered = current()
+    if gathered is None and recipe.criterion in DATA_CRITERIA:
+        ask_for(f"{CRITERION_TITLES[recipe.criterion]} scores come from inputs.")
+        st.stop()
+    return gathered
+
+
+def are_there(checkpoint: Checkpoint, recipe: Recipe) -> bool:
+    """Whether all is there that the recipe needs of inputs; where it is not, say so and lead there."""
+    gathered = current()
+    if recipe.needs_data and gathered is None:
+        by_score = recipe.criterion in DATA_CRITERIA
+        ask_for(
+            f"{CRITERION_TITLES[recipe.criterion]} scores come from inputs."
+            if by_score
+            else "Compensation is fitted to inputs."
+        )
+        return False
+    try:
+        check_data(checkpoint, recipe, gathered.calibration if gathered else None)
+    except PrunerError as error:
+        st.info(plain(str(error)), icon=":material/model_training:")
+        _lead_there()
+        return False
+    return True
+
+
+def ask_for(why: str) -> None:
+    if present() is None:
+        st.info(f"{why} None were gathered yet.", icon=":material/model_training:")
+    else:
+        st.info(
+            f"{why} Those gathered belong to other LSTMs, other consumers or another task: gather them again.",
+            icon=":material/model_training:",
+        )
+    _lead_there()
+
+
+def _lead_there() -> None:
+    st.page_link("pages/calibrate.py", label="Gather inputs", icon=":material/arrow_forward:")

@@ -1,0 +1,58 @@
+"""The open model: an example or a file of the visitor's own, until another is opened."""
+
+import streamlit as st
+
+from pruner import examples
+from pruner.dashboard.jobs import Job
+from pruner.dashboard.session import Kept, Session, session
+from pruner.dashboard.text import plain
+from pruner.files.checkpoint import Checkpoint, open_checkpoint
+
+
+def begin() -> bool:
+    """Prepare the session on its first run; True then."""
+    if Session.checkpoint.is_set:
+        return False
+    for kept in Kept.every:
+        if kept.lives != "widget":
+            kept.forget()
+    return True
+
+
+def open_example(name: str) -> None:
+    _opened(example_checkpoint(name), name)
+
+
+def open_file(source: str | bytes, name: str | None = None) -> None:
+    """Open a path, or bytes with their file's name. Raises PrunerError; the model that was open then stays open."""
+    _opened(open_checkpoint(source, name), None)
+
+
+def _opened(new: Checkpoint, example: str | None) -> None:
+    """Stop all work on the model that was open, and forget what was made of it and said about it."""
+    for kept in Kept.every:
+        if kept.lives == "model":
+            if isinstance(kept.value, Job):
+                kept.value.cancel()
+            kept.forget()
+    session.checkpoint, session.example = new, example
+    session.lstm = new.lstms[0].name if new.lstms else ""
+
+
+@st.cache_resource
+def example_checkpoint(name: str) -> Checkpoint:
+    return examples.named(name).open()
+
+
+def required_checkpoint() -> Checkpoint:
+    """The open checkpoint. Where there is none with an LSTM, the page says what to do and stops."""
+    opened = session.checkpoint
+    if opened is None:
+        st.info("Open an example or a checkpoint of your own first.", icon=":material/folder_open:")
+        st.page_link("pages/open.py", label="Open a model", icon=":material/arrow_back:")
+        st.stop()
+    if not opened.lstms:
+        st.warning(plain(f"{opened.name} holds no LSTM to look at. It holds {opened.contents()}."))
+        st.page_link("pages/open.py", label="Open another model", icon=":material/arrow_back:")
+        st.stop()
+    return opened

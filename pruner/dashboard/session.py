@@ -1,0 +1,191 @@
+"""What a visitor's session holds: every value with its type, under one key, which is that of its widget if it has one.
+
+Streamlit keeps the values (`st.session_state`); what is declared here says which there are. A name that is not declared can
+be neither read nor set.
+"""
+
+from collections.abc import Callable, Iterable
+from copy import copy
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, overload
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from pruner.dashboard.gathered import Gathered
+from pruner.dashboard.jobs import Job
+from pruner.dashboard.pinned import Pinned
+from pruner.files.checkpoint import Checkpoint
+from pruner.lstm.gates import GATES, SIDES
+from pruner.lstm.lstm import LSTM
+from pruner.recipe import Recipe
+from pruner.views.weight_view import REDUCTIONS
+
+DIRECTIONS = ("forward", "reverse")
+Lives = Literal["visitor", "model", "widget"]
+Params = dict[str, list[str]]  # of a link
+Value = TypeVar("Value")
+Name = TypeVar("Name")
+
+
+class Kept(Generic[Value]):
+    """One value of the session, under the name that it is declared with.
+
+    It `lives` as long as the visitor stays, as long as their model is open, or as long as its widget is there; it is its
+    `first` value until something else is set.
+    """
+
+    every: ClassVar[list["Kept[Any]"]] = []
+    key: str
+
+    def __init__(self, first: Value, lives: Lives = "visitor") -> None:
+        self.first, self.lives = first, lives
+        self.every.append(self)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.key = name
+
+    @overload
+    def __get__(self, holder: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, holder: object, owner: type) -> Value: ...
+
+    def __get__(self, holder: object | None, owner: type) -> Self | Value:
+        return self if holder is None else self.value
+
+    def __set__(self, holder: object, value: Value) -> None:
+        self.value = value
+
+    @property
+    def value(self) -> Value:
+        return st.session_state.get(self.key, self.first)
+
+    @value.setter
+    def value(self, value: Value) -> None:
+        st.session_state[self.key] = value
+
+    @property
+    def is_set(self) -> bool:
+        return self.key in st.session_state
+
+    def forget(self) -> None:
+        self.value = copy(self.first)
+
+
+class Viewed(Kept[Value]):
+    """A part of the view, which a link tells: one of the `choices` that an LSTM gives."""
+
+    def __init__(self, first: Value, choices: Callable[[LSTM], Iterable[Value]]) -> None:
+        super().__init__(first, "model")
+        self.choices = choices
+
+
+class Each(Generic[Name, Value]):
+    """Values of one kind, each under a key of its own: `layer_0`, `layer_1`, ..."""
+
+    def __init__(self, prefix: str, first: Value) -> None:
+        self.prefix, self.first = prefix, first
+
+    def key(self, name: Name) -> str:
+        return f"{self.prefix}_{name}"
+
+    def __getitem__(self, name: Name) -> Value:
+        return st.session_state.get(self.key(name), self.first)
+
+    def __setitem__(self, name: Name, value: Value) -> None:
+        st.session_state[self.key(name)] = value
+
+
+class Upload:
+    """The file of an uploader. Once it is let go, the uploader goes on under another key, and nothing holds its bytes."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @property
+    def key(self) -> str:
+        return f"{self._name}_{st.session_state.get(self._name, 0)}"
+
+    @property
+    def file(self) -> UploadedFile | None:
+        return st.session_state.get(self.key)
+
+    def let_go(self) -> None:
+        st.session_state[self._name] = st.session_state.get(self._name, 0) + 1
+
+
+class Session:
+    """What the visitor whose page is made has opened, chosen and given. `controls` holds what makes up the recipe, `work`
+    what runs for them and came of it."""
+
+    __slots__ = ()
+
+    # The open model.
+    checkpoint: Kept[Checkpoint | None] = Kept(None)
+    example: Kept[str | None] = Kept(None)  # the name of the example that it is
+    awaited: Kept[Params | None] = Kept(None)  # the link that waits for its file
+    model_upload = Upload()
+    path = Kept("", "widget")
+    problem: Kept[str | None] = Kept(None)  # with what was to be opened
+    other_file: Kept[str | None] = Kept(None)  # said of a file that is not the link's
+
+    # The view: the packed weight that is shown, and the selected unit.
+    lstm = Kept("", "model")
+    layer: Viewed[int] = Viewed(0, lambda lstm: range(lstm.num_layers))
+    direction: Viewed[str] = Viewed(DIRECTIONS[0], lambda lstm: DIRECTIONS[: lstm.directions])
+    side: Viewed[str] = Viewed(SIDES[0], lambda lstm: SIDES)
+    unit: Viewed[int | None] = Viewed(None, lambda lstm: range(lstm.hidden_size))
+    shown_gate: Viewed[str] = Viewed(GATES[0], lambda lstm: GATES)
+
+    # How it is drawn.
+    grid_order = Kept("index")
+    grid_options = Kept(["shared", "clipped"])
+    reduction = Kept(REDUCTIONS[0])
+    window_row: Kept[int | None] = Kept(None)
+    window_column = Kept(0)
+    window_size = Kept(64)
+    sequence = Kept(0)  # of those that are held back, the one on which a unit is traced
+
+    # The controls of the recipe, beside their values: what was set before, and what is set beside it.
+    past: Kept[list[Recipe]] = Kept([], "model")
+    at = Kept(-1, "model")  # where in the past the controls are
+    pinned: Kept[Pinned | None] = Kept(None, "model")
+    other_upload = Upload()
+    other_problem: Kept[str | None] = Kept(None)
+    recipe_upload = Upload()
+    recipe_problem: Kept[str | None] = Kept(None)
+    details = Kept(False, "widget")
+    typed_sparsity = Kept(0.0, "widget")  # in per cent
+    layer_field, layer_slider = Each[int, float | None]("layer", None), Each[int, float | None]("slide_layer", None)
+    gate_field, gate_slider = Each[str, float | None]("gate", None), Each[str, float | None]("slide_gate", None)
+    consumers_named = Kept(False, "model")  # those that are known of an example
+
+    # Inputs, and what was gathered from them.
+    inputs_from = Kept("example")
+    inputs_upload = Upload()
+    time_major = Kept(False)
+    embedding: Kept[str | None] = Kept(None, "model")
+    gathering: Kept[Job[Gathered] | None] = Kept(None, "model")
+    gathered: Kept[Gathered | None] = Kept(None, "model")
+
+    # Lessons, whose controls are bound to the link.
+    step = Kept("", "widget")
+    weights = Kept("", "widget")
+
+    def clicked_line(self, table: str) -> int:
+        """The line of the table with this key whose button was just clicked."""
+        return int(st.session_state[table].row)
+
+    def clicked_unit(self, grids: str) -> int | None:
+        """The unit that was just clicked on the grids with this key; -1 to select none."""
+        unit: int | None = st.session_state[grids].unit
+        return unit
+
+    def edits(self, table: str) -> dict[int, dict[str, Any]]:
+        """What was typed into the table with this key: {line: {column: value}}."""
+        edited: dict[int, dict[str, Any]] = st.session_state[table]["edited_rows"]
+        return {int(line): changes for line, changes in edited.items()}
+
+
+session = Session()
+VIEWED = [kept for kept in Kept.every if isinstance(kept, Viewed)]

@@ -1,0 +1,40 @@
+"""How pages start long work, follow it and end it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from pruner.dashboard.jobs import Job
+from pruner.dashboard.text import plain
+
+
+def start_button(label: str, job: Job[Any] | None, start: Callable[[], None], ready: bool = True) -> None:
+    """A button that starts a job, and one that cancels it while it runs."""
+    running = job is not None and job.status.state == "running"
+    st.button(label, type="primary", icon=":material/play_arrow:", on_click=start, disabled=running or not ready)
+    if running and job is not None:
+        st.button("Cancel", icon=":material/stop:", on_click=job.cancel)
+
+
+def follow(job: Job[Any] | None, name: str) -> None:
+    """Say how a job goes; while it runs, the page ends here."""
+    if job is None:
+        return
+    status = job.status
+    if status.state == "running":
+        _watch(job)
+        st.stop()
+    if status.state == "failed":
+        st.error(plain(status.error), title=f"The {name} failed", icon=":material/error:")
+    if status.state == "cancelled":
+        st.info(f"The {name} was cancelled. Nothing was changed.", icon=":material/stop_circle:")
+
+
+@st.fragment(run_every=0.3)
+def _watch(job: Job[Any]) -> None:
+    """Follow the job while it runs, then show the whole page anew."""
+    status = job.status
+    if status.state != "running":
+        st.rerun()
+    st.progress(status.fraction, plain(status.what))

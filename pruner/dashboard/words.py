@@ -1,0 +1,69 @@
+"""What criteria, compensations and their kin are called on every page, and what they mean."""
+
+from pruner.recipe import CRITERIA, ROW_CRITERIA, row_norm
+
+GRANULARITY_TITLES = {"rows": "Rows", "units": "Units"}
+GRANULARITY_MEANING = {
+    "rows": "Rows: each of the eight gate blocks drops its own weakest rows; every hidden unit stays, some gates constant.",
+    "units": "Units: whole hidden units fall, all eight rows of each, so the model can really become smaller and faster.",
+}
+CRITERION_TITLES = {
+    "l1": "L1 norm",
+    "l2": "L2 norm",
+    "group": "Group norm",
+    "activation": "Activation",
+    "outgoing": "Activation × outgoing",
+    "taylor": "Taylor",
+    "fisher": "Fisher",
+    "obs": "Brain surgeon",
+    "random": "Random",
+}
+CRITERION_WORDS = {
+    "l1": "L1 norm",
+    "l2": "L2 norm",
+    "group": "group norm",
+    "activation": "mean activation",
+    "outgoing": "activation times outgoing weights",
+    "taylor": "Taylor score",
+    "fisher": "Fisher score",
+    "obs": "brain surgeon score",
+    "random": "random number",
+}
+CRITERION_MEANING = {
+    "l1": "The sum of absolute weights, from the file alone, as torch.ao.pruning ranks.",
+    "l2": "The Euclidean norm of the weights, from the file alone.",
+    "group": "The Euclidean norm of all weights that belong to a unit, including those that read it.",
+    "activation": "How large a unit is on your inputs, on average.",
+    "outgoing": "How large a unit is on your inputs, times the weights that read it.",
+    "taylor": "How much the loss changes, to first order, without it. Needs the task.",
+    "fisher": "How much the loss grows, to second order, when it is replaced by its mean.",
+    "obs": "How much the loss grows when it is removed and the others take over what they can, one unit after another.",
+    "random": "Drawn at random. A criterion that does not beat this says nothing.",
+}
+COMPENSATION_TITLES = {"none": "None", "fold": "Fold", "full": "Full"}
+COMPENSATION_MEANING = {
+    "none": "What is dropped is simply gone.",
+    "fold": "What stays takes over what inputs can tell of what is dropped.",
+    "full": "Gates and what reads the output are refitted to the dense model, too. Needs to know what does, and the task.",
+}
+CUT_MEANING = " A dot is where the present recipe cuts a gate; shaded is what every gate drops."  # of sorted curves
+TASK_TITLES = {"softmax": "Scores of categories", "regression": "Numbers"}
+ALLOCATION_TITLES = {
+    "units": {"uniform": "Every layer alike", "global": "All layers ranked together"},
+    "rows": {"uniform": "Every gate alike", "global": "All gates and layers ranked together by cost"},
+}
+
+
+def criteria_of(granularity: str) -> list[str]:
+    """The criteria that a granularity knows."""
+    return [name for name in CRITERIA if granularity == "units" or name in ROW_CRITERIA]
+
+
+def criterion_for(granularity: str, criterion: str) -> str:
+    """The criterion itself, or a norm in place of one that scores whole units only."""
+    return criterion if criterion in criteria_of(granularity) else row_norm(criterion)
+
+
+def measure_of_rows(criterion: str) -> str:
+    """What the score of a single row is called."""
+    return CRITERION_WORDS[criterion_for("rows", criterion)]
