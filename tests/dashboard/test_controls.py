@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from pruner import Recipe
 from pruner.dashboard.controls import CONTROLS, PARAMETERS
-from tests.helpers.pages import CONSUMERS, checked, go, new_app, press, upload
+from tests.helpers.pages import CONSUMERS, checked, go, new_app, press, set_to, upload
 
 RECIPES = {
     "rows": Recipe(0.3, criterion="l2", layer_sparsity={1: 0.4}, gate_sparsity={"hf": 0.1, "ig": 0.9}),
@@ -67,6 +67,7 @@ def test_undo_brings_back_every_setting(app: AppTest) -> None:
         ({"round_to": 4}, Recipe()),
         ({"layer_sparsity": {7: 0.1}}, Recipe()),
         ({"consumers": ["linear.weight"], "task": "softmax"}, Recipe()),
+        ({"criterion": "fisher", "task": "softmax"}, Recipe(criterion="fisher")),
         ({"consumers": ["linear.weight", "other"], "granularity": "units"}, "consumers"),
         ({"granularity": "units", "gate_sparsity": {"hf": 0.1}}, Recipe(0.5, "units", round_to=16)),
         ({"granularity": "units", "allocation": "global", "layer_sparsity": {0: 0.1}}, "global"),
@@ -79,3 +80,17 @@ def test_what_a_recipe_has_no_use_for_is_left_out(example: AppTest, changes: dic
     for key, value in changes.items():
         example.session_state[key] = value
     assert present(checked(example.run())) == (named[expected] if isinstance(expected, str) else expected)
+
+
+def test_consumers_stay_named_beside_a_recipe_that_has_no_use_for_them(app: AppTest) -> None:
+    app = opened(app, RECIPES["units, all layers together"])
+    app = checked(upload(app, "recipe.json", RECIPES["random rows"].to_json().encode()).run())
+    assert present(app) == RECIPES["random rows"]
+    assert (app.session_state.consumers, app.session_state.task) == (["linear.weight"], "softmax")
+
+
+def test_what_a_loaded_recipe_has_no_use_for_does_not_come_back(app: AppTest) -> None:
+    app = opened(app, RECIPES["units, all layers together"])
+    app = checked(upload(app, "recipe.json", Recipe().to_json().encode()).run())
+    assert app.session_state.allocation == "uniform"
+    assert present(set_to(app, granularity="units")).allocation == "uniform"

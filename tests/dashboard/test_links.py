@@ -73,6 +73,7 @@ def test_a_link_that_fits_nothing_is_harmless(app: AppTest, params: dict[str, An
 
 
 def test_the_link_follows_the_controls(example: AppTest) -> None:
+    assert dict(example.query_params) == {"example": "embedded-reber", "sparsity": "0.5"}
     example = in_detail(example)
     example.slider(key="sparsity").set_value(0.3)
     example.number_input(key="gate_hf").set_value(0.1)

@@ -67,6 +67,14 @@ def test_a_slider_gives_a_gate_its_own_sparsity_and_follow_takes_it_back(example
     assert example.number_input(key="gate_ig").value is None and example.slider(key="slide_gate_ig").value == 0.5
 
 
+def test_an_emptied_field_lets_a_gate_follow(example: AppTest) -> None:
+    example = in_detail(example)
+    for typed, shown in ((0.75, 0.75), (None, 0.5)):
+        example.number_input(key="gate_ig").set_value(typed)
+        example = kept_open(example)
+        assert example.slider(key="slide_gate_ig").value == shown
+
+
 def test_closed_details_say_what_goes_before_the_overall_sparsity(example: AppTest) -> None:
     example = go(example, "masks")
     assert [each.key for each in example.slider] == ["sparsity"]
