@@ -12,7 +12,6 @@ from pruner.calibration.gathering import gather
 from pruner.calibration.observations import Statistics
 from pruner.compact.masked_and_compact import NO_COMPENSATION, Pruned, pruned_by
 from pruner.compensation.chain import check_data, compensate
-from pruner.compensation.order_trial import with_the_better_order
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
@@ -38,10 +37,10 @@ def prune(
     are chosen on the CPU; statistics and compensation run on `device`. Raises PrunerError for a recipe that does not fit the
     checkpoint or needs calibration inputs where there are none.
     """
-    check_data(checkpoint, recipe, calibration)
+    check_data(recipe, calibration)
     to_gather = recipe.needs_data and statistics is None
     gathering, choosing, compensating, forming = split(
-        progress, 3 if to_gather else 0, 1, 2 if recipe.compensation != "none" else 0, 1
+        progress, 3 if to_gather else 0, 1, {"none": 0, "fold": 1, "heal": 12}[recipe.compensation], 1
     )
     if to_gather and calibration is not None:
         statistics = gather_statistics(checkpoint, recipe, calibration, device, gathering)
@@ -71,10 +70,7 @@ def gather_statistics(
         if lstm.name not in fit_on.sequences:
             raise PrunerError(f"expected calibration inputs for {lstm.title}, found none; give some, or leave it out")
         names, tensors = consumers[lstm.name], checkpoint.tensors
-        own = gather(lstm, tensors, fit_on, names, recipe.task, device, part)
-        if recipe.task is not None:
-            own = with_the_better_order(lstm, tensors, own, calibration, names, recipe.task, device, part)
-        found[lstm.name] = own
+        found[lstm.name] = gather(lstm, tensors, fit_on, names, recipe.task if names else None, device, part)
     return found
 
 

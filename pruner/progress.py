@@ -10,7 +10,9 @@ what stands before or after it:
 
 from collections.abc import Callable
 
-Progress = Callable[[float, str], None]  # (fraction done, what is being done); it raises Cancelled to stop
+# (fraction done, what is being done). It raises Cancelled to stop, or returns True where what was reached so far is enough,
+# to work that can end early.
+Progress = Callable[[float, str], bool | None]
 
 
 class Cancelled(Exception):

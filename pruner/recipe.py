@@ -11,10 +11,12 @@ from pruner.lstm.gates import ALL_BLOCKS
 
 GRANULARITIES = ("rows", "units")
 ALLOCATIONS = ("uniform", "global")
-COMPENSATIONS = ("none", "fold", "full")
+COMPENSATIONS = ("none", "fold", "heal")
 TASKS = ("softmax", "regression")  # what the consumers' outputs are: scores of categories, or numbers
 MAX_ROUND_TO = 4096
 MAX_SEED = 2**32 - 1
+MAX_BUDGET = 24 * 3600.0  # seconds
+MAX_STEPS = 10**7
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,17 @@ def _setting(
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def seconds(text: str) -> float:
+    """A time as people write it: `30s`, `2m`, `1.5h` or a number of seconds. Raises ValueError for anything else."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    return float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+
+
+def _read_compensation(setting: str, found: Any) -> Any:
+    """`full`, which refitted by least squares, is what `heal` does better."""
+    return "heal" if found == "full" else found
 
 
 def _read_names(setting: str, found: Any) -> tuple[str, ...]:
@@ -127,8 +140,9 @@ class Recipe:
     `global`, rows of all gates and layers, too, until as many are left as `sparsity` leaves everywhere alike.
 
     `compensation` refits what stays: `fold` lets the kept units take over what can be told of the dropped ones (of dropped
-    rows, their mean), from calibration inputs; `full` fits gates and consumers to the dense model, too, which needs
-    the consumers and the `task` that they serve. `seed` is that of the criterion `random`.
+    rows, their mean), from calibration inputs; `heal` then trains it, and the consumers if they are named, to answer those
+    inputs as the dense model does, for `budget` seconds or `steps` updates. The `task` says what the consumers give, scores
+    of categories (`softmax`) or numbers (`regression`). `seed` is that of the criterion `random`.
 
         >>> from pruner import Recipe
         >>> recipe = Recipe(sparsity=0.5, gate_sparsity={"hf": 0.25})  # every gate loses half its rows, hf a quarter
@@ -191,8 +205,19 @@ class Recipe:
     compensation: str = _setting(
         "none",
         "--compensation",
+        read=_read_compensation,
         choices=COMPENSATIONS,
-        help="what stays takes over from what goes (fold), and is refitted with its consumers (full)",
+        help="what stays takes over from what goes (fold), and is then trained to answer like the dense model (heal)",
+    )
+    budget: float = _setting(
+        60.0, "--budget", type=seconds, metavar="30s|2m", help="heal: time to train (default 1 minute)"
+    )
+    steps: int | None = _setting(
+        None,
+        "--steps",
+        type=int,
+        metavar="N",
+        help="heal: this many updates in place of a time: the same numbers on every run",
     )
     task: str | None = _setting(
         None, "--task", choices=TASKS, help="what the consumers' outputs are; examples know their own"
@@ -216,14 +241,15 @@ class Recipe:
             check_choice("gate", gate, ALL_BLOCKS)
             check_sparsity(f"the sparsity of gate {gate}", sparsity)
         check_choice("allocation", self.allocation, ALLOCATIONS)
-        whole = isinstance(self.round_to, int) and not isinstance(self.round_to, bool)
-        if not whole or not 1 <= self.round_to <= MAX_ROUND_TO:
-            raise PrunerError(f"expected round_to from 1 to {MAX_ROUND_TO}, found {shown(self.round_to)}")
+        _check_whole("round_to", self.round_to, 1, MAX_ROUND_TO)
         check_choice("compensation", self.compensation, COMPENSATIONS)
         if self.task is not None:
             check_choice("task", self.task, TASKS)
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed <= MAX_SEED:
-            raise PrunerError(f"expected a seed from 0 to {MAX_SEED}, found {shown(self.seed)}")
+        _check_whole("a seed", self.seed, 0, MAX_SEED)
+        if not _is_number(self.budget) or not 0 < self.budget <= MAX_BUDGET:
+            raise PrunerError(f"expected a budget of up to {MAX_BUDGET:,.0f} seconds, found {shown(self.budget)}")
+        if self.steps is not None:
+            _check_whole("steps", self.steps, 1, MAX_STEPS)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -281,6 +307,13 @@ class Recipe:
             raise PrunerError(f"expected recipe settings among {', '.join(known)}; found {shown(unknown[0])}")
         return cls(**{name: known[name].metadata["read"](name, value) for name, value in values.items()})
 
+    @staticmethod
+    def notices(values: Any) -> list[str]:
+        """What is read as something else than it says in the values of an older recipe, in sentences."""
+        if isinstance(values, dict) and values.get("compensation") == "full":
+            return ["The compensation 'full' is read as 'heal', which has taken its place."]
+        return []
+
     @classmethod
     def from_json(cls, text: str | bytes) -> "Recipe":
         """Raises PrunerError if the text is not the JSON of a recipe."""
@@ -297,8 +330,16 @@ def check_choice(what: str, found: Any, choices: Iterable[str]) -> None:
         raise PrunerError(f"expected a {what} among {', '.join(choices)}; found {shown(found)}")
 
 
+def _is_number(found: Any) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool)
+
+
+def _check_whole(what: str, found: Any, least: int, most: int) -> None:
+    if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= most:
+        raise PrunerError(f"expected {what} from {least} to {most}, found {shown(found)}")
+
+
 def check_sparsity(what: str, found: Any) -> None:
     """Raise PrunerError unless `found` is a share: a number from 0 to 1."""
-    number = isinstance(found, int | float) and not isinstance(found, bool)
-    if not number or not 0 <= found <= 1:  # false for NaN, too
+    if not _is_number(found) or not 0 <= found <= 1:  # false for NaN, too
         raise PrunerError(f"expected {what} between 0 and 1, found {shown(found)}")

@@ -107,7 +107,6 @@ def test_no_module_has_the_name_of_another_thing() -> None:
         ("parameter count", r"^def parameters\("),
         ("multiply-accumulate count", r"^def macs_per_step\("),
         ("keys of the manifest", r"\bcertificate: dict"),
-        ("conjugate gradients", r"^def conjugate_gradients\("),
     ],
 )
 def test_each_fact_has_one_room(fact: str, pattern: str) -> None:

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from pruner import PrunerError, Recipe
 from pruner.lstm.gates import ALL_BLOCKS
-from pruner.recipe import ALLOCATIONS, COMPENSATIONS, COST_CRITERIA, CRITERIA, DATA_CRITERIA, MAX_ROUND_TO, MAX_SEED, ROW_CRITERIA, TASKS
+from pruner.recipe import (
+    ALLOCATIONS,
+    COMPENSATIONS,
+    COST_CRITERIA,
+    CRITERIA,
+    DATA_CRITERIA,
+    MAX_ROUND_TO,
+    MAX_SEED,
+    ROW_CRITERIA,
+    TASKS,
+)
 
 shares = st.floats(0, 1) | st.integers(0, 1)
 lstms = st.none() | st.lists(st.text(), min_size=1, unique=True).map(tuple)
@@ -81,6 +91,8 @@ def test_the_dictionary_of_a_recipe() -> None:
         "gate_sparsity": {"ii": 1, "hf": 0},
         "consumers": [],
         "compensation": "none",
+        "budget": 60.0,
+        "steps": None,
         "task": None,
         "seed": 0,
     }
@@ -99,6 +111,8 @@ def test_the_dictionary_of_a_recipe_for_units() -> None:
         "gate_sparsity": {},
         "consumers": ["head.weight", "out.weight"],
         "compensation": "none",
+        "budget": 60.0,
+        "steps": None,
         "task": None,
         "seed": 0,
     }
@@ -115,7 +129,7 @@ def test_defaults() -> None:
 
 @given(recipes)
 def test_data_are_needed_for_scores_and_for_compensation(recipe: Recipe) -> None:
-    assert recipe.needs_data == (recipe.criterion in DATA_CRITERIA or recipe.compensation in ("fold", "full"))
+    assert recipe.needs_data == (recipe.criterion in DATA_CRITERIA or recipe.compensation in ("fold", "heal"))
 
 
 BETWEEN = "between 0 and 1, found "
@@ -155,7 +169,7 @@ INVALID = {
     '{"allocation": "global"}': "expected granularity 'units' with allocation 'global' and criterion 'l1', found 'rows'",
     '{"round_to": 2}': "expected granularity 'units' with round_to 2, found 'rows'",
     '{"criterion": "fisher", "allocation": "global", "gate_sparsity": {"hf": 0}}': "no gate_sparsity with allocation",
-    '{"compensation": "some"}': "expected a compensation among none, fold, full; found 'some'",
+    '{"compensation": "some"}': "expected a compensation among none, fold, heal; found 'some'",
     '{"compensation": "fold", "consumers": ["a"], "task": "ranking"}': "expected a task among softmax, regression",
     '{"compensation": "fold", "task": "softmax"}': "expected the consumers that serve the task 'softmax', found none",
     '{"criterion": "random", "seed": -1}': "expected a seed from 0 to 4294967295, found -1",
@@ -180,8 +194,8 @@ INVALID = {
         "expected no layer_sparsity"
     ),
     '{"compensation": "fold", "round_to": 2}': "expected granularity 'units' with round_to 2, found 'rows'",
-    '{"compensation": null}': "expected a compensation among none, fold, full; found None",
-    '{"compensation": true}': "expected a compensation among none, fold, full; found True",
+    '{"compensation": null}': "expected a compensation among none, fold, heal; found None",
+    '{"compensation": true}': "expected a compensation among none, fold, heal; found True",
     '{"granularity": "units", "consumers": ["a"], "task": 1}': "expected a task among softmax, regression; found 1",
     '{"granularity": "units", "consumers": [], "task": "regression"}': "that serve the task 'regression', found none",
     f'{{"seed": {MAX_SEED + 1}}}': f"expected a seed from 0 to {MAX_SEED}, found {MAX_SEED + 1}",
@@ -245,7 +259,7 @@ def test_files_that_are_not_text_are_refused(data: bytes) -> None:
         {"criterion": "random", "allocation": "global"},
         {"criterion": "fisher", "allocation": "global", "layer_sparsity": {0: 0.5}},
         {"compensation": "refit"},
-        {"compensation": "full", "task": "softmax"},
+        {"compensation": "heal", "task": "softmax"},
         {"seed": -1},
         {"seed": True},
         {"layer_sparsity": {-1: 0.5}},

@@ -14,6 +14,7 @@ from pruner.lstm.lstm import LSTM, title_of
 
 SOURCES = ("example", "file", "sampled", "gaussian")
 LEAST_STEPS = 10  # on either side of a split
+ENOUGH_HELD_BACK = 2**15  # time steps; more judge no better, and are missed where models learn
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,20 @@ class Calibration:
         return F.embedding(batch, tensors[self.embedding]).float()
 
     def split(self, share: float = 0.2) -> tuple["Calibration", "Calibration"]:
-        """(to fit on, held back): about `share` of the sequences of each LSTM are held back, its last ones, at least one.
+        """(to fit on, held back): about `share` of the sequences of each LSTM are held back, its last ones.
 
-        Of a single sequence the last steps are. Raises PrunerError where a side gets fewer than `LEAST_STEPS` steps.
+        At least one is, and no more than hold `ENOUGH_HELD_BACK` steps. Of a single sequence the last steps are. Raises PrunerError where a side gets fewer than `LEAST_STEPS` steps.
         """
         fit, held = {}, {}
         for name, groups in self.sequences.items():
-            count = sum(map(len, groups))
+            count, every = sum(map(len, groups)), sum(group.shape[0] * group.shape[1] for group in groups)
+            share_here = min(share, ENOUGH_HELD_BACK / every) if every else share
             if count == 1:
                 steps = groups[0].shape[1]
-                cut = steps - max(1, round(steps * share))
+                cut = steps - max(1, round(steps * share_here))
                 fit[name], held[name] = [groups[0][:, :cut]], [groups[0][:, cut:]]
             else:
-                fit[name], held[name] = _cut(groups, count - min(max(1, round(count * share)), count - 1))
+                fit[name], held[name] = _cut(groups, count - min(max(1, round(count * share_here)), count - 1))
         sides = replace(self, sequences=fit), replace(self, sequences=held)
         for side, purpose in zip(sides, ("fit on", "hold back"), strict=True):
             for name, steps in side.steps().items():

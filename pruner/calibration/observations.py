@@ -28,7 +28,7 @@ class LayerStatistics:
     product of each packed weight, mean and variance (4H,), and `variance` (4H,) that of the pre-activations, their sum.
 
     `reading` (H, H) says how an error in the units is read: by the consumers' weights, scaled by how far the gates that they
-    feed move their units (where `order_trial` found that this does not better the order of removal, it is `importance`).
+    feed move their units.
     `importance` (H, H) says what it costs: with a task, the expected outer product of the loss's
     gradient by the units, its labels drawn from the model's own output, so that it is the Fisher information; else it is
     `reading`. `sensitivity` (4H,) is the importance of each pre-activation by itself. The two `taylor` scores, mean
@@ -54,11 +54,3 @@ class Statistics:
     layers: dict[Place, LayerStatistics]
     outputs: list[Moments | None]
     steps: int
-
-    @property
-    def weighed_by(self) -> str:
-        """What the brain surgeon's order of removal weighs an error by: `cost`, `readers` or `cost and readers`."""
-        layers = self.layers.values()
-        if any(layer.taylor_units is None for layer in layers):  # without a task nothing else is known
-            return "readers"
-        return "cost" if all(layer.reading is layer.importance for layer in layers) else "cost and readers"

@@ -9,7 +9,6 @@ from torch import Tensor
 from pruner.calibration.calibration import Calibration
 from pruner.calibration.gathering import settled, windows
 from pruner.compensation.fold import Shrunk
-from pruner.compensation.readout import divergence
 from pruner.files.consumers import Consumer
 from pruner.lstm.kept import Kept, Part, Reconstruction, last_layer, without
 from pruner.lstm.lstm import LSTM
@@ -41,17 +40,16 @@ class Judge:
             if sum(each.shape[0] * each.shape[1] for each in self._inputs) >= HELD_BACK_STEPS:
                 break
         outputs = torch.cat([settled(run_layers(dense, inputs)[1], 0, self._burn_in) for inputs in self._inputs])
-        self._wanted = [_scores(consumer, outputs) for consumer in consumers] or [outputs]
+        self._wanted = [consumer(outputs) for consumer in consumers] or [outputs]
 
+    @torch.no_grad()
     def loss(self, shrunk: Shrunk) -> float:
         """With the task softmax, the mean divergence in nats; else the squared error of what the consumers give, or
         without consumers of the output itself, over the square of what it should be. Infinite where it is not a number."""
         outputs = torch.cat(
             [settled(run_layers(shrunk.layers, inputs)[1], 0, self._burn_in) for inputs in self._inputs]
         )
-        found = [_scores(consumer, outputs) for consumer in shrunk.consumers] or [
-            self._widened(outputs, shrunk.reconstruction)
-        ]
+        found = [consumer(outputs) for consumer in shrunk.consumers] or [self._widened(outputs, shrunk.reconstruction)]
         pairs = list(zip(found, self._wanted, strict=True))
         if self._task == "softmax":
             total = sum(float(divergence(scores, wanted.softmax(-1))) for scores, wanted in pairs)
@@ -74,11 +72,11 @@ class Judge:
         return torch.cat(parts, -1)
 
 
+def divergence(scores: Tensor, shares: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence, in nats, of softmax(scores) (N, V) from the given shares (N, V)."""
+    return (torch.special.xlogy(shares, shares) - shares * scores.log_softmax(-1)).sum(-1).mean()
+
+
 def _relative_error(found: Tensor, wanted: Tensor) -> float:
     tiny = torch.finfo(wanted.dtype).tiny  # a model that says nothing has nothing to lose
     return float((found - wanted).square().sum() / wanted.square().sum().clamp(min=tiny))
-
-
-def _scores(consumer: Consumer, outputs: Tensor) -> Tensor:
-    """What a consumer gives, or, where it is not linear (a convolution over time), what each of its rows adds to that."""
-    return consumer(outputs) if consumer.weight.dim() == 2 else outputs @ consumer.matrix.t()

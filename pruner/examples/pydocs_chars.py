@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 FILE = Path(__file__).with_name("pydocs_chars.safetensors")
 STREAMS = 32  # the held-out text is read as this many parallel streams, each from a zero state
-PIECE, PIECES = 512, 400  # characters of a piece of training text, read from a zero state; more pieces help no more
+PIECE = 512  # characters of a piece of training text, read from a zero state
 UNKNOWN = "\ufffd"  # stands for every character the training text does not hold
 
 
@@ -45,10 +45,10 @@ def encode(text: str, alphabet: str) -> Tensor:
 
 
 def training_pieces(alphabet: str) -> Tensor:
-    """Documentation topics of the training text as (`PIECES`, `PIECE`) indices, drawn from all over it."""
+    """All documentation topics of the training text as (N, `PIECE`) indices, shuffled."""
     ids = encode(corpus()[0], alphabet)
     pieces = ids[: len(ids) // PIECE * PIECE].view(-1, PIECE)
-    return pieces[torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))[:PIECES]]
+    return pieces[torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))]
 
 
 def bits_per_character(tensors: Mapping[str, Tensor], lstm: nn.Module, alphabet: str) -> float:

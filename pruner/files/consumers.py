@@ -26,8 +26,16 @@ class Consumer:
         return self.weight.movedim(1, -1).flatten(0, -2)
 
     def __call__(self, outputs: Tensor) -> Tensor:
-        """(..., D*R) -> (..., V), of a linear layer."""
-        return F.linear(outputs, self.weight, self.bias)
+        """(..., D*R) -> (..., V), as `read` has it."""
+        return read(outputs, self.weight, self.bias)
+
+
+def read(outputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What a consumer makes of outputs (..., D*R): (..., V), or, where it is not linear (a convolution over time), what each
+    of its rows adds to that."""
+    if weight.dim() == 2:
+        return F.linear(outputs, weight, bias)
+    return outputs @ weight.movedim(1, -1).flatten(0, -2).t()
 
 
 def load_consumers(tensors: Mapping[str, Tensor], names: Iterable[str], device: str = "cpu") -> list[Consumer]:

@@ -38,8 +38,7 @@ def obs(statistics: LayerStatistics) -> Tensor:
     """(H,): what has been lost once a unit is gone, in the order of the optimal brain surgeon; see `brain_surgeon`.
 
     An error counts by what it costs and by how it is read, in equal parts: the Fisher information knows small errors
-    only, and after many removals they are large; gates that are saturated now, and read much, then open. Models differ
-    in whether that betters the order, so `removal` lets held-back inputs decide.
+    only, and after many removals they are large; gates that are saturated now, and read much, then open.
     """
     importance, reading = statistics.importance, statistics.reading
     scale = importance.diagonal().mean() / reading.diagonal().mean().clamp(min=LEAST)

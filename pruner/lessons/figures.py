@@ -12,7 +12,7 @@ from pruner.lessons.packed import Reshaped
 from pruner.lessons.repair import Repaired
 from pruner.lessons.together import WAYS
 from pruner.lstm.gates import GATE_TITLES, GATES, split_gates
-from pruner.views.figures import AGREEMENT, DROPPED, GATE_COLORS, LINE_COLORS
+from pruner.views.colours import AGREEMENT, DROPPED, GATE_COLORS, LINE_COLORS
 
 GREY = "#999999"  # readable on white and on black
 GATE_NAMES = [f"{gate} {GATE_TITLES[gate]}" for gate in GATES]

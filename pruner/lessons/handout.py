@@ -11,7 +11,7 @@ from pruner.lessons import frozen, norms, packed, repair, smaller, steps, togeth
 from pruner.lessons.course import SOURCES, TERMS, Lesson, source_of
 from pruner.lessons.model import GRAMMAR, model
 from pruner.lstm.gates import GATE_TITLES, GATES, SIDES, split_gates
-from pruner.views.figures import DROPPED, GATE_COLORS, LINE_COLORS
+from pruner.views.colours import DROPPED, GATE_COLORS, LINE_COLORS
 
 CELL = 18  # points
 STYLE = """

@@ -218,7 +218,7 @@ def test_without_a_task_importance_is_that_of_the_readers(settings: dict[str, An
     lstm, tensors = lstm_and_head(**settings)
     calibration = random_data((4, 8))
     found = gather(lstm, tensors, calibration, ["head.weight"] if with_head else [])
-    assert found.weighed_by == "readers"
+    assert all(layer.importance is layer.reading for layer in found.layers.values())
     layers = all_layers(**settings)
     runs = naive(lstm, calibration.sequences["rnn"], **settings)
     width, size = lstm.output_size, lstm.hidden_size

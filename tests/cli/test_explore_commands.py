@@ -74,7 +74,7 @@ def test_calibration_from_a_file_and_at_random(tmp_path: Path, capsys: pytest.Ca
             ["prune", REBER, "--compensation", "fold", "--calibration", "sampled", "--output", "x"],
             "one --consumer and an",
         ),
-        (["prune", REBER, "--compensation", "full", "--calibration", "gaussian", "--output", "x"], "found random ones"),
+        (["prune", REBER, "--compensation", "heal", "--calibration", "gaussian", "--output", "x"], "found random ones"),
     ],
 )
 def test_unusable_input_is_one_line(

@@ -77,7 +77,7 @@ def test_a_bias_of_a_head_is_known_as_tools_have_left_it(tmp_path: Path, stored_
         state |= {mask: torch.tensor([1.0, 0.0, 1.0, 1.0])}
         tensors["linear.bias"] = tensors["linear.bias"] * state[mask]
     (tmp_path / "plain").mkdir()
-    recipe = WAYS["full softmax"].recipe(granularity="units")
+    recipe = WAYS["heal softmax"].recipe(granularity="units")
     result, wanted = (
         run(saved_in(folder, values), recipe, calibration=calibration())
         for folder, values in ((tmp_path, state), (tmp_path / "plain", tensors))

@@ -10,18 +10,14 @@ from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, SIDES
 from pruner.recipe import COMPENSATIONS, CRITERIA
 from pruner.search.parts import UNITS, Sensitivity
 from pruner.search.sweep import Rated, as_table
-from pruner.views.figures import (
+from pruner.views.colours import DROPPED
+from pruner.views.data_figures import activation_curves, block_shares
+from pruner.views.row_figures import MAX_CELLS, gate_grids, grid_shape, sorted_curves
+from pruner.views.search_figures import (
     COMPENSATION_DASHES,
     COMPENSATION_SYMBOLS,
     CRITERION_COLORS,
-    DROPPED,
-    MAX_CELLS,
-    activation_curves,
-    block_shares,
-    gate_grids,
-    grid_shape,
     sensitivity_heatmap,
-    sorted_curves,
     sweep_curves,
 )
 
@@ -145,7 +141,7 @@ def test_a_sweep_has_a_line_for_each_criterion_and_compensation_and_a_band_for_t
     found = [
         *rated("l1", "none", {0.9: 5.0, 0.1: 1.0}),
         *rated("obs", "none", {0.1: 0.9, 0.9: 2.0}),
-        *rated("obs", "full", {0.1: 0.8, 0.9: 1.5}),
+        *rated("obs", "heal", {0.1: 0.8, 0.9: 1.5}),
         *(one for seed, value in enumerate((3.0, 6.0, 9.0)) for one in rated("random", "none", {0.5: value}, seed)),
     ]
     figure = sweep_curves(as_table(found), 0.7, "drift", (0.3, 4.0), {"obs": "Brain surgeon"})
@@ -155,15 +151,15 @@ def test_a_sweep_has_a_line_for_each_criterion_and_compensation_and_a_band_for_t
         "random, none",
         "l1, none",
         "Brain surgeon, none",
-        "Brain surgeon, full",
+        "Brain surgeon, heal",
         "your recipe",
     ]
     assert sorted(traces["random, none, band"].y) == [3.0, 9.0]
     assert list(traces["random, none"].y) == [6.0]
     assert (list(traces["l1, none"].x), list(traces["l1, none"].y)) == ([10.0, 90.0], [1.0, 5.0])
     assert (list(traces["your recipe"].x), list(traces["your recipe"].y)) == ([30.0], [4.0])
-    assert traces["Brain surgeon, none"].line.color == traces["Brain surgeon, full"].line.color
-    assert traces["Brain surgeon, none"].line.dash != traces["Brain surgeon, full"].line.dash
+    assert traces["Brain surgeon, none"].line.color == traces["Brain surgeon, heal"].line.color
+    assert traces["Brain surgeon, none"].line.dash != traces["Brain surgeon, heal"].line.dash
     assert figure.layout.shapes[0].y0 == figure.layout.shapes[0].y1 == 0.7
     assert figure.layout.yaxis.title.text == "drift"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pruner.lstm.gates import ALL_BLOCKS, GATES
-from pruner.views.explorer_figures import block_heatmap, standing_histograms, weight_heatmap
+from pruner.views.unit_figures import block_heatmap, standing_histograms, weight_heatmap
 from pruner.views.weight_view import MAX_CELLS, Cells, clip_limit, cut_window, reduce_block, weight_block
 from tests.helpers.models import found_in, random_lstm
 

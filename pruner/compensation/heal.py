@@ -1,0 +1,122 @@
+"""Train what is left of a pruned LSTM to answer as the dense one does, without labels.
+
+Distillation (Hinton, Vinyals & Dean 2015, "Distilling the knowledge in a neural network") at temperature 1, from the
+dense model to itself with units or rows removed. It begins from the fold: from weights that nothing was done to it takes
+many times as long.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from pruner.compensation.fold import Shrunk
+from pruner.compensation.lessons import Lessons
+from pruner.compensation.student import Student
+from pruner.progress import Progress
+from pruner.recipe import Recipe
+
+RATE, RATE_WITHOUT_CONSUMERS = 8e-3, 1e-3
+BETAS, NORM, WARM_UP = (0.9, 0.99), 1.0, 0.05
+LOOKS = (0.2, 0.4, 0.6, 0.75, 0.85, 0.95, 1.0)  # shares of the budget after which what is held back is looked at
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to heal: so many seconds, or so many updates, which give the same numbers on every run."""
+
+    seconds: float = 60.0
+    updates: int | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe, lstms: int) -> "Budget":
+        """The budget of one of so many LSTMs of a recipe, which share its seconds; its updates are those of each."""
+        return cls(recipe.budget / lstms, recipe.steps)
+
+    def spent(self, started: float, done: int) -> float:
+        """The share of the budget that is gone, 0 to 1."""
+        if self.updates is not None:
+            return min(1.0, done / self.updates)
+        return min(1.0, (time.monotonic() - started) / self.seconds)
+
+
+@dataclass(frozen=True)
+class Healed:
+    """What is left after healing, with the seconds and updates it took, the losses on what was held back (before, then at
+    each look) and whether it was stopped early."""
+
+    shrunk: Shrunk
+    seconds: float
+    updates: int
+    losses: list[float]
+    stopped: bool
+
+
+def heal(
+    student: Student,
+    lessons: Lessons,
+    loss_of: Callable[[Shrunk], float],
+    budget: Budget,
+    progress: Progress,
+    title: str,
+) -> Healed:
+    """Train a student on its lessons, and return the best of it that was seen by `loss_of`, on what is held back.
+
+    AdamW (Loshchilov & Hutter 2019, "Decoupled weight decay regularization") without decay, with a warm-up and a cosine
+    down to zero over the budget. `progress` may return True: what was reached is then kept. Where nothing betters the
+    start, the start is what is returned.
+    """
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    rate = RATE if len(student.weights) else RATE_WITHOUT_CONSUMERS
+    optimizer = torch.optim.AdamW(trained, rate, BETAS, weight_decay=0)
+    reached = _Reached(student.shrunk(), loss_of)
+    started, done, looks, state, stopped = time.monotonic(), 0, list(LOOKS), None, False
+    for inputs, answers, begins in lessons.windows():
+        spent = budget.spent(started, done)
+        if done and spent >= looks[0]:
+            looks = [look for look in looks if look > spent]
+            reached.look(student.shrunk())
+        stopped = bool(
+            progress(spent, f"Healing {title}: loss {reached.losses[-1]:.4g}, at first {reached.losses[0]:.4g}")
+        )
+        if stopped or spent >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = rate * _schedule(spent)
+        found, state = student(inputs, None if begins else state)
+        optimizer.zero_grad()
+        lessons.loss(found, answers).backward()
+        torch.nn.utils.clip_grad_norm_(trained, NORM)
+        optimizer.step()
+        state = [(h.detach(), c.detach()) for h, c in state]
+        done += 1
+    if stopped and done:
+        reached.look(student.shrunk())
+    return Healed(reached.best, time.monotonic() - started, done, reached.losses, stopped)
+
+
+def _schedule(spent: float) -> float:
+    """The share of the learning rate that is used when this share of the budget is gone."""
+    if spent < WARM_UP:
+        return max(spent / WARM_UP, 0.02)
+    return (1 + math.cos(math.pi * (spent - WARM_UP) / (1 - WARM_UP))) / 2
+
+
+@dataclass
+class _Reached:
+    """The best that was seen on what is held back, with all losses that were."""
+
+    best: Shrunk
+    loss_of: Callable[[Shrunk], float]
+    losses: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.losses.append(self.loss_of(self.best))
+
+    def look(self, now: Shrunk) -> None:
+        loss = self.loss_of(now)
+        if loss < min(self.losses):
+            self.best = now
+        self.losses.append(loss)

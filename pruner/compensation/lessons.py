@@ -1,0 +1,86 @@
+"""What a pruned LSTM learns from: calibration inputs with the dense model's answers to them, in an order of their own."""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pruner.calibration.calibration import Calibration
+from pruner.calibration.gathering import WINDOW
+from pruner.lstm.lstm import LSTM
+
+BATCH, STEPS = 32, 128  # sequences read side by side, and time steps between two updates
+MAX_ANSWERS = 2**29  # numbers of the dense model's answers that are kept; beyond, they are computed in passing
+SEED = 0
+
+
+class Lessons:
+    """Batches of sequences with the dense model's answers, window after window, without end.
+
+    `teacher` gives the dense model's answers (T, B, V) first, to inputs (T, B, I); `widths` are the parts of V, one a consumer.
+    With the task `softmax` answers are log-probabilities of each part, else what the teacher gives.
+    """
+
+    def __init__(
+        self,
+        lstm: LSTM,
+        tensors: Mapping[str, Tensor],
+        calibration: Calibration,
+        teacher: Callable[[Tensor], tuple[Tensor, object]],
+        widths: list[int],
+        task: str | None,
+        device: str,
+    ) -> None:
+        self._tensors, self._calibration, self._teacher, self._device = tensors, calibration, teacher, device
+        self._widths = widths if task == "softmax" else None
+        # The reverse direction reads from the end, so that it must see all of a sequence at once.
+        self._steps = WINDOW if lstm.bidirectional else STEPS
+        self._pieces = [piece for group in calibration.sequences[lstm.name] for piece in group.split(WINDOW, 1)]
+        self._pieces = [piece for piece in self._pieces if piece.shape[1] > 1]
+        steps = sum(piece.shape[0] * piece.shape[1] for piece in self._pieces)
+        room = steps * sum(widths) <= MAX_ANSWERS
+        self._answers: list[Tensor | None] = [self._all(piece) if room else None for piece in self._pieces]
+
+    def windows(self) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """Without end: inputs (T, B, I), the answers to them (T, B, V), and whether sequences begin here."""
+        generator = torch.Generator().manual_seed(SEED)
+        while True:
+            batches = [
+                (index, chosen)
+                for index, piece in enumerate(self._pieces)
+                for chosen in torch.randperm(len(piece), generator=generator).split(BATCH)
+            ]
+            for place in torch.randperm(len(batches), generator=generator).tolist():
+                index, chosen = batches[place]
+                inputs = self._inputs(self._pieces[index][chosen])
+                kept = self._answers[index]
+                answers = self._answer(inputs) if kept is None else kept[:, chosen]
+                offset = int(torch.randint(self._steps, (1,), generator=generator)) if self._steps < len(inputs) else 0
+                bounds = [0, *range(offset or self._steps, len(inputs), self._steps), len(inputs)]
+                for first, last in pairwise(bounds):
+                    yield inputs[first:last], answers[first:last].to(self._device), first == 0
+
+    def loss(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """How far what is found is from the answers: divergence in nats, or mean squared error over the mean square."""
+        if self._widths is None:
+            return F.mse_loss(found, wanted) / wanted.square().mean().clamp(min=torch.finfo(wanted.dtype).tiny)
+        pairs = zip(found.split(self._widths, -1), wanted.float().split(self._widths, -1), strict=True)
+        each = [F.kl_div(own.log_softmax(-1), answer, reduction="sum", log_target=True) for own, answer in pairs]
+        return torch.stack(each).sum() / (found.shape[0] * found.shape[1])
+
+    def _inputs(self, piece: Tensor) -> Tensor:
+        return self._calibration.looked_up(piece, self._tensors).to(self._device).transpose(0, 1)
+
+    @torch.no_grad()
+    def _answer(self, inputs: Tensor) -> Tensor:
+        found, _ = self._teacher(inputs)
+        if self._widths is None:
+            return found
+        return torch.cat([own.log_softmax(-1) for own in found.split(self._widths, -1)], -1)
+
+    def _all(self, piece: Tensor) -> Tensor:
+        """The answers (T, N, V) to all sequences of a piece; log-probabilities need no more than half precision."""
+        answers = [self._answer(self._inputs(part)) for part in piece.split(BATCH)]
+        return torch.cat([each.half() if self._widths else each for each in answers], 1)

@@ -1,0 +1,190 @@
+"""Figures of blocks, of one hidden unit and of single weights. As in `figures`, colours follow the theme that they are shown
+in: sequential scales and, for what has a sign, diverging ones are left to the Plotly template."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+from torch import Tensor
+
+from pruner.lstm.gates import ALL_BLOCKS, GATE_TITLES, GATES
+from pruner.views.colours import CELL_TEXT, DROPPED, GATE_COLORS, LINE_COLORS
+from pruner.views.unit_trace import TRACED
+from pruner.views.weight_view import Cells, clip_limit
+
+HISTOGRAM_BINS = 40  # at most; a small layer has one for four of its rows
+LABELLED_ROWS = 16  # a heatmap of more rows is drawn closer, without numbers in its cells
+TRACE_TITLES = {"h": "output h", "c": "cell state c", **{gate: f"{GATE_TITLES[gate]} gate {gate}" for gate in GATES}}
+
+
+def block_heatmap(rows: list[str], values: np.ndarray, value_title: str, percent: bool = False) -> go.Figure:
+    """One figure of every block: a row a layer and direction, a column each of the eight blocks; `values` is (rows, 8)."""
+    labelled = len(rows) <= LABELLED_ROWS
+    finite = values[np.isfinite(values)]  # a block whose median is zero has no highest over it
+    low = 0.0 if percent or not finite.size else float(finite.min())
+    high = float(finite.max(initial=low))
+    form, exact = (".0%", ".1%") if percent else (".2~g", ".4g")
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=values.astype(np.float32),
+        x=[f"<b>{block}</b>" for block in ALL_BLOCKS],
+        customdata=[[GATE_TITLES[block[1]] for block in ALL_BLOCKS]] * len(rows),
+        y=rows,
+        coloraxis="coloraxis",
+        texttemplate=f"%{{z:{form}}}" if labelled else None,
+        textfont=CELL_TEXT,
+        xgap=2 if labelled else 1,
+        ygap=2 if labelled else 1,
+        hovertemplate=f"%{{y}}<br>gate %{{x}} (%{{customdata}})<br>{value_title} %{{z:{exact}}}<extra></extra>",
+    )
+    figure.update_xaxes(fixedrange=True, side="top", tickangle=0)
+    figure.update_yaxes(autorange="reversed", fixedrange=True, automargin=True)
+    figure.update_layout(
+        height=90 + (34 if labelled else 14) * len(rows),
+        margin={"l": 0, "r": 0, "t": 30, "b": 40},
+        coloraxis={
+            "cmin": low,
+            "cmax": high if high > low else low + 0.01,
+            "colorbar": {
+                "orientation": "h",
+                "y": 0,
+                "yanchor": "top",
+                "thickness": 10,
+                "outlinewidth": 0,
+                "tickformat": ".0%" if percent else None,
+            },
+        },
+    )
+    return figure
+
+
+def standing_histograms(saliency: Tensor, unit: int, unit_of_measure: str = "saliency") -> go.Figure:
+    """How the rows of each of the eight blocks (8, H) are distributed, with a line where the row of one unit stands."""
+    values = saliency.cpu().numpy()
+    bins = max(8, min(HISTOGRAM_BINS, values.shape[1] // 4))
+    figure = make_subplots(
+        2,
+        len(GATES),
+        horizontal_spacing=0.04,
+        vertical_spacing=0.2,
+        subplot_titles=[f"<b>{block}</b> {GATE_TITLES[block[1]]}" for block in ALL_BLOCKS],
+    )
+    for index, block in enumerate(ALL_BLOCKS):
+        place = {"row": index // len(GATES) + 1, "col": index % len(GATES) + 1}
+        counts, edges = np.histogram(values[index], bins)
+        figure.add_bar(
+            x=((edges[:-1] + edges[1:]) / 2).astype(np.float32),
+            y=counts.astype(np.int32),
+            width=float(edges[1] - edges[0]),
+            name=block,
+            marker={"color": GATE_COLORS[block[1]], "opacity": 0.45, "line": {"width": 0}},
+            hovertemplate=f"gate {block}<br>{unit_of_measure} about %{{x:.4g}}<br>%{{y}} rows<extra></extra>",
+            **place,
+        )
+        own = float(values[index, unit])
+        figure.add_scatter(
+            x=[own, own],
+            y=[0, int(counts.max())],
+            mode="lines",
+            name=f"unit {unit} in {block}",
+            line={"color": GATE_COLORS[block[1]], "width": 3},
+            hovertemplate=f"unit {unit}, gate {block}<br>{unit_of_measure} {own:.4g}<extra></extra>",
+            **place,
+        )
+    figure.update_yaxes(showticklabels=False, showgrid=False)
+    figure.update_xaxes(nticks=3)
+    figure.update_layout(height=340, margin={"l": 0, "r": 0, "t": 30, "b": 0}, bargap=0, showlegend=False)
+    return figure
+
+
+def unit_traces(dense: pd.DataFrame, pruned: pd.DataFrame) -> go.Figure:
+    """A unit's output, cell state and gates over time, dense and pruned above each other: tables of `unit_trace`."""
+    figure = make_subplots(
+        len(TRACED),
+        1,
+        shared_xaxes=True,
+        vertical_spacing=0.04,
+        subplot_titles=[TRACE_TITLES[what] for what in TRACED],
+    )
+    steps = np.arange(len(dense), dtype=np.int32)
+    looks = (("dense", dense, {"color": LINE_COLORS[0]}), ("pruned", pruned, {"color": LINE_COLORS[1], "dash": "dot"}))
+    for row, what in enumerate(TRACED, start=1):
+        for name, table, line in looks:
+            figure.add_scatter(
+                x=steps,
+                y=table[what].to_numpy(np.float32),
+                mode="lines",
+                name=name,
+                legendgroup=name,
+                showlegend=row == 1,
+                line={"width": 1.8, **line},
+                hovertemplate=f"{name}, step %{{x}}<br>{TRACE_TITLES[what]} %{{y:.4f}}<extra></extra>",
+                row=row,
+                col=1,
+            )
+        if what in GATES and what != "g":
+            figure.update_yaxes(range=[-0.05, 1.05], row=row, col=1)
+    figure.update_annotations(x=0, xanchor="left", font_size=13)
+    figure.update_yaxes(nticks=4)
+    figure.update_xaxes(title="time step", row=len(TRACED), col=1)
+    figure.update_layout(
+        height=110 * len(TRACED) + 60,
+        margin={"l": 0, "r": 0, "t": 50, "b": 0},
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
+    )
+    return figure
+
+
+def weight_heatmap(cells: Cells, columns: str, unit: int | None = None, window: Cells | None = None) -> go.Figure:
+    """Weights as cells, a hidden unit from top to bottom, what it reads from left to right.
+
+    Weights with a sign are coloured from red to blue around zero, on a scale that a few outliers cannot flatten. `columns`
+    says what a column is. The row of `unit` and the outline of `window` are marked where they lie inside.
+    """
+    values, size = cells.values.numpy(), cells.per_cell
+    limit = clip_limit(cells.values)
+    middle = (size - 1) / 2
+    several = size > 1
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=values,
+        x0=cells.first_column + middle,
+        dx=size,
+        y0=cells.first_row + middle,
+        dy=size,
+        coloraxis="coloraxis",
+        hovertemplate=(
+            f"mean of {size} × {size} around unit %{{y:.0f}}, {columns} %{{x:.0f}}<br>%{{z:.4g}}<extra></extra>"
+            if several
+            else f"unit %{{y}}<br>{columns} %{{x}}<br>weight %{{z:.5g}}<extra></extra>"
+        ),
+    )
+    top, left = cells.first_row - 0.5, cells.first_column - 0.5
+    bottom, right = top + size * values.shape[0], left + size * values.shape[1]
+    if window is not None:
+        height, width = window.values.shape
+        figure.add_shape(
+            type="rect",
+            x0=window.first_column - 0.5,
+            x1=window.first_column - 0.5 + width,
+            y0=window.first_row - 0.5,
+            y1=window.first_row - 0.5 + height,
+            line={"color": DROPPED, "width": 2},
+        )
+    if unit is not None and top < unit < bottom:
+        figure.add_annotation(
+            x=0, xref="paper", xanchor="right", y=unit, text=f"unit {unit} ▶", showarrow=False, font={"color": DROPPED}
+        )
+    figure.update_xaxes(title=columns, range=[left, right], showgrid=False, zeroline=False)
+    figure.update_yaxes(title="unit", range=[bottom, top], showgrid=False, zeroline=False)
+    figure.update_layout(
+        height=520,
+        margin={"l": 0, "r": 0, "t": 10, "b": 0},
+        coloraxis={
+            "autocolorscale": True,  # a range on both sides of zero takes the diverging scale
+            "cmin": -limit if cells.signed else 0,
+            "cmax": limit,
+            "colorbar": {"thickness": 10, "outlinewidth": 0},
+        },
+    )
+    return figure
