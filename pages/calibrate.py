@@ -23,7 +23,7 @@ from pruner.importance.masks import make_masks_by_cost
 from pruner.lstm.gates import BLOCKS, SIDES, split_gates
 from pruner.lstm.lstm import LSTM
 from pruner.progress import Progress
-from pruner.views import figures
+from pruner.views import data_figures
 
 frame.stand_in_app()
 
@@ -180,7 +180,7 @@ activations = {
     for place, title in layer_titles(checkpoint, lstm).items()
 }
 st.plotly_chart(
-    figures.activation_curves(labelled(activations)),
+    data_figures.activation_curves(labelled(activations)),
     key="activations",
     config=png_button("activations"),
     alt="Units of each layer sorted by their mean absolute activation on the inputs",
@@ -207,7 +207,7 @@ st.markdown(
     "model to model: taking an equal share of every gate hurts most."
 )
 st.plotly_chart(
-    figures.block_shares(labelled(shares)),
+    data_figures.block_shares(labelled(shares)),
     key="shares",
     config=png_button("shares"),
     alt="Heatmap of the share of rows that falls in each of the eight gate blocks of every layer",

@@ -12,7 +12,7 @@ from pruner.lessons import figures as lesson_figures
 from pruner.lessons import norms
 from pruner.lessons.model import GRAMMAR, model
 from pruner.lstm.gates import GATES, split_gates
-from pruner.views import figures
+from pruner.views import row_figures
 
 frame.stand_in_app()
 
@@ -72,7 +72,7 @@ with trained:
     tensor = example.weight(side)
     st.caption(f"Each cell is a row of {tensor} of a small trained model, coloured by its L1 norm.")
     st.plotly_chart(
-        figures.gate_grids(row_saliency(example.tensors[tensor]), side, unit_of_measure="L1 norm"),
+        row_figures.gate_grids(row_saliency(example.tensors[tensor]), side, unit_of_measure="L1 norm"),
         key="grids",
         alt=f"Every row of {tensor} of a small trained model as a cell, coloured by its L1 norm, gate by gate",
     )

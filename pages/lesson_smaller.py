@@ -6,7 +6,7 @@ import streamlit as st
 from pruner.dashboard import frame, lesson
 from pruner.lessons import smaller
 from pruner.lessons.smaller import SHARES, WAYS
-from pruner.views import figures
+from pruner.views import row_figures
 
 frame.stand_in_app()
 
@@ -16,7 +16,7 @@ with picture:
     found = lesson.measured(smaller.shrink, share)
     st.caption("Every hidden unit of the grammar model: do the eight blocks agree to keep it or to drop it?")
     st.plotly_chart(
-        figures.agreement_grid(found.agreement),
+        row_figures.agreement_grid(found.agreement),
         key="agreement",
         alt=f"Every hidden unit: {found.removable} dropped by all eight blocks, the rest kept by some or by all",
     )

@@ -22,7 +22,7 @@ from pruner.importance.masks import unit_agreement
 from pruner.importance.weights import as_table
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, SIDES, split_gates
 from pruner.recipe import ROW_CRITERIA
-from pruner.views import figures
+from pruner.views import row_figures
 
 frame.stand_in_app()
 
@@ -105,7 +105,7 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
         st.subheader("Sorted, with the cut")
         st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}.{CUT_MEANING}")
         st.plotly_chart(
-            figures.sorted_curves(saliency, view.side, dropped),
+            row_figures.sorted_curves(saliency, view.side, dropped),
             key="curves",
             config=png_button("masks-sorted"),
             alt=f"Rows of each gate of {view.tensor} sorted by {norm}, with a dot where each gate is cut",
@@ -123,7 +123,7 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
         removable = int((keeping == 0).sum())
         st.markdown(f"**{removable:,} of {len(keeping):,}** units of {view.place} can be removed.")
         st.plotly_chart(
-            figures.agreement_grid(keeping),
+            row_figures.agreement_grid(keeping),
             key="agreement",
             config=png_button("agreement"),
             alt=f"Every hidden unit of {view.place}: {removable} dropped by all eight blocks, "

@@ -15,7 +15,7 @@ from pruner.dashboard.text import stop_with
 from pruner.dashboard.words import criterion_for, measure_of_rows
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, SIDES
 from pruner.recipe import DATA_CRITERIA
-from pruner.views import explorer_figures
+from pruner.views import unit_figures
 from pruner.views.blocks import NEAR_ZERO, REACH, block_table
 
 frame.stand_in_app()
@@ -112,7 +112,7 @@ st.caption(MEANING[figure])
 values = table.pivot(index=place, columns="block", values=figure)[list(ALL_BLOCKS)]
 rows = [row_title(*index) for index in values.index]
 st.plotly_chart(
-    explorer_figures.block_heatmap(rows, values.to_numpy(), FIGURES[figure].lower(), figure == "near zero"),
+    unit_figures.block_heatmap(rows, values.to_numpy(), FIGURES[figure].lower(), figure == "near zero"),
     key="blocks",
     config=png_button("overview"),
     alt=f"Heatmap of the {FIGURES[figure].lower()} of each of the eight blocks of every layer",

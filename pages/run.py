@@ -48,7 +48,7 @@ rounded = f", the kept count rounded up to a multiple of {recipe.round_to}" if r
 compensated = {
     "none": "",
     "fold": " What stays takes over what inputs tell of the rest.",
-    "full": " What stays takes over what inputs tell of the rest; then gates and what reads the output are refitted.",
+    "heal": " What stays takes over what inputs tell of the rest, and is then trained to answer as the dense model does.",
 }[recipe.compensation]
 st.markdown(
     f"Drop **{recipe.sparsity:.0%}** {what} in **{pruned}** by {how}{together}{rounded}"
@@ -66,7 +66,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         default=Work.device.first,
         required=True,
     )
-    watching.start_button("Run", work.run, start, ready)
+    watching.start_button("Run", work.run, start, ready, recipe.compensation == "heal")
 if len(devices) == 1:
     st.caption("No CUDA device was found on this machine, so the model runs on the CPU.")
 watching.follow(work.run, "run")
@@ -117,11 +117,6 @@ with st.grid(4, min_column_width=150):
             height="stretch",
         )
 
-ORDER_WORDS = {
-    "cost": "what it costs alone, which lost less here",
-    "readers": "how it is read",
-    "cost and readers": "what it costs and by how it is read, which lost less here than the cost alone",
-}
 FORM_TITLES = ("dense", "masked", "compact")
 rows = [
     ("Parameters", *(f"{result.costs[form].parameters:,}" for form in FORM_TITLES)),
@@ -181,10 +176,16 @@ if done := result.compensation.facts.get("lstms"):
         alt="Each step of the compensation with its loss on held-back inputs before and after, and whether it was kept",
     )
     loss = "divergence from the dense model, in nats" if result.recipe.task == "softmax" else "relative squared error"
-    orders = sorted({entry["order_weighed_by"] for entry in done if "order_weighed_by" in entry})
+    healed = [step for entry in done for step in entry["steps"] if step["name"] == "heal"]
     st.caption(
         f"Loss on inputs that were held back: {loss}. A step that does not lower it is left out."
-        + (f" The order of removal weighs the error of a unit by {ORDER_WORDS[orders[0]]}." if len(orders) == 1 else "")
+        + (
+            f" Healed for {sum(step['seconds'] for step in healed):.0f} seconds, "
+            f"{sum(step['updates'] for step in healed):,} updates"
+            + (", stopped early." if any(step["stopped"] for step in healed) else ".")
+            if healed
+            else ""
+        )
     )
 if example and (note := examples.data_note(example)):
     st.caption(note)

@@ -14,7 +14,7 @@ from pruner.dashboard.words import CUT_MEANING, measure_of_rows
 from pruner.files.consumer_choice import consumers_of
 from pruner.importance.weights import as_table
 from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, SIDE_TITLES, split_gates
-from pruner.views import figures
+from pruner.views import row_figures
 
 frame.stand_in_app()
 
@@ -47,7 +47,7 @@ dropped = None
 if by_rows:
     dropped = tuple((~split_gates(scored.masks(view.lstm, recipe)[view.tensor])).sum(1).tolist())
 st.plotly_chart(
-    figures.sorted_curves(saliency, view.side, dropped),
+    row_figures.sorted_curves(saliency, view.side, dropped),
     key="curves",
     config=png_button("saliency-sorted"),
     alt=f"Rows of each gate of {view.tensor} sorted by {norm}, with a dot where the present sparsity cuts",

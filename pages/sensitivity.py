@@ -16,7 +16,7 @@ from pruner.lstm.gates import ALL_BLOCKS
 from pruner.progress import Progress
 from pruner.search.parts import as_table
 from pruner.search.suggest import Suggestion, suggest
-from pruner.views import figures
+from pruner.views import search_figures
 
 frame.stand_in_app()
 
@@ -96,7 +96,7 @@ if explore.without_sparsities(found.recipe) != explore.without_sparsities(recipe
 sensitivity = found.sensitivity
 loss = f"loss of {found.judged.name}" if found.judged.quality else found.judged.name
 st.plotly_chart(
-    figures.sensitivity_heatmap(sensitivity, loss),
+    search_figures.sensitivity_heatmap(sensitivity, loss),
     key="heatmap",
     config=png_button("sensitivity"),
     alt=f"Heatmap of the {loss} when each {part} alone is pruned, at several sparsities",

@@ -12,7 +12,7 @@ from pruner.dashboard.words import COMPENSATION_TITLES, CRITERION_TITLES, criter
 from pruner.dashboard.work import Work, work
 from pruner.progress import Progress
 from pruner.search.sweep import SEEDS, as_table
-from pruner.views import figures
+from pruner.views import search_figures
 
 frame.stand_in_app()
 
@@ -61,15 +61,15 @@ recipes = explore.grid(
     work.sweep_compensations,
 )
 slow = (
-    " Full compensation takes about a minute per recipe for a few hundred units."
-    if "full" in work.sweep_compensations
+    f" Each recipe that is healed takes its budget of {recipe.budget:.0f} seconds."
+    if "heal" in work.sweep_compensations
     else ""
 )
 st.caption(
     f"{len(recipes)} recipes, among them {SEEDS} random ones for each sparsity and compensation, rated by "
     f"{judged.name} on all cores of this machine.{slow}"
 )
-needy = sorted(recipes, key=lambda each: (each.compensation == "full", each.needs_data))[-1]
+needy = sorted(recipes, key=lambda each: (each.compensation == "heal", each.needs_data))[-1]
 ready = inputs.are_there(checkpoint, needy)
 
 
@@ -99,7 +99,7 @@ table = as_table(found.rated)
 mine = next((each for each in found.rated if each.recipe == recipe), None)
 title = found.judged.name
 st.plotly_chart(
-    figures.sweep_curves(
+    search_figures.sweep_curves(
         table,
         found.dense,
         title,

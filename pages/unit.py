@@ -18,7 +18,7 @@ from pruner.dashboard.view import choose_view
 from pruner.dashboard.words import CRITERION_WORDS, measure_of_rows
 from pruner.files.consumer_choice import consumers_of
 from pruner.lstm.gates import ALL_BLOCKS
-from pruner.views import explorer_figures, unit_facts
+from pruner.views import unit_facts, unit_figures
 
 frame.stand_in_app()
 
@@ -116,7 +116,7 @@ st.markdown(
 saliency = unit_facts.eight_blocks(lstm, layer, direction, scored.saliency)
 st.caption(f"Its rows among those of all units of the layer, by {norm}; the line is unit {unit}.")
 st.plotly_chart(
-    explorer_figures.standing_histograms(saliency, unit, norm),
+    unit_figures.standing_histograms(saliency, unit, norm),
     key="standings",
     config=png_button(f"unit-{unit}-rows"),
     alt=f"The distribution of the {norm} in each of the eight blocks, with a line where unit {unit} stands",

@@ -10,7 +10,7 @@ from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain
 from pruner.dashboard.view import choose_view
 from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES
-from pruner.views import explorer_figures
+from pruner.views import unit_figures
 from pruner.views.weight_view import REDUCTIONS, Cells, cut_window, reduce_block, weight_block
 
 frame.stand_in_app()
@@ -94,7 +94,7 @@ session.window_row = min(first_row, hidden_size - 1)
 session.window_column = min(session.window_column, width - 1)
 window = cut_window(block, session.window_row, session.window_column, session.window_size)
 st.plotly_chart(
-    explorer_figures.weight_heatmap(whole, columns, session.unit, window),
+    unit_figures.weight_heatmap(whole, columns, session.unit, window),
     key="whole",
     config=png_button(f"weights-{titles[gate][:2]}"),
     alt=f"Heatmap of all weights of gate {titles[gate]} of {view.tensor}, with the outline of the window below",
@@ -122,7 +122,7 @@ st.caption(
     "clipped: one weight in 200 lies beyond it."
 )
 st.plotly_chart(
-    explorer_figures.weight_heatmap(window, columns, session.unit),
+    unit_figures.weight_heatmap(window, columns, session.unit),
     key="window",
     config=png_button(f"weights-{titles[gate][:2]}-window"),
     alt=f"Heatmap of {rows_shown} × {columns_shown} single weights of gate {titles[gate]} of {view.tensor}",

@@ -1,6 +1,6 @@
 """Inputs to gather statistics from: real ones from a file, sampled from the model itself, or random."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 import torch
@@ -14,6 +14,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import bias_beside
 from pruner.lstm.lstm import DTYPES, LSTM, title_of
 from pruner.lstm.module import build
+from pruner.progress import Progress, silent
 
 ROOT = "root"  # what an array for the LSTM at the root, whose name is empty, may be called
 SEED = 0
@@ -77,7 +78,7 @@ def sampled(
     lstm: LSTM,
     embedding: str,
     consumer: str,
-    progress: Callable[[float, str], None] = lambda *_: None,
+    progress: Progress = silent,
 ) -> Calibration:
     """Token ids (160, 512) drawn from a generative model, each from what it makes of those before, the same every time.
 

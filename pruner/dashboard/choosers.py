@@ -48,6 +48,22 @@ def choose_compensation(key: str, recipe: Recipe) -> None:
     st.caption(words.COMPENSATION_MEANING[recipe.compensation])
 
 
+def choose_budget(key: str, recipe: Recipe) -> None:
+    """How long to heal: some usual times, and whatever a recipe or a link asks for."""
+    budgets = sorted({*words.BUDGETS, recipe.budget})
+    st.segmented_control(
+        "Time to heal",
+        budgets,
+        format_func=words.time_of,
+        key=key,
+        required=True,
+        persist_state="session",
+        disabled=recipe.steps is not None,
+    )
+    if recipe.steps is not None:
+        st.caption(f"The recipe asks for {recipe.steps:,} updates instead, which give the same numbers on every run.")
+
+
 def choose_allocation(key: str, recipe: Recipe) -> None:
     titles = words.ALLOCATION_TITLES[recipe.granularity]
     st.segmented_control(

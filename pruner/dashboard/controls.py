@@ -160,6 +160,14 @@ class Controls:
         widget=choosers.choose_criterion,
     )
     compensation = Control(Recipe.compensation, _word, place="top", widget=choosers.choose_compensation)
+    budget = Control(
+        Recipe.budget,
+        _number,
+        applies=lambda recipe: recipe.compensation == "heal",
+        place="top",
+        widget=choosers.choose_budget,
+    )
+    steps = Control(Recipe.steps, _whole, applies=lambda recipe: recipe.compensation == "heal")
     seed = Control(
         Recipe.seed,
         _whole,

@@ -16,7 +16,7 @@ from streamlit.components.v2.types import ComponentRenderer
 from torch import Tensor
 
 from pruner.lstm.gates import ALL_BLOCKS, GATE_TITLES, GATES, SIDES
-from pruner.views.figures import CLIP_QUANTILE, DROPPED
+from pruner.views.colours import CLIP_QUANTILE, DROPPED
 
 COLOURS = {"both": DROPPED, "onlyPinned": "#cc79a7", "onlyNow": "#56b4e9"}  # Okabe & Ito, safe for colour-blind eyes
 HTML = """

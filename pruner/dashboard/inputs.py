@@ -53,7 +53,7 @@ def are_there(checkpoint: Checkpoint, recipe: Recipe) -> bool:
         )
         return False
     try:
-        check_data(checkpoint, recipe, gathered.calibration if gathered else None)
+        check_data(recipe, gathered.calibration if gathered else None)
     except PrunerError as error:
         st.info(plain(str(error)), icon=":material/model_training:")
         _lead_there()

@@ -29,7 +29,7 @@ class Job(Generic[Made]):
         self._work = work
         self._lock = threading.Lock()
         self._status: Status[Made] = Status("running")
-        self._cancelled = threading.Event()
+        self._cancelled, self._enough = threading.Event(), threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
     @property
@@ -41,11 +41,16 @@ class Job(Generic[Made]):
         """Ask the work to stop at its next step."""
         self._cancelled.set()
 
-    def _progress(self, fraction: float, what: str) -> None:
+    def enough(self) -> None:
+        """Ask what can end early to end, and to go on with what it has reached."""
+        self._enough.set()
+
+    def _progress(self, fraction: float, what: str) -> bool:
         if self._cancelled.is_set():
             raise Cancelled
         with self._lock:
             self._status = replace(self._status, fraction=min(max(fraction, 0.0), 1.0), what=what)
+        return self._enough.is_set()
 
     def _run(self) -> None:
         # What nobody foresaw goes on to the log of the server; the page must not wait for it for ever.

@@ -15,7 +15,7 @@ from pruner.dashboard.view import View
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.recipe import Recipe
-from pruner.views import explorer_figures
+from pruner.views import unit_figures
 from pruner.views.unit_trace import held_back, masked, steps_to_trace, unit_trace
 
 
@@ -51,7 +51,7 @@ def show_over_time(
         "compensation are fitted. Pruned: with the rows of the present recipe at zero in every layer, without compensation."
     )
     st.plotly_chart(
-        explorer_figures.unit_traces(dense, pruned),
+        unit_figures.unit_traces(dense, pruned),
         key="traces",
         config=png_button(f"unit-{unit}-traces"),
         alt=f"Output, cell state and gates of unit {unit} over {len(dense)} time steps, dense and pruned",

@@ -9,12 +9,21 @@ from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
 
 
-def start_button(label: str, job: Job[Any] | None, start: Callable[[], None], ready: bool = True) -> None:
-    """A button that starts a job, and one that cancels it while it runs."""
+def start_button(
+    label: str, job: Job[Any] | None, start: Callable[[], None], ready: bool = True, heals: bool = False
+) -> None:
+    """A button that starts a job, one that cancels it while it runs, and, where it heals, one that ends only that."""
     running = job is not None and job.status.state == "running"
     st.button(label, type="primary", icon=":material/play_arrow:", on_click=start, disabled=running or not ready)
     if running and job is not None:
         st.button("Cancel", icon=":material/stop:", on_click=job.cancel)
+        if heals:
+            st.button(
+                "Enough, keep what is healed",
+                icon=":material/flag:",
+                on_click=job.enough,
+                help="Healing ends now; the best that it has reached is kept, measured and can be exported.",
+            )
 
 
 def follow(job: Job[Any] | None, name: str) -> None:

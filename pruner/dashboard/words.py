@@ -40,11 +40,12 @@ CRITERION_MEANING = {
     "obs": "How much the loss grows when it is removed and the others take over what they can, one unit after another.",
     "random": "Drawn at random. A criterion that does not beat this says nothing.",
 }
-COMPENSATION_TITLES = {"none": "None", "fold": "Fold", "full": "Full"}
+BUDGETS = (30.0, 60.0, 120.0, 300.0)  # seconds
+COMPENSATION_TITLES = {"none": "None", "fold": "Fold", "heal": "Heal"}
 COMPENSATION_MEANING = {
     "none": "What is dropped is simply gone.",
     "fold": "What stays takes over what inputs can tell of what is dropped.",
-    "full": "Gates and what reads the output are refitted to the dense model, too. Needs to know what does, and the task.",
+    "heal": "Then it is trained to answer your inputs as the dense model does, without labels, for a minute.",
 }
 CUT_MEANING = " A dot is where the present recipe cuts a gate; shaded is what every gate drops."  # of sorted curves
 TASK_TITLES = {"softmax": "Scores of categories", "regression": "Numbers"}
@@ -67,3 +68,8 @@ def criterion_for(granularity: str, criterion: str) -> str:
 def measure_of_rows(criterion: str) -> str:
     """What the score of a single row is called."""
     return CRITERION_WORDS[criterion_for("rows", criterion)]
+
+
+def time_of(seconds: float) -> str:
+    """Seconds as people say them."""
+    return f"{seconds / 60:g} min" if seconds >= 60 and seconds % 30 == 0 else f"{seconds:g} s"

@@ -17,7 +17,7 @@ RECIPES = {
     "units": Recipe(0.0, "units", "group", round_to=16, layer_sparsity={0: 1.0}),
     "units, all layers together": Recipe(1.0, "units", "obs", "global", round_to=1, compensation="fold", **CONSUMERS),
     "only one LSTM": Recipe(0.5, "units", lstms=("lstm",), consumers=("linear.weight",)),
-    "full": Recipe(0.5, "units", "obs", compensation="full", **CONSUMERS),
+    "heal": Recipe(0.5, "units", "obs", compensation="heal", **CONSUMERS),
 }
 
 

@@ -42,12 +42,12 @@ def test_names_in_a_file_are_no_markdown(app: AppTest) -> None:
 
 @pytest.mark.parametrize("page", ["open", "saliency", "calibrate", "masks", "run", "sweep", "sensitivity", "export"])
 def test_a_link_that_needs_inputs_opens_every_page(app: AppTest, page: str) -> None:
-    params = {"criterion": "obs", "compensation": "full", "granularity": "units", "sparsity": "0.3"}
+    params = {"criterion": "obs", "compensation": "heal", "granularity": "units", "sparsity": "0.3"}
     app.query_params.update({"example": "embedded-reber", **params})
     app = checked(app.run())
     if page != "open":
         app = go(app, page)
-    assert (app.session_state.criterion, app.session_state.compensation) == ("obs", "full")
+    assert (app.session_state.criterion, app.session_state.compensation) == ("obs", "heal")
     assert app.session_state.consumers == ["linear.weight"]
     if page in ("masks", "run", "sweep", "sensitivity"):
         assert "None were gathered yet" in app.info[0].value

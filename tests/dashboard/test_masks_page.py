@@ -8,6 +8,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from pruner import Recipe, examples
+from pruner.calibration.inputs import gaussian
 from pruner.dashboard.gathered import Gathered
 from pruner.pipeline import choose_masks, gather_statistics
 from tests.helpers.files import saved
@@ -151,10 +152,10 @@ def test_masks_show_what_the_library_chooses_from_inputs(
 
 
 def test_a_recipe_of_units_and_inputs_is_loaded_over_one_of_rows(calibrated: AppTest) -> None:
-    recipe = Recipe(0.25, "units", "obs", compensation="full", **CONSUMERS)
+    recipe = Recipe(0.25, "units", "obs", compensation="heal", **CONSUMERS)
     calibrated = upload(go(calibrated, "masks"), "recipe.json", recipe.to_json().encode())
     found = calibrated.session_state
-    assert (found.granularity, found.criterion, found.compensation) == ("units", "obs", "full")
+    assert (found.granularity, found.criterion, found.compensation) == ("units", "obs", "heal")
     assert metrics(calibrated)["Removable, of 32"] == "8"
 
 
@@ -169,12 +170,16 @@ def test_rows_are_ranked_together_by_cost_only_where_there_is_a_cost(calibrated:
     assert calibrated.number_input(key="gate_hf") is not None
 
 
-def test_full_compensation_says_what_it_lacks(calibrated: AppTest, gathered: Gathered) -> None:
+def test_healing_says_what_it_lacks_and_how_long_it_takes(calibrated: AppTest, gathered: Gathered) -> None:
     recipe = Recipe(criterion="fisher")
-    statistics = gather_statistics(calibrated.session_state.checkpoint, recipe, gathered.calibration)
-    calibrated.session_state.gathered = Gathered(gathered.calibration, statistics, recipe)
-    calibrated = set_to(go(calibrated, "masks"), consumers=[], task=None, compensation="full")
-    assert "no task" in calibrated.info[0].value
+    checkpoint = calibrated.session_state.checkpoint
+    random = gaussian(checkpoint, checkpoint.lstms)
+    calibrated.session_state.gathered = Gathered(random, gather_statistics(checkpoint, recipe, random), recipe)
+    calibrated = set_to(go(calibrated, "masks"), consumers=[], task=None, compensation="heal")
+    assert "found random ones" in calibrated.info[0].value
+    calibrated = set_to(calibrated, budget=120.0)
+    assert calibrated.query_params["budget"] == "120"
+    assert any("trained to answer" in text.value for text in calibrated.caption)
 
 
 def test_metrics_of_masks_follow_inputs(calibrated: AppTest) -> None:

@@ -53,7 +53,7 @@ def test_a_sweep_without_inputs_goes_by_weights(example: AppTest) -> None:
 
 def test_a_grid_of_rows_names_consumers_where_they_are_of_use() -> None:
     recipe = wanted = Recipe(criterion="fisher", **CONSUMERS)
-    recipes = explore.grid(recipe, wanted, [0.5], ["l1", "fisher"], ["none", "full"])
+    recipes = explore.grid(recipe, wanted, [0.5], ["l1", "fisher"], ["none", "heal"])
     assert len(recipes) == 2 * (2 + SEEDS)
     assert recipe in recipes
     for each in recipes:
