@@ -4,12 +4,12 @@
 class PrunerError(Exception):
     """Unusable input. The message says what was expected, what was found and what to do.
 
-        >>> from pruner import PrunerError, Recipe
-        >>> try:
-        ...     Recipe(sparsity=1.5)
-        ... except PrunerError as error:
-        ...     print(error)
-        expected sparsity between 0 and 1, found 1.5
+    >>> from pruner import PrunerError, Recipe
+    >>> try:
+    ...     Recipe(sparsity=1.5)
+    ... except PrunerError as error:
+    ...     print(error)
+    expected sparsity between 0 and 1, found 1.5
     """
 
 

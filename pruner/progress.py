@@ -18,15 +18,15 @@ Progress = Callable[[float, str], bool | None]
 class Cancelled(Exception):
     """A run was asked to stop before it finished: to be raised by the `progress` that was handed to it.
 
-        >>> from pruner import Cancelled, Recipe, run
-        >>> from pruner.examples import named
-        >>> def stop(fraction, what):
-        ...     raise Cancelled
-        >>> try:
-        ...     run(named("embedded-reber").open(), Recipe(), progress=stop)
-        ... except Cancelled:
-        ...     print("stopped")
-        stopped
+    >>> from pruner import Cancelled, Recipe, run
+    >>> from pruner.examples import named
+    >>> def stop(fraction, what):
+    ...     raise Cancelled
+    >>> try:
+    ...     run(named("embedded-reber").open(), Recipe(), progress=stop)
+    ... except Cancelled:
+    ...     print("stopped")
+    stopped
     """
 
 

@@ -308,8 +308,12 @@ class Recipe:
         return cls(**{name: known[name].metadata["read"](name, value) for name, value in values.items()})
 
     @staticmethod
-    def notices(values: Any) -> list[str]:
-        """What is read as something else than it says in the values of an older recipe, in sentences."""
+    def notices(text: str | bytes) -> list[str]:
+        """What `from_json` reads as something else than it says in the text of an older recipe, in sentences."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            return []  # which `from_json` tells
         if isinstance(values, dict) and values.get("compensation") == "full":
             return ["The compensation 'full' is read as 'heal', which has taken its place."]
         return []

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from pruner.calibration.calibration import Calibration
-from pruner.calibration.drift import measure_drift
+from pruner.calibration.drift import held_back_loss, measure_drift
 from pruner.calibration.observations import Statistics
 from pruner.compact.costs import Cost, cost_of_file, cost_of_form
 from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS, Compensation, Form, Pruned
 from pruner.errors import PrunerError
 from pruner.exports import export
+from pruner.exports.verdict import Verdict, by_answers, by_quality, unknown
 from pruner.files.checkpoint import Checkpoint
-from pruner.lstm.measure import Drift, Latency, Modules, Quality, latency
+from pruner.lstm.measure import Drift, Latency, Modules, Quality, Rate, latency
 from pruner.lstm.module import build
 from pruner.pipeline import prune
 from pruner.progress import Progress, silent, split
@@ -47,8 +48,10 @@ class Result:
     device: str
     costs: dict[str, Cost]
     drift: dict[str, Drift]  # by LSTM name: the output, masked against dense, on held-back or random inputs
+    answers: float | None  # how much worse they are on held-back inputs, where there were some, see `held_back_loss`
     quality: dict[str, float] | None  # where a quality was given
     latency: dict[int, dict[str, Latency]] | None  # by batch size, where it was asked for
+    judge: Quality | None = None  # what `quality` is, where that is known
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -72,6 +75,16 @@ class Result:
     def compensation(self) -> Compensation:
         return self.pruned.compensation
 
+    @property
+    def verdict(self) -> Verdict:
+        """What the pruned model is worth by the best measure there is: its quality, else its answers, else none."""
+        if self.quality is not None and self.judge is not None:
+            before, after = self.quality["dense"], self.quality["masked"]
+            return by_quality(self.judge.name, self.judge.higher_is_better, before, after)
+        if self.answers is not None:
+            return by_answers(self.answers, self.recipe.task == "softmax" and bool(self.recipe.consumers))
+        return unknown(max(drift.relative for drift in self.drift.values()))
+
     def save(self, folder: str | os.PathLike[str], form: str | None = None) -> Path:
         """Write the export folder in one form: masked or compact, by default masked for rows and compact for units.
 
@@ -79,7 +92,7 @@ class Result:
         """
         name = form or DEFAULT_FORM[self.recipe.granularity]
         check_choice("form", name, FORMS)
-        return export.save(folder, self.pruned, name, self.costs["dense"], self.costs[name])
+        return export.save(folder, self.pruned, name, self.costs["dense"], self.costs[name], self.verdict)
 
 
 def available_devices() -> dict[str, str]:
@@ -96,7 +109,7 @@ def run(
     recipe: Recipe,
     device: str = "cpu",
     progress: Progress = silent,
-    quality: Quality | None = None,
+    quality: Rate | None = None,
     timed: bool = False,
     calibration: Calibration | None = None,
     statistics: Mapping[str, Statistics] | None = None,
@@ -121,24 +134,44 @@ def run(
     device = "cuda:0" if device == "cuda" else device
     if device not in devices:
         raise PrunerError(f"expected a device among {', '.join(devices)}; found {device!r}; run on cpu instead")
-    pruning, drifting, rating, timing, counting = split(progress, 3, 2, 2 if quality else 0, 1 if timed else 0, 1)
+    pruning, measuring = split(progress, 1 if recipe.compensation != "heal" else 5, 1)
     pruned = prune(checkpoint, recipe, calibration, statistics, device=device, progress=pruning)
+    result = measured(pruned, device, quality, timed, calibration, measuring)
+    progress(1.0, "Done")
+    return result
+
+
+def measured(
+    pruned: Pruned,
+    device: str = "cpu",
+    quality: Rate | None = None,
+    timed: bool = False,
+    calibration: Calibration | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """What a pruned checkpoint costs, how far its outputs moved, how good and how fast it is; arguments as in `run`."""
+    checkpoint, recipe = pruned.checkpoint, pruned.recipe
+    drifting, rating, timing, counting = split(progress, 2, 2 if quality else 0, 1 if timed else 0, 1)
     modules: dict[str, Modules] = {
         "dense": {lstm.name: build(lstm, checkpoint.tensors, device) for lstm in checkpoint.lstms},
         **{form: pruned.modules(form, device) for form in FORMS},
     }
-    drift = measure_drift(checkpoint, recipe, calibration, modules["dense"], modules["masked"], drifting)
+    before, after = modules["dense"], modules["masked"]
+    drift = measure_drift(checkpoint, recipe, calibration, before, after, drifting)
+    answers = None
+    if calibration is not None and calibration.source != "gaussian":
+        answers = held_back_loss(checkpoint, recipe, calibration, before, after, pruned.tensors())
     rated = None if quality is None else _rated(pruned, modules, quality, device, rating)
     times = _timed(checkpoint, modules, timing) if timed else None
     counting(0.0, "Measuring the size")
     costs = {"dense": cost_of_file(checkpoint)}
     costs |= {name: cost_of_form(checkpoint, form) for name, form in pruned.forms.items()}
-    progress(1.0, "Done")
-    return Result(pruned, device, costs, drift, rated, times)
+    judge = quality if isinstance(quality, Quality) else None
+    return Result(pruned, device, costs, drift, answers, rated, times, judge)
 
 
 def _rated(
-    pruned: Pruned, modules: Mapping[str, Modules], quality: Quality, device: str, progress: Progress
+    pruned: Pruned, modules: Mapping[str, Modules], quality: Rate, device: str, progress: Progress
 ) -> dict[str, float]:
     masked = pruned.tensors()
     tensors = {"dense": pruned.checkpoint.tensors, "masked": masked, "compact": masked}

@@ -67,7 +67,8 @@ class Calibration:
     def split(self, share: float = 0.2) -> tuple["Calibration", "Calibration"]:
         """(to fit on, held back): about `share` of the sequences of each LSTM are held back, its last ones.
 
-        At least one is, and no more than hold `ENOUGH_HELD_BACK` steps. Of a single sequence the last steps are. Raises PrunerError where a side gets fewer than `LEAST_STEPS` steps.
+        At least one is, and no more than hold `ENOUGH_HELD_BACK` steps. Of a single sequence the last steps are. Raises
+        PrunerError where a side gets fewer than `LEAST_STEPS` steps.
         """
         fit, held = {}, {}
         for name, groups in self.sequences.items():

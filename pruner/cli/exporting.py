@@ -1,4 +1,4 @@
-"""Commands that make and check exports: prune, verify."""
+"""Commands that make and check exports: prune, shrink, verify."""
 
 import argparse
 from pathlib import Path
@@ -8,10 +8,14 @@ from pruner import examples
 from pruner.cli.options import add_recipe_options, calibration_of, completed, recipe_of, told
 from pruner.cli.output import show_progress
 from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS
+from pruner.errors import PrunerError
 from pruner.exports.export import check_free
 from pruner.exports.verify import verify
 from pruner.files.checkpoint import open_checkpoint
-from pruner.result import run
+from pruner.recipe import check_sparsity
+from pruner.result import measured, run
+from pruner.search.shrink import Shrunk, Target, shrink
+from pruner.views.frontier import frontier_svg
 
 
 def add_commands(commands: Any) -> None:
@@ -23,6 +27,18 @@ def add_commands(commands: Any) -> None:
     prune.add_argument("--device", default="cpu", metavar="cpu|cuda")
     prune.add_argument("--output", required=True, metavar="DIR")
     prune.set_defaults(command=_prune)
+
+    shrink = commands.add_parser(
+        "shrink", help="find the smallest model that answers like the whole one, and export it"
+    )
+    shrink.add_argument("checkpoint")
+    shrink.add_argument("--keep", type=float, metavar="0.97", help="share of the quality to keep (default 0.97)")
+    shrink.add_argument("--target", metavar="macs=0.5|size=0.5", help="the best model of a size instead")
+    add_recipe_options(shrink)
+    shrink.add_argument("--output", required=True, metavar="DIR")
+    shrink.add_argument("--form", choices=FORMS, help="default: masked for rows, compact for units")
+    shrink.add_argument("--device", default="cpu", metavar="cpu|cuda")
+    shrink.set_defaults(command=_shrink)
 
     check = commands.add_parser("verify", help="read an export back and check it")
     check.add_argument("folder", metavar="DIR|ZIP")
@@ -52,6 +68,7 @@ def _prune(options: argparse.Namespace) -> None:
         print(f"{name or '(root)'}: output drift {drift.relative:.3f} on {where}")
     if example and result.quality:
         print(f"{example.quality_name}: {result.quality['dense']:.4f} before, {result.quality[form]:.4f} after")
+    print(f"{result.verdict.word}: {result.verdict.sentence}")
     before, after = result.costs["dense"], result.costs[form]
     if form == "masked":
         dropped = sum(int((~mask).sum()) for mask in result.masks.values())
@@ -61,6 +78,59 @@ def _prune(options: argparse.Namespace) -> None:
         f"{folder}: {before.parameters:,} parameters became {after.parameters:,}, "
         f"{before.macs_per_step:,} multiply-accumulates per time step {after.macs_per_step:,}"
     )
+
+
+def _shrink(options: argparse.Namespace) -> None:
+    target = _target(options)
+    recipe = recipe_of(options, granularity="units", criterion="obs", compensation="heal")
+    check_free(Path(options.output))
+    checkpoint = open_checkpoint(options.checkpoint)
+    example = examples.example_of(checkpoint)
+    recipe = completed(checkpoint, recipe)
+    calibration = calibration_of(options, checkpoint, recipe)
+    if calibration is None:
+        raise PrunerError(
+            "expected a recipe that needs inputs to shrink with, found criterion and compensation without; leave both out"
+        )
+    print(told(calibration))
+    quality = example.quality if example else None
+    found = shrink(checkpoint, recipe, calibration, target, quality, show_progress)
+    result = measured(found.chosen.pruned, options.device, quality, False, calibration)
+    folder = result.save(options.output, options.form)
+    _write_frontier(folder / "frontier", found)
+    for sentence in found.told:
+        print(sentence)
+    before, after = result.costs["dense"], result.costs["compact"]
+    print(
+        f"{folder}: {before.parameters:,} parameters became {after.parameters:,}; all that was tried: {folder}/frontier"
+    )
+
+
+def _target(options: argparse.Namespace) -> Target:
+    if options.target is None:
+        keep = 0.97 if options.keep is None else options.keep
+        check_sparsity("--keep", keep)
+        return Target(keep)
+    what, _, amount = options.target.partition("=")
+    if options.keep is not None or what not in ("macs", "size"):
+        raise PrunerError(f"expected either --keep or --target as macs=0.5 or size=0.5, found {options.target!r}")
+    try:
+        return Target(None, what, float(amount))
+    except ValueError as error:
+        raise PrunerError(f"expected --target as macs=0.5 or size=0.5, found {options.target!r}") from error
+
+
+def _write_frontier(folder: Path, found: Shrunk) -> None:
+    """Everything that was tried, as CSV and as a picture, beside the files of the export."""
+    table, verdict = found.frontier(), found.chosen.verdict
+    try:
+        folder.mkdir()
+        table.to_csv(folder / "frontier.csv", index=False)
+        (folder / "frontier.svg").write_text(frontier_svg(table, verdict.measure, verdict.before), encoding="utf-8")
+    except OSError as error:
+        raise PrunerError(
+            f"expected a place to write {folder}, found {error}; the export beside it is whole"
+        ) from error
 
 
 def _verify(options: argparse.Namespace) -> None:

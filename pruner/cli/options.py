@@ -1,8 +1,10 @@
 """The options that several commands share: a recipe, and the inputs that it needs."""
 
 import argparse
+import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from pruner import examples
 from pruner.calibration.calibration import Calibration
@@ -29,20 +31,24 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--time-major", action="store_true", help="the file's arrays are (T, N, ..)")
 
 
-def recipe_of(options: argparse.Namespace) -> Recipe:
+def recipe_of(options: argparse.Namespace, **otherwise: Any) -> Recipe:
+    """The recipe that was given, or its settings one by one; `otherwise` what is not said."""
     given = {}
     for setting in fields(Recipe):
         value = getattr(options, setting.name)
         if value is not None:
             given[setting.name] = _pairs(setting.metadata["flag"], value) if setting.default_factory is dict else value
     if options.recipe is None:
-        return Recipe.from_dict(given)
+        return Recipe.from_dict(otherwise | given)
     if given:
         raise PrunerError(
             "expected --recipe alone or the settings one by one, found both; put all settings in the file"
         )
     try:
-        return Recipe.from_json(Path(options.recipe).read_bytes())
+        values = Path(options.recipe).read_bytes()
+        for notice in Recipe.notices(values):
+            print(f"note: {notice}", file=sys.stderr)
+        return Recipe.from_json(values)
     except (OSError, ValueError) as error:
         raise PrunerError(f"expected a recipe file, found {error}; check the path") from error
 

@@ -299,7 +299,9 @@ class _Compact(nn.Module):
         for layer in range(self.num_layers):
             own = kept[layer * self.directions : (layer + 1) * self.directions]
             filled = {"reconstruct": True} if reconstruct and layer == self.num_layers - 1 else {}
-            directions = [self.LAYER(width, hidden_size, each, bias, proj_size, device, dtype, **filled) for each in own]
+            directions = [
+                self.LAYER(width, hidden_size, each, bias, proj_size, device, dtype, **filled) for each in own
+            ]
             self.layers.extend(directions)
             width = sum(each.output_size for each in directions)
 

@@ -19,8 +19,8 @@ SEED = 0
 class Lessons:
     """Batches of sequences with the dense model's answers, window after window, without end.
 
-    `teacher` gives the dense model's answers (T, B, V) first, to inputs (T, B, I); `widths` are the parts of V, one a consumer.
-    With the task `softmax` answers are log-probabilities of each part, else what the teacher gives.
+    `teacher` gives the dense model's answers (T, B, V) first, to inputs (T, B, I); `widths` are the parts of V, one a
+    consumer. With the task `softmax` answers are log-probabilities of each part, else what the teacher gives.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from pruner.calibration.inputs import BURN_IN
 from pruner.errors import PrunerError
 from pruner.examples import embedded_reber, pydocs_chars
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.lstm.measure import Quality
 from pruner.recipe import Recipe
 
 
@@ -25,12 +26,18 @@ class Example:
     title: str
     description: str
     file: Path
-    quality_name: str
-    higher_is_better: bool
-    quality: Callable[[Mapping[str, Tensor], Mapping[str, nn.Module]], float]
+    quality: Quality
     calibration: Callable[[Checkpoint], Calibration]
     consumer: str = "linear.weight"
     task: str = "softmax"
+
+    @property
+    def quality_name(self) -> str:
+        return self.quality.name
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.quality.higher_is_better
 
     def open(self) -> Checkpoint:
         return open_checkpoint(self.file)
@@ -74,9 +81,7 @@ EXAMPLES = {
             "Python-docs characters",
             "A 2-layer LSTM with 256 hidden units that predicts the next character of Python's own documentation.",
             pydocs_chars.FILE,
-            "bits per character",
-            False,
-            _bits_per_character,
+            Quality("bits per character", False, _bits_per_character),
             _training_text,
         ),
         Example(
@@ -84,9 +89,7 @@ EXAMPLES = {
             "Embedded Reber grammar",
             "A 1-layer LSTM with 32 hidden units, small enough to see every one, that must remember one symbol to the end.",
             embedded_reber.FILE,
-            "strings wholly right",
-            True,
-            _strings_right,
+            Quality("strings wholly right", True, _strings_right),
             _training_strings,
         ),
     )

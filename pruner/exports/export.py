@@ -21,11 +21,14 @@ from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError
 from pruner.exports.certificate import certify
 from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, totals
+from pruner.exports.verdict import Verdict
 from pruner.files.checkpoint import open_checkpoint
 from pruner.files.writing import write, write_safetensors
 
 
-def save(folder: str | os.PathLike[str], pruned: Pruned, form: str, before: Cost, after: Cost) -> Path:
+def save(
+    folder: str | os.PathLike[str], pruned: Pruned, form: str, before: Cost, after: Cost, verdict: Verdict
+) -> Path:
     """Write a form of a pruned checkpoint as an export folder and return its path; `before` and `after` are its costs.
 
     It is written under a temporary name, beside its place or within an empty folder that is there already, read back, and
@@ -38,7 +41,7 @@ def save(folder: str | os.PathLike[str], pruned: Pruned, form: str, before: Cost
         there = folder.exists()  # perhaps where somebody stands, or a volume: it is filled, not replaced
         staging = Path(tempfile.mkdtemp(prefix=".export-", dir=folder if there else folder.parent))
         try:
-            _write_files(staging, pruned, form, before, after)
+            _write_files(staging, pruned, form, before, after, verdict)
             if there:
                 for file in list(staging.iterdir()):
                     file.replace(folder / file.name)
@@ -73,7 +76,7 @@ def check_free(folder: Path) -> None:
         raise PrunerError(f"expected a place to write the export, found {error}; choose another folder") from error
 
 
-def _write_files(staging: Path, pruned: Pruned, name: str, before: Cost, after: Cost) -> None:
+def _write_files(staging: Path, pruned: Pruned, name: str, before: Cost, after: Cost, verdict: Verdict) -> None:
     checkpoint, form = pruned.checkpoint, pruned.forms[name]
     model = staging / model_file(checkpoint.format)
     write(checkpoint, form.changed, model)
@@ -99,6 +102,7 @@ def _write_files(staging: Path, pruned: Pruned, name: str, before: Cost, after: 
             "safetensors": safetensors.__version__,
         },
         compensation=pruned.compensation.facts or None,
+        verdict=verdict.told(),
     ).write(staging)
     for file in staging.iterdir():
         file.chmod(0o644)  # safetensors writes files that only their owner can read

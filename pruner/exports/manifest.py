@@ -16,6 +16,7 @@ from pruner.recipe import Recipe
 
 MASKS, MANIFEST, LOADER = "masks.safetensors", "manifest.json", "load_pruned.py"
 MODELS = ("pruned.pt", "pruned.safetensors")
+_OPTIONAL = ("compensation", "verdict")
 
 
 def model_file(source_format: str) -> str:
@@ -45,6 +46,7 @@ class Manifest:
     files: dict[str, Any]
     versions: dict[str, Any]
     compensation: dict[str, Any] | None = None
+    verdict: dict[str, Any] | None = None  # as `Verdict.told` has it; what verify cannot tell again
     counts_integers: bool = False  # as manifests did that know no `dense_hidden_size`: as parameters, in their totals
 
     @classmethod
@@ -71,20 +73,19 @@ class Manifest:
         if found["form"] not in FORMS:
             raise not_the_export(folder, f"a form among {', '.join(FORMS)}", shown(found["form"]))
         Recipe.from_dict(found["recipe"])
-        compensation = found.get("compensation")
-        if compensation is not None and not isinstance(compensation, dict):
-            raise not_the_export(folder, "compensation as dict", shown(compensation))
+        more = {key: found[key] for key in _OPTIONAL if found.get(key) is not None}
+        for key, value in more.items():
+            if not isinstance(value, dict):
+                raise not_the_export(folder, f"{key} as dict", shown(value))
         older = any(isinstance(entry, dict) and "dense_hidden_size" not in entry for entry in found["lstms"])
         entries = [_renewed(entry) for entry in found["lstms"]] if older else found["lstms"]
-        return cls(
-            **{**{key: found[key] for key in types}, "lstms": entries}, compensation=compensation, counts_integers=older
-        )
+        required = {key: found[key] for key in types} | {"lstms": entries}
+        return cls(**required, **more, counts_integers=older)
 
     def write(self, folder: Path) -> None:
         """Write the file `manifest.json`."""
         kept = {key: getattr(self, key) for key in _types()}
-        if self.compensation:
-            kept["compensation"] = self.compensation
+        kept |= {key: getattr(self, key) for key in _OPTIONAL if getattr(self, key)}
         (folder / MANIFEST).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
     def check(self, folder: Path, name: str, found: Any) -> None:

@@ -16,7 +16,19 @@ from pruner.lstm.lstm import LSTM
 SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
 
 Modules = Mapping[str, nn.Module]  # by LSTM name
-Quality = Callable[[Mapping[str, Tensor], Modules], float]  # of a whole model, from its tensors and its LSTMs
+Rate = Callable[[Mapping[str, Tensor], Modules], float]  # a whole model, from its tensors and its LSTMs
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a model is judged by on held-out data: what the number is called, which way it goes, and how it is found."""
+
+    name: str
+    higher_is_better: bool
+    rate: Rate
+
+    def __call__(self, tensors: Mapping[str, Tensor], modules: Modules) -> float:
+        return self.rate(tensors, modules)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pruner.calibration.calibration import Calibration
 from pruner.calibration.observations import Statistics
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, split_gates
-from pruner.lstm.measure import Quality
+from pruner.lstm.measure import Rate
 from pruner.pipeline import choose_masks, gather_statistics
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
@@ -24,7 +24,7 @@ def measure_sensitivity(
     sparsities: Sequence[float],
     calibration: Calibration | None = None,
     statistics: Mapping[str, Statistics] | None = None,
-    quality: Quality | None = None,
+    quality: Rate | None = None,
     higher_is_better: bool = False,
     progress: Progress = silent,
 ) -> Sensitivity:

@@ -11,7 +11,7 @@ from pruner.calibration.drift import measure_drift
 from pruner.calibration.observations import Statistics
 from pruner.compact.costs import size_of_form
 from pruner.files.checkpoint import Checkpoint
-from pruner.lstm.measure import Quality, one_thread
+from pruner.lstm.measure import Rate, one_thread
 from pruner.lstm.module import build
 from pruner.pipeline import gather_statistics, prune
 from pruner.progress import Progress, silent, split
@@ -71,7 +71,7 @@ def rate(
     recipe: Recipe,
     calibration: Calibration | None = None,
     statistics: Mapping[str, Statistics] | None = None,
-    quality: Quality | None = None,
+    quality: Rate | None = None,
     masks: Mapping[str, Tensor] | None = None,
     progress: Progress = silent,
 ) -> Rated:
@@ -95,7 +95,7 @@ def rate(
         return Rated(recipe, value, left.parameters, left.macs_per_step)
 
 
-def dense_value(checkpoint: Checkpoint, quality: Quality | None) -> float:
+def dense_value(checkpoint: Checkpoint, quality: Rate | None) -> float:
     """The quality of the dense model; its drift from itself, 0, where there is none."""
     if quality is None:
         return 0.0
@@ -107,7 +107,7 @@ def rate_all(
     recipes: Sequence[Recipe],
     calibration: Calibration | None = None,
     statistics: Mapping[str, Statistics] | None = None,
-    quality: Quality | None = None,
+    quality: Rate | None = None,
     progress: Progress = silent,
     masks: Sequence[Mapping[str, Tensor] | None] | None = None,
 ) -> list[Rated]:

@@ -1,5 +1,6 @@
 """Healing: what is left learns to answer as the dense model does, and whenever it ends, what is kept is valid."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,4 +193,5 @@ def test_lstms_share_the_seconds_of_a_budget() -> None:
 def test_an_older_recipe_is_read_as_what_took_its_place() -> None:
     older = {"compensation": "full", "granularity": "units"}
     assert Recipe.from_dict(older) == Recipe(granularity="units", compensation="heal")
-    assert "'full' is read as 'heal'" in Recipe.notices(older)[0] and Recipe.notices({}) == []
+    assert "'full' is read as 'heal'" in Recipe.notices(json.dumps(older))[0]
+    assert Recipe.notices("{}") == Recipe.notices("no JSON") == []

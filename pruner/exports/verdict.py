@@ -1,0 +1,63 @@
+"""What a pruned model is worth beside the dense one, in one word: kept, worse, ruined or unknown."""
+
+from dataclasses import dataclass
+
+KEPT, RUINED = 0.03, 0.25  # by what share the quality may be worse to count as kept, and from what share on as ruined
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The quality before and after by the best measure there is; `loss` is the share by which it is worse, if known."""
+
+    measure: str
+    before: float | None
+    after: float | None
+    loss: float | None
+
+    @property
+    def word(self) -> str:
+        if self.loss is None:
+            return "unknown"
+        if self.loss <= KEPT:
+            return "kept"
+        return "worse" if self.loss <= RUINED else "ruined"
+
+    def told(self) -> dict[str, str | float | None]:
+        """As the manifest has it."""
+        return {
+            "word": self.word,
+            "measure": self.measure,
+            "before": self.before,
+            "after": self.after,
+            "loss": self.loss,
+        }
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words, and where it is bad, the one thing to do."""
+        if self.loss is None:
+            return f"Whether it still answers well is unknown: no inputs were given to judge by ({self.measure})."
+        figures = f"{self.measure} {self.before:.4g} before, {self.after:.4g} after"
+        told = {
+            "kept": f"It answers like the dense model ({figures}).",
+            "worse": f"It answers worse than the dense model ({figures}); heal it, heal it longer, or drop less.",
+            "ruined": f"It is ruined ({figures}): heal it (compensation heal), or drop less.",
+        }
+        return told[self.word]
+
+
+def by_quality(name: str, higher_is_better: bool, before: float, after: float) -> Verdict:
+    """From a quality that was measured on held-out data."""
+    worse = before - after if higher_is_better else after - before
+    return Verdict(name, before, after, max(0.0, worse / abs(before)) if before else max(0.0, worse))
+
+
+def by_answers(loss: float, of_distributions: bool) -> Verdict:
+    """From how far the answers are from the dense model's on held-back inputs, as `drift.held_back_loss` gives it."""
+    what = "divergence from" if of_distributions else "squared error against"
+    return Verdict(f"{what} the dense model's answers on held-back inputs, relative:", 0.0, loss, loss)
+
+
+def unknown(drift: float) -> Verdict:
+    """Where nothing is known but how far the output moved on random inputs."""
+    return Verdict(f"output drift on random inputs {drift:.3f}", None, None, None)
