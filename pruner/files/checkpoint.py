@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from pruner.errors import PrunerError, shown
 from pruner.files import formats
 from pruner.files.computed_weights import resolve_leftovers
+from pruner.files.contents import Learned
+from pruner.files.materialise import Materialiser
 from pruner.lstm.find import LSTM, Skipped, find_lstms
 
 NESTING = 2  # state dicts are looked for this many dictionaries deep
@@ -37,6 +39,8 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     lstms: list[LSTM]
     skipped: list[Skipped]
+    learned: Mapping[str, Learned] = field(default_factory=dict)  # by the names of LSTMs
+    notes: tuple[str, ...] = ()  # sentences for people about the file as a whole
 
     def select(self, names: Iterable[str] | None = None) -> list[LSTM]:
         """The LSTMs of these names (None: all of them). Raises PrunerError where there is none to work with."""
@@ -85,13 +89,15 @@ def open_checkpoint(source: str | os.PathLike[str] | bytes, name: str | None = N
         path = Path(source)
         data, name = _read_file(path), name or path.name
     contents = formats.read(data, name)
-    if not isinstance(contents.container, Mapping):
+    materialiser = Materialiser(name)
+    container = materialiser.container(contents.container)
+    if not isinstance(container, Mapping):
         raise PrunerError(
-            f"expected a dictionary of tensors, found a {type(contents.container).__name__}: {name}; "
-            f"{formats.SAVE_WEIGHTS}"
+            f"expected a dictionary of tensors, found a {type(container).__name__}: {name}; {formats.SAVE_WEIGHTS}"
         )
-    locations, stored = _named_tensors(contents.container, len(data), name)
-    check_tensors(stored, len(data), name)
+    size = len(data) + materialiser.computed
+    locations, stored = _named_tensors(container, size, name)
+    check_tensors(stored, size, name)
     aliases, tensors, unresolved = resolve_leftovers(stored)
     found, skipped = find_lstms({alias: tensors[original] for alias, original in aliases.items()})
     lstms = [
@@ -102,12 +108,14 @@ def open_checkpoint(source: str | os.PathLike[str] | bytes, name: str | None = N
         sha256=hashlib.sha256(data).hexdigest(),
         format=contents.format,
         size=len(data),
-        container=contents.container,
+        container=container,
         metadata=contents.metadata,
         locations=locations,
         tensors=tensors,
         lstms=lstms,
-        skipped=skipped + unresolved,
+        skipped=[*skipped, *unresolved, *(Skipped(*entry) for entry in contents.skipped)],
+        learned=contents.learned,
+        notes=contents.notes,
     )
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from pruner.errors import PrunerError
+from pruner.files.contents import Contents
 from pruner.files.pickle_scan import MAX_DEPTH, MalformedPickle, scan
+from pruner.files.zip_archive import Archive
 
 ALL = SAFETENSORS, TORCH_ZIP, TORCH_LEGACY = "safetensors", "torch zip", "torch legacy"
 SAVE_WEIGHTS = "save the weights alone with torch.save(model.state_dict(), path) and open that file"
@@ -38,26 +41,51 @@ _FOREIGN_FORMATS = (
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What a file holds: its format, the container as loaded, and the metadata of a safetensors file."""
+class Format:
+    """How to tell a format from the bytes of a file, and how to read it: (the bytes, the file's name) -> its contents."""
 
-    format: str
-    container: Any
-    metadata: dict[str, str]
+    matches: Callable[[memoryview], bool]
+    read: Callable[[memoryview, str], Contents]
 
 
-def read(data: bytes, name: str) -> Contents:
+# To add a format, write a module beside this one whose `read` returns Contents or raises PrunerError, and one line here; the
+# first that matches is taken. For a kind of zip archive, add a line to `ZIPPED` instead: the end of an entry's name that
+# only this kind has, and a reader of the open archive. Readers import neither torch nor anything that imports it, and
+# libraries of their own when they are called. What they build must not take more than a few times the bytes that they read.
+FORMATS = (
+    Format(lambda data: data[:2] == b"PK", lambda data, name: _read_zip(data, name)),
+    Format(lambda data: _LEGACY_MAGIC in bytes(data[:16]), lambda data, name: _read_legacy(data, name)),
+    Format(lambda data: data[8:9] == b"{", lambda data, name: _read_safetensors(data, name)),
+)
+ZIPPED: dict[str, Callable[[Archive, str], Contents]] = {}
+
+
+def read(data: bytes | memoryview, name: str) -> Contents:
     """Read the bytes of a checkpoint. Raises PrunerError for everything that is not a safe and complete one."""
+    data = memoryview(data)
     if not data:
         raise PrunerError(f"expected a checkpoint, found an empty file: {name}; save or download it again")
-    if data.startswith(b"PK"):
-        _check_zip(data, name)
-        return Contents(TORCH_ZIP, _load_torch(data, name, _zip_pickle(data), 1), {})
-    if _LEGACY_MAGIC in data[:16]:
-        return Contents(TORCH_LEGACY, _load_torch(data, name, data, _LEGACY_PICKLES), {})
-    if data[8:9] == b"{":
-        return _read_safetensors(data, name)
-    raise PrunerError(f"expected a PyTorch or safetensors checkpoint, found {_what_else(data)}: {name}")
+    found = next((format_ for format_ in FORMATS if format_.matches(data)), None)
+    if found is None:
+        raise PrunerError(
+            f"expected a PyTorch or safetensors checkpoint, found {_what_else(bytes(data[:512]))}: {name}"
+        )
+    return found.read(data, name)
+
+
+def _read_zip(data: memoryview, name: str) -> Contents:
+    archive = Archive(data, name)
+    for end, reader in ZIPPED.items():
+        if archive.ending_with(end):
+            return reader(archive, name)
+    whole = bytes(data)
+    _check_zip(whole, name)
+    return Contents(TORCH_ZIP, _load_torch(whole, name, _zip_pickle(whole), 1))
+
+
+def _read_legacy(data: memoryview, name: str) -> Contents:
+    whole = bytes(data)
+    return Contents(TORCH_LEGACY, _load_torch(whole, name, whole, _LEGACY_PICKLES))
 
 
 def _what_else(data: bytes) -> str:
@@ -71,7 +99,8 @@ def _what_else(data: bytes) -> str:
     return f"bytes of no known format (they begin with {data[:8].hex(' ')}); {SAVE_WEIGHTS}"
 
 
-def _read_safetensors(data: bytes, name: str) -> Contents:
+def _read_safetensors(view: memoryview, name: str) -> Contents:
+    data = bytes(view)
     length = int.from_bytes(data[:8], "little")
     if length > min(_MAX_SAFETENSORS_HEADER, len(data) - 8):
         raise PrunerError(
