@@ -16,6 +16,7 @@ settings.load_profile("steady")
 torch.set_num_threads(1)  # the LSTMs of the tests are so small that threads only wait for each other
 
 CHECKPOINTS = Path(os.environ.get("LSTM_CHECKPOINTS", Path(__file__).resolve().parents[2] / "shared" / "checkpoints"))
+FOREIGN = Path(os.environ.get("LSTM_FOREIGN", CHECKPOINTS.parent / "foreign"))
 
 
 @pytest.fixture
@@ -24,6 +25,14 @@ def checkpoints() -> Path:
     if not (CHECKPOINTS / "truth.json").exists():
         pytest.skip("no real checkpoints: set LSTM_CHECKPOINTS to their folder")
     return CHECKPOINTS
+
+
+@pytest.fixture
+def foreign() -> Path:
+    """The folder of real files of other kinds with their `truth.json`; tests that need it are skipped where there is none."""
+    if not (FOREIGN / "truth.json").exists():
+        pytest.skip("no real files of other kinds: set LSTM_FOREIGN to their folder")
+    return FOREIGN
 
 
 def real_checkpoints() -> list[dict[str, Any]]:
