@@ -36,9 +36,18 @@ def foreign() -> Path:
 
 
 def real_checkpoints() -> list[dict[str, Any]]:
-    """The entries of `truth.json`, for tests that run once a file."""
-    path = CHECKPOINTS / "truth.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    """The entries of `truth.json` with their `folder`, for tests that run once a file."""
+    return _entries(CHECKPOINTS)
+
+
+def foreign_files() -> list[dict[str, Any]]:
+    """The same of the real files of other kinds."""
+    return _entries(FOREIGN)
+
+
+def _entries(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "truth.json"
+    return [{**entry, "folder": folder} for entry in json.loads(path.read_text())] if path.exists() else []
 
 
 def random_lstm(seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any) -> nn.LSTM:

@@ -1,6 +1,5 @@
 """A file's bytes -> its named tensors."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,12 +12,11 @@ from torch import Tensor
 from pruner.errors import PrunerError, shown
 from pruner.files import formats
 from pruner.files.computed_weights import resolve_leftovers
-from pruner.files.contents import Learned
+from pruner.files.contents import Contents, Learned
 from pruner.files.materialise import Materialiser
+from pruner.files.naming import Named, named
+from pruner.files.source import Source, open_source
 from pruner.lstm.find import LSTM, Skipped, find_lstms
-
-NESTING = 2  # state dicts are looked for this many dictionaries deep
-MIN_TENSOR_BYTES = 16  # a stored tensor takes more; fewer mean dictionaries that repeat each other without end
 
 
 @dataclass(frozen=True)
@@ -30,10 +28,10 @@ class Checkpoint:
     """
 
     name: str
-    sha256: str
+    source: Source
     format: str
-    size: int  # bytes
     container: Any
+    plain: bool  # whether the container is the file's own; else it is a flat dictionary of the tensors
     metadata: dict[str, str]
     locations: dict[str, tuple[str, ...]]  # name of a tensor -> keys that lead to it in the container
     tensors: dict[str, Tensor]
@@ -41,6 +39,15 @@ class Checkpoint:
     skipped: list[Skipped]
     learned: Mapping[str, Learned] = field(default_factory=dict)  # by the names of LSTMs
     notes: tuple[str, ...] = ()  # sentences for people about the file as a whole
+
+    @property
+    def sha256(self) -> str:
+        return self.source.sha256
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.source.size
 
     def select(self, names: Iterable[str] | None = None) -> list[LSTM]:
         """The LSTMs of these names (None: all of them). Raises PrunerError where there is none to work with."""
@@ -83,40 +90,49 @@ def open_checkpoint(source: str | os.PathLike[str] | bytes, name: str | None = N
     Reads `.pt .pth .bin .ckpt .th .tar` files of torch.save (zip and legacy format) and `.safetensors`; the format is
     told from the bytes. Raises PrunerError for a file that cannot be read safely and completely.
     """
-    if isinstance(source, bytes):
-        data, name = source, name or "checkpoint"
-    else:
-        path = Path(source)
-        data, name = _read_file(path), name or path.name
-    contents = formats.read(data, name)
+    opened = open_source(source)
+    name = name or ("checkpoint" if isinstance(source, bytes) else Path(source).name)
+    return _checkpoint(opened, formats.read(opened.data, name), name)
+
+
+def _checkpoint(source: Source, contents: Contents, name: str) -> Checkpoint:
+    found = named(contents, source.size, name)
     materialiser = Materialiser(name)
-    container = materialiser.container(contents.container)
-    if not isinstance(container, Mapping):
-        raise PrunerError(
-            f"expected a dictionary of tensors, found a {type(container).__name__}: {name}; {formats.SAVE_WEIGHTS}"
-        )
-    size = len(data) + materialiser.computed
-    locations, stored = _named_tensors(container, size, name)
-    check_tensors(stored, size, name)
+    stored = {key: materialiser.container(tensor) for key, tensor in found.tensors.items()}
+    # Not value.detach(): a pickled parameter can carry attributes of any name, methods' names included.
+    stored = {key: Tensor.detach(tensor) for key, tensor in stored.items()}
+    check_tensors(stored, max(source.size, materialiser.held), name)
     aliases, tensors, unresolved = resolve_leftovers(stored)
-    found, skipped = find_lstms({alias: tensors[original] for alias, original in aliases.items()})
+    lstms, skipped = find_lstms({alias: tensors[original] for alias, original in aliases.items()})
     lstms = [
-        replace(lstm, tensors={standard: aliases[alias] for standard, alias in lstm.tensors.items()}) for lstm in found
+        replace(lstm, tensors={standard: aliases[alias] for standard, alias in lstm.tensors.items()}) for lstm in lstms
     ]
     return Checkpoint(
         name=name,
-        sha256=hashlib.sha256(data).hexdigest(),
+        source=source,
         format=contents.format,
-        size=len(data),
-        container=container,
+        container=materialiser.container(found.container),
+        plain=found.plain,
         metadata=contents.metadata,
-        locations=locations,
+        locations=found.locations,
         tensors=tensors,
         lstms=lstms,
         skipped=[*skipped, *unresolved, *(Skipped(*entry) for entry in contents.skipped)],
-        learned=contents.learned,
+        learned=_learned(contents, found, lstms),
         notes=contents.notes,
     )
+
+
+def _learned(contents: Contents, found: Named, lstms: list[LSTM]) -> dict[str, Learned]:
+    """What the file says of each LSTM, by the name that the LSTM is known by here."""
+    learned = {}
+    for lstm in lstms:
+        first = next(iter(lstm.tensors.values()))
+        full = found.full_names[first].removesuffix(first) + lstm.name
+        facts = contents.learned.get(full.removesuffix("."))
+        if facts is not None:
+            learned[lstm.name] = facts
+    return learned
 
 
 View = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]
@@ -126,60 +142,6 @@ def view_of(tensor: Tensor) -> View:
     """What tensors have in common that are the same view of the same storage."""
     storage = tensor.untyped_storage().data_ptr()
     return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            found = "a folder" if path.is_dir() else "no file"
-            raise PrunerError(f"expected a checkpoint file, found {found}: {path}; check the path")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise PrunerError(f"expected a readable file, found {error}: {path}; check its path and permissions") from error
-
-
-def _named_tensors(
-    container: Mapping[Any, Any], size: int, name: str
-) -> tuple[dict[str, tuple[str, ...]], dict[str, Tensor]]:
-    """Tensors under string keys, up to `NESTING` dictionaries deep; those of optimizers lie under numbers or deeper.
-
-    Where one dictionary alone holds recurrent weights, its names stand as they are. Where several do (an encoder and a
-    decoder saved side by side, say), each name begins with the keys that lead to its dictionary.
-    """
-    groups: dict[tuple[str, ...], dict[str, Tensor]] = {}
-    count = 0
-
-    def collect(mapping: Mapping[Any, Any], path: tuple[str, ...]) -> None:
-        nonlocal count
-        for key, value in mapping.items():
-            if not isinstance(key, str):
-                continue
-            if isinstance(value, Tensor):
-                count += 1
-                if count * MIN_TENSOR_BYTES > size:
-                    raise PrunerError(
-                        f"expected every tensor once, found more than {count} names in a file of {size:,} bytes: {name}; "
-                        "save each state dict under one key"
-                    )
-                # Not value.detach(): a pickled parameter can carry attributes of any name, methods' names included.
-                groups.setdefault(path, {})[key] = Tensor.detach(value)
-            elif isinstance(value, Mapping) and len(path) < NESTING:
-                collect(value, (*path, key))
-
-    collect(container, ())
-    recurrent = [path for path, tensors in groups.items() if any("weight_hh" in key for key in tensors)]
-    if len(recurrent) == 1 or len(groups) == 1:
-        path = recurrent[0] if recurrent else next(iter(groups))
-        return {key: (*path, key) for key in groups[path]}, groups[path]
-    locations: dict[str, tuple[str, ...]] = {}
-    named: dict[str, Tensor] = {}
-    for path, tensors in groups.items():
-        for key, tensor in tensors.items():
-            full = ".".join((*path, key))
-            if full in named:
-                raise PrunerError(f"expected one tensor of each name, found two called {full!r}: {name}; rename one")
-            locations[full], named[full] = (*path, key), tensor
-    return locations, named
 
 
 def check_tensors(tensors: Mapping[str, Tensor], size: int, name: str) -> None:

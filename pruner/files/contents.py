@@ -4,12 +4,23 @@ Nothing here needs torch, and no reader imports it: readers also run in a child 
 `isolation`). `materialise` turns a description into tensors afterwards.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+WIDTHS = {  # bytes of a number, by what torch calls its type
+    **dict.fromkeys(("bool", "uint8", "int8", "bits8", "bits1x8", "bits2x4", "bits4x2"), 1),
+    **dict.fromkeys(("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"), 1),
+    **dict.fromkeys(("float16", "bfloat16", "int16", "uint16", "bits16"), 2),
+    **dict.fromkeys(("float32", "int32", "uint32", "complex32"), 4),
+    **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 8),
+    "complex128": 16,
+}
+MAX_DIMENSIONS = 64
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(eq=False, slots=True)
 class Storage:
     """Bytes that numbers lie in: a part of the file, or of what a reader computed. Tensors of one storage are tied."""
 
@@ -17,7 +28,7 @@ class Storage:
     big_endian: bool = False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Quantizer:
     """How integers stand for real numbers: `(integer - zero_point) * scale`, one pair for all or one an index of `axis`."""
 
@@ -26,7 +37,7 @@ class Quantizer:
     axis: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Stored:
     """A tensor, described: where its numbers lie and how they form it. Offset and stride count elements, not bytes."""
 
@@ -40,7 +51,34 @@ class Stored:
     quantizer: Quantizer | None = None
 
 
-@dataclass(frozen=True, eq=False)
+def check_sizes(sizes: Any) -> tuple[int, ...]:
+    """The sizes of the dimensions of a tensor. Raises ValueError for what cannot be that."""
+    if type(sizes) is not tuple or len(sizes) > MAX_DIMENSIONS:
+        raise ValueError("a tensor without sizes, or of too many dimensions")
+    if not all(type(size) is int and 0 <= size < 2**63 for size in sizes):
+        raise ValueError("a tensor of sizes that are none")
+    if math.prod(size or 1 for size in sizes) >= 2**63:
+        raise ValueError("a tensor larger than any memory")
+    return sizes
+
+
+def check_view(stored: Stored, count: int) -> None:
+    """Raise ValueError unless a tensor lies within the `count` numbers of its storage."""
+    for size in (*stored.stride, stored.offset):
+        check_sizes((size,))
+    if len(check_sizes(stored.shape)) != len(stored.stride):
+        raise ValueError("a tensor of more dimensions than strides")
+    last = stored.offset + sum((size - 1) * step for size, step in zip(stored.shape, stored.stride, strict=True))
+    if 0 not in stored.shape and last >= count:
+        raise ValueError(f"a tensor that reaches out of its {count:,} stored numbers")
+
+
+def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The stride of a tensor whose last dimension changes first, in elements."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Name:
     """A class or function that a file names. It is neither imported nor looked up."""
 
@@ -48,14 +86,22 @@ class Name:
     name: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class StandIn:
     """What a file would have had built by calling something: what it names, with which arguments, state and items."""
 
     of: Any  # mostly a Name
-    arguments: Any = ()
+    arguments: tuple[Any, ...] = ()
     state: Any = None
-    items: Any = None  # a list or dict of what was appended or set, where there was any
+    items: dict[Any, Any] | list[Any] | None = None  # what was set in it, or appended
+    value: Any = None  # what it is, where that can be said without calling anything: an array
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OddKey:
+    """A key that no dictionary of ours is asked to hash: a stand-in, a container, a huge number."""
+
+    key: Any
 
 
 @dataclass(frozen=True)
@@ -76,9 +122,9 @@ class Learned:
 class Contents:
     """What a file holds.
 
-    `container` nests dictionaries as the file does, or is flat: {name: tensor}. Its tensors are `Stored`, or NumPy arrays
-    where a reader computes them. `learned` is keyed by the names of LSTMs. `skipped` is what only looks like an LSTM:
-    (name, reason, which says what was expected and what found).
+    `container` nests dictionaries as the file does, or is flat: {name: tensor}; its tensors are `Stored`. `learned` is keyed
+    by the names of LSTMs with all keys that lead there, joined by dots. `skipped` is what only looks like an LSTM: (name,
+    reason, which says what was expected and what found).
     """
 
     format: str
@@ -87,3 +133,4 @@ class Contents:
     learned: Mapping[str, Learned] = field(default_factory=dict)
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()  # sentences for people about the file as a whole
+    rewritten: bool = False  # whether the container is another than the file's own, as that of a whole module

@@ -52,6 +52,10 @@ class Archive:
                 "save or download it again"
             ) from error
 
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
     def ending_with(self, end: str) -> list[str]:
         """The names of the entries that end so."""
         return [name for name in self.entries if name.endswith(end)]
