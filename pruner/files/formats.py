@@ -19,7 +19,10 @@ from pruner.files.torch_files import TORCH_ZIP as TORCH_ZIP
 from pruner.files.zip_archive import Archive
 
 # What a manifest may call the format of a source.
-ALL = (SAFETENSORS, TORCH_ZIP, TORCH_LEGACY, TORCH_SCRIPT, RAW_PICKLE, NPZ)
+ALL = (
+    *(SAFETENSORS, TORCH_ZIP, TORCH_LEGACY, TORCH_SCRIPT, RAW_PICKLE, NPZ),
+    *(keras_files.KERAS, keras_files.KERAS_H5, keras_files.HDF5, onnx_graph.ONNX, json_state.JSON),
+)
 
 
 @dataclass(frozen=True)

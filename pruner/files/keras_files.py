@@ -22,7 +22,7 @@ WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 
 HDF5 = "HDF5"
 
-_MAX_INFLATION = 4  # weights hardly compress
+_MAX_INFLATION, _SPARE = 4, 2**20  # weights hardly compress; the structure around them does
 _OLD_LAYERS = "_layer_checkpoint_dependencies"  # what the first versions of the new layout call its layers
 _ROLES = ("kernel", "recurrent_kernel", "bias")
 _BACKWARDS = "the model feeds it from the last step to the first: turn calibration inputs round"
@@ -53,7 +53,7 @@ def read_h5(data: memoryview, name: str) -> Contents:
 def read_zip(archive: Archive, name: str) -> Contents:
     """The LSTMs of a `.keras` file. Raises PrunerError for one that is damaged."""
     entry = archive.ending_with(WEIGHTS)[0]
-    weights = archive.unpacked(entry, _MAX_INFLATION * archive.entries[entry].packed)
+    weights = archive.unpacked(entry, _MAX_INFLATION * archive.entries[entry].packed + _SPARE)
     configs = archive.ending_with(CONFIG)
     config = json_state.load(archive.unpacked(configs[0], json_state.MAX_SIZE), name) if configs else None
     return _contents(KERAS, hdf5.read(weights, name), config, name)
