@@ -11,8 +11,10 @@ from torch import Tensor
 
 from pruner.errors import PrunerError, shown
 from pruner.files import formats
-from pruner.files.computed_weights import resolve_leftovers
+from pruner.files import by_hand
+from pruner.files.computed_weights import Computed, Weights, compute_weights, unexplained, why_declined
 from pruner.files.contents import Contents, Learned
+from pruner.files.isolation import read_isolated
 from pruner.files.materialise import Materialiser
 from pruner.files.naming import Named, named
 from pruner.files.source import Source, open_source
@@ -24,7 +26,8 @@ class Checkpoint:
     """A checkpoint in memory. Nothing here is ever modified: `write` makes a changed copy.
 
     `tensors` are the values that the model computes with, by their names in the file. Where the file still carries a
-    pruning mask beside a tensor (`weight_orig` and `weight_mask`), the value is their product.
+    pruning mask beside a tensor (`weight_orig` and `weight_mask`), the value is their product; where it holds only parts that
+    a weight is computed of, the weight has the name that it has in the model, and the parts are `computed[name]`.
     """
 
     name: str
@@ -39,6 +42,10 @@ class Checkpoint:
     skipped: list[Skipped]
     learned: Mapping[str, Learned] = field(default_factory=dict)  # by the names of LSTMs
     notes: tuple[str, ...] = ()  # sentences for people about the file as a whole
+    full_names: Mapping[str, str] = field(default_factory=dict)  # name of a tensor -> all keys that lead to it in the file
+    computed: Mapping[str, Computed] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)  # keys of `hidden` -> the tensor that is copied over them
+    hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # parts and copies -> the keys that lead to them
 
     @property
     def sha256(self) -> str:
@@ -84,15 +91,24 @@ class Checkpoint:
         return f"no named tensors, but a {type(self.container).__name__} of {keys}"
 
 
-def open_checkpoint(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    source: str | os.PathLike[str] | bytes, name: str | None = None, *, isolated: bool = False
+) -> Checkpoint:
     """Open a checkpoint: a path, or the bytes of one together with the name to call it by.
 
-    Reads `.pt .pth .bin .ckpt .th .tar` files of torch.save (zip and legacy format) and `.safetensors`; the format is
-    told from the bytes. Raises PrunerError for a file that cannot be read safely and completely.
+    Reads files of torch.save (zip and legacy format: state dicts, checkpoints around them, whole modules), TorchScript,
+    `.safetensors`, `.npz`, raw pickles, ONNX, Keras and JSON; the format is told from the bytes. Nothing that a file names
+    is imported or called. `isolated` reads it in a process of its own, with limits on memory and time: for files of strangers.
+    Raises PrunerError for a file that cannot be read safely and completely.
     """
-    opened = open_source(source)
+    opened = open_source(source, as_file=isolated)
     name = name or ("checkpoint" if isinstance(source, bytes) else Path(source).name)
-    return _checkpoint(opened, formats.read(opened.data, name), name)
+    try:
+        apart = isolated and opened.size
+        contents = read_isolated("checkpoint", opened, name) if apart else formats.read(opened.data, name)
+    finally:
+        opened.close()
+    return _checkpoint(opened, contents, name)
 
 
 def _checkpoint(source: Source, contents: Contents, name: str) -> Checkpoint:
@@ -102,11 +118,11 @@ def _checkpoint(source: Source, contents: Contents, name: str) -> Checkpoint:
     # Not value.detach(): a pickled parameter can carry attributes of any name, methods' names included.
     stored = {key: Tensor.detach(tensor) for key, tensor in stored.items()}
     check_tensors(stored, max(source.size, materialiser.held), name)
-    aliases, tensors, unresolved = resolve_leftovers(stored)
-    lstms, skipped = find_lstms({alias: tensors[original] for alias, original in aliases.items()})
-    lstms = [
-        replace(lstm, tensors={standard: aliases[alias] for standard, alias in lstm.tensors.items()}) for lstm in lstms
-    ]
+    weights = compute_weights(stored)
+    lstms, skipped = _lstms(weights)
+    seen = {name for lstm in lstms for name in lstm.tensors.values()}
+    skipped += by_hand.look_for({key: tensor for key, tensor in weights.tensors.items() if key not in seen})
+    places = _places(found.locations, weights)
     return Checkpoint(
         name=name,
         source=source,
@@ -114,21 +130,48 @@ def _checkpoint(source: Source, contents: Contents, name: str) -> Checkpoint:
         container=materialiser.container(found.container),
         plain=found.plain,
         metadata=contents.metadata,
-        locations=found.locations,
-        tensors=tensors,
+        locations=places,
+        tensors=weights.tensors,
         lstms=lstms,
-        skipped=[*skipped, *unresolved, *(Skipped(*entry) for entry in contents.skipped)],
+        skipped=[*skipped, *(Skipped(*entry) for entry in contents.skipped)],
         learned=_learned(contents, found, lstms),
-        notes=contents.notes,
+        notes=(*contents.notes, *weights.notes),
+        full_names={**found.full_names, **{name: ".".join(keys) for name, keys in places.items() if name in weights.computed}},
+        computed=weights.computed,
+        copies=weights.copies,
+        hidden={key: keys for key, keys in found.locations.items() if key not in weights.tensors},
     )
+
+
+def _lstms(weights: Weights) -> tuple[list[LSTM], list[Skipped]]:
+    """The LSTMs among the weights that a model computes with, by the names in the file; and what only looks like one."""
+    found, skipped = find_lstms({alias: weights.tensors[name] for alias, name in weights.aliases.items()})
+    lstms = []
+    for lstm in found:
+        names = {standard: weights.aliases[alias] for standard, alias in lstm.tensors.items()}
+        here = replace(lstm, tensors=names)
+        if others := unexplained(here, weights):
+            skipped.append(Skipped(lstm.name, why_declined(others)))
+        else:
+            lstms.append(here)
+    return lstms, skipped + weights.unresolved
+
+
+def _places(locations: Mapping[str, tuple[str, ...]], weights: Weights) -> dict[str, tuple[str, ...]]:
+    """The keys that lead to each tensor; to a computed one, its place beside its parts."""
+    places = {name: keys for name, keys in locations.items() if name in weights.tensors}
+    for name, computed in weights.computed.items():
+        *outer, part = locations[computed.parts[0]]
+        places[name] = (*outer, name.removeprefix(computed.parts[0].removesuffix(part)))
+    return places
 
 
 def _learned(contents: Contents, found: Named, lstms: list[LSTM]) -> dict[str, Learned]:
     """What the file says of each LSTM, by the name that the LSTM is known by here."""
     learned = {}
     for lstm in lstms:
-        first = next(iter(lstm.tensors.values()))
-        full = found.full_names[first].removesuffix(first) + lstm.name
+        first = next((name for name in lstm.tensors.values() if name in found.full_names), None)
+        full = (found.full_names[first].removesuffix(first) if first else "") + lstm.name
         facts = contents.learned.get(full.removesuffix("."))
         if facts is not None:
             learned[lstm.name] = facts

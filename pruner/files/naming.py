@@ -11,7 +11,7 @@ from pruner.files.modules import NESTING
 from pruner.files.safetensors_file import SAFETENSORS
 from pruner.files.torch_files import SAVE_WEIGHTS, TORCH_LEGACY, TORCH_ZIP
 
-MAX_DEPTH = 200  # nested containers; checkpoints need about ten
+MAX_DEPTH = 100  # nested containers; checkpoints need about ten
 MIN_TENSOR_BYTES = 16  # a stored tensor takes more; fewer mean dictionaries that repeat each other without end
 
 _SCALARS = (str, int, float, bool, complex, bytes, type(None))
@@ -149,6 +149,8 @@ def check_depth(root: Any, name: str) -> None:
 def _items(value: Any) -> Iterator[Any] | None:
     if isinstance(value, dict):
         return iter([*value.values(), *vars(value).values()] if isinstance(value, OrderedDict) else [*value.values()])
+    if isinstance(value, StandIn):
+        return iter((value.of, value.arguments, value.state, value.items))
     return iter(value) if isinstance(value, (list, tuple, set, frozenset)) else None
 
 

@@ -4,9 +4,10 @@ import hashlib
 import mmap
 import os
 import stat
+import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pruner.errors import PrunerError
 
@@ -14,10 +15,14 @@ _HASHED_AT_ONCE = 2**24
 
 
 class Source:
-    """The bytes of a file. Tensors are views of `data`, which is private: writing there would not change the file."""
+    """The bytes of a file. Tensors are views of `data`, which is private: writing there would not change the file.
 
-    def __init__(self, data: mmap.mmap | bytearray) -> None:
+    `file` stays open until the source is closed; the bytes stay.
+    """
+
+    def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None) -> None:
         self._whole = data
+        self.file = file
         self.data = memoryview(data)
         self.size = len(data)
 
@@ -32,33 +37,51 @@ class Source:
                 self._whole.madvise(mmap.MADV_DONTNEED, start, len(part))
         return digest.hexdigest()
 
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
     def __getstate__(self) -> dict[str, Any]:
         """Another process gets the facts, not the bytes."""
         return {"sha256": self.sha256, "size": self.size}
 
 
-def open_source(source: str | os.PathLike[str] | bytes) -> Source:
-    """Map the file at a path, or hold bytes as they are. Raises PrunerError for anything but a regular file."""
+def open_source(source: str | os.PathLike[str] | bytes, as_file: bool = False) -> Source:
+    """Map the file at a path, or hold bytes as they are, or (`as_file`) in a nameless file.
+
+    Raises PrunerError for anything but a regular file.
+    """
     if isinstance(source, bytes):
-        return Source(bytearray(source))
+        return _from_bytes(source) if as_file else Source(bytearray(source))
     path = Path(source)
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            return map_file(file.fileno(), path)
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the source closes it
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         found = "a folder" if isinstance(error, IsADirectoryError) else "no file"
         raise PrunerError(f"expected a checkpoint file, found {found}: {path}; check the path") from error
     except (OSError, ValueError) as error:
         raise PrunerError(f"expected a readable file, found {error}: {path}; check its path and permissions") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise PrunerError(f"expected a regular file, found a pipe or a device: {path}; check the path")
+    return _mapped(file)
 
 
-def map_file(descriptor: int, path: Path) -> Source:
-    """Map an open file. Raises PrunerError if it is none that can be read again: a folder, a pipe, a device."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        found = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
-        raise PrunerError(f"expected a regular file, found {found}: {path}; check the path")
-    return Source(mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY) if status.st_size else bytearray())
+def _from_bytes(data: bytes) -> Source:
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the source closes it
+    try:
+        file.write(data)
+        file.flush()
+    except OSError as error:
+        file.close()
+        raise PrunerError(f"expected room for a temporary file, found {error}; free some and try again") from error
+    return _mapped(file)
+
+
+def _mapped(file: IO[bytes]) -> Source:
+    size = os.fstat(file.fileno()).st_size
+    return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file)
 
 
 def _open_at_once(path: str, flags: int) -> int:
