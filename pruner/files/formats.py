@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pruner.errors import PrunerError
 from pruner.files import foreign, json_state, keras_files, numpy_files, onnx_graph, safetensors_file, torch_files
 from pruner.files.contents import Contents
+from pruner.files.foreign import OPENED as OPENED
 from pruner.files.numpy_files import NPZ
 from pruner.files.safetensors_file import SAFETENSORS as SAFETENSORS
 from pruner.files.torch_files import RAW_PICKLE, TORCH_SCRIPT

@@ -49,7 +49,7 @@ def main(kind: str, name: str) -> None:
 
 
 def _readers() -> dict[str, Callable[[memoryview, str], "Contents"]]:
-    from pruner.files import formats
+    from pruner.files import formats, input_arrays
     from pruner.files.naming import named
 
     def checkpoint(data: memoryview, name: str) -> "Contents":
@@ -57,7 +57,7 @@ def _readers() -> dict[str, Callable[[memoryview, str], "Contents"]]:
         named(contents, len(data), name)  # which raises here already what it would raise
         return contents
 
-    return {"checkpoint": checkpoint}
+    return {"checkpoint": checkpoint, "inputs": input_arrays.read}
 
 
 def _limit(size: int) -> None:

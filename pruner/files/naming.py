@@ -66,7 +66,7 @@ def _named_tensors(
             seen += 1
             if not isinstance(key, str):
                 continue
-            tensor, inner = _tensor(value), _inside(value)
+            tensor, inner = tensor_in(value), _inside(value)
             count += tensor is not None
             if count * MIN_TENSOR_BYTES > size or seen > size:
                 raise PrunerError(
@@ -92,7 +92,7 @@ def _named_tensors(
                 raise PrunerError(
                     f"expected one tensor of each name, found two called {shown(full)}: {name}; rename one"
                 )
-            _check_dense(tensor, full, name)
+            check_dense(tensor, full, name)
             locations[full], found[full] = (*path, key), tensor
     return locations, found
 
@@ -103,7 +103,7 @@ def _beside_others(path: tuple[str, ...], groups: dict[tuple[str, ...], dict[str
     return bool(path) and bool(siblings) and not any("." in key for key in groups[path])
 
 
-def _tensor(value: Any) -> Any:
+def tensor_in(value: Any) -> Any:
     """What counts as a tensor: a described one, an array, or one of a kind that will be refused; else None."""
     if isinstance(value, StandIn):
         return value.value if value.value is not None else value if _called(value) in _NOT_DENSE else None
@@ -121,7 +121,8 @@ def _called(value: StandIn) -> str:
     return value.of.name if isinstance(value.of, Name) and value.of.module == "torch._utils" else ""
 
 
-def _check_dense(tensor: Any, key: str, name: str) -> None:
+def check_dense(tensor: Any, key: str, name: str) -> None:
+    """Raise PrunerError for what `tensor_in` gives of a kind of tensor that is not read."""
     if isinstance(tensor, StandIn):
         raise PrunerError(
             f"expected dense tensors, found {shown(key)} ({_NOT_DENSE[_called(tensor)]}): {name}; save it with .to_dense()"

@@ -142,7 +142,7 @@ def _loading(name: str, load: Callable[[], Contents]) -> Contents:
         return load()
     except Malformed as error:
         raise PrunerError(
-            f"expected a complete PyTorch checkpoint, found a truncated or damaged one ({shown(str(error))}): {name}; "
+            f"expected a complete PyTorch checkpoint, found a truncated or damaged one: {name} ({shown(str(error))}); "
             "save or download it again"
         ) from error
     except Excess as error:

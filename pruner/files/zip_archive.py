@@ -48,7 +48,7 @@ class Archive:
             self.entries = _read_directory(data)
         except (_Damaged, struct.error) as error:
             raise PrunerError(
-                f"expected a complete zip archive, found a truncated or damaged one ({error}): {name}; "
+                f"expected a complete zip archive, found a truncated or damaged one: {name} ({error}); "
                 "save or download it again"
             ) from error
 
