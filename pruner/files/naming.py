@@ -7,6 +7,7 @@ from typing import Any
 
 from pruner.errors import PrunerError, shown
 from pruner.files.contents import WIDTHS, Contents, Name, StandIn, Stored
+from pruner.files.foreign import recognise_pickle
 from pruner.files.modules import NESTING
 from pruner.files.safetensors_file import SAFETENSORS
 from pruner.files.torch_files import SAVE_WEIGHTS, TORCH_LEGACY, TORCH_ZIP
@@ -38,7 +39,7 @@ def named(contents: Contents, size: int, name: str) -> Named:
     container = contents.container
     check_depth(container, name)
     if not isinstance(container, dict):
-        raise PrunerError(f"expected a dictionary of tensors, found {_kind(container)}: {name}; {SAVE_WEIGHTS}")
+        raise PrunerError(f"expected a dictionary of tensors, found {_kind(container)}: {name}")
     locations, tensors = _named_tensors(container, size, name)
     full_names = {key: ".".join(path) for key, path in locations.items()}
     writable = contents.format in (SAFETENSORS, TORCH_ZIP, TORCH_LEGACY) and not contents.rewritten
@@ -194,6 +195,8 @@ def _torch_can_write(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
+    """What a value is instead of a dictionary, and what its owner can do."""
     if isinstance(value, StandIn) and isinstance(value.of, Name):
-        return f"an object of {shown(f'{value.of.module}.{value.of.name}')}, in which no named tensors were found"
-    return "a Tensor" if isinstance(value, Stored) else f"a {type(value).__name__}"
+        called = f"an object of {shown(f'{value.of.module}.{value.of.name}')}, in which no named tensors were found"
+        return recognise_pickle([value.of.module]) or f"{called}; {SAVE_WEIGHTS}"
+    return f"a {'Tensor' if isinstance(value, Stored) else type(value).__name__}; {SAVE_WEIGHTS}"
