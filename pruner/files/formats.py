@@ -11,10 +11,7 @@ from pruner.errors import PrunerError
 from pruner.files import foreign, json_state, keras_files, numpy_files, onnx_graph, safetensors_file, torch_files
 from pruner.files.contents import Contents
 from pruner.files.foreign import OPENED as OPENED
-from pruner.files.json_state import JSON
-from pruner.files.keras_files import HDF5, KERAS, KERAS_H5
 from pruner.files.numpy_files import NPZ
-from pruner.files.onnx_graph import ONNX
 from pruner.files.safetensors_file import SAFETENSORS as SAFETENSORS
 from pruner.files.torch_files import RAW_PICKLE, TORCH_SCRIPT
 from pruner.files.torch_files import SAVE_WEIGHTS as SAVE_WEIGHTS
