@@ -17,6 +17,7 @@ from pruner.errors import PrunerError
 from pruner.exports import export
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import consumers_of
+from pruner.files.names import settled
 from pruner.importance.masks import check_layers, score_lstm
 from pruner.lstm.find import LSTM, build
 from pruner.lstm.measure import (
@@ -172,6 +173,7 @@ def run(
     if device not in devices:
         raise PrunerError(f"expected a device among {', '.join(devices)}; found {device!r}; run on cpu instead")
     compensation = NO_COMPENSATION
+    recipe = settled(checkpoint, recipe)
     check_data(checkpoint, recipe, calibration)
     to_gather = recipe.needs_data and statistics is None
     start = 0.15 if to_gather else 0.0  # of the choice of masks

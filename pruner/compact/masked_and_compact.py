@@ -13,6 +13,7 @@ from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompa
 from pruner.compensation.chain import NO_COMPENSATION, Compensation
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.computed_weights import mask_beside
 from pruner.importance.masks import drop_rows
 from pruner.lstm.find import LSTM, build
 from pruner.lstm.gates import BLOCKS, SIDES, split_gates
@@ -317,8 +318,8 @@ def _indices(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 def _leftover_mask(name: str, tensor: Tensor | None, stored: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
     """What becomes of the mask that a pruning tool left beside a tensor: it is multiplied in, and shrinks with it."""
-    mask = name.removesuffix("_orig") + "_mask" if name.endswith("_orig") else name.removesuffix("original") + "0.mask"
-    if mask == name or mask not in stored or not name.endswith(("_orig", ".original")):
+    mask = mask_beside(name, stored)
+    if mask is None:
         return {}
     if tensor is None:
         return {mask: None}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pruner.compact import load_pruned
 from pruner.compact.masked_and_compact import Form, Layout
 from pruner.errors import PrunerError
-from pruner.files import formats
+from pruner.files import formats, stale
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
 from pruner.files.writing import write, write_safetensors
 from pruner.lstm.measure import BATCH_SIZE, SEQUENCE_LENGTH, Cost, Drift, difference, outputs, random_input
@@ -124,6 +124,7 @@ def _write_files(
         "totals": {key: {"before": value, "after": asdict(totals[1])[key]} for key, value in asdict(totals[0]).items()},
         "certificate": certificate,
         **({"compensation": compensation} if compensation else {}),
+        **({"notes": told} if (told := stale.notes(checkpoint, form.changed)) else {}),
         "files": {file.name: file_facts(file) for file in sorted(staging.iterdir())},
         "versions": {
             "python": platform.python_version(),

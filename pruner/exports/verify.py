@@ -264,7 +264,9 @@ def _possible_names(lstm: str, standard: str) -> list[str]:
     """How a file can call a tensor of an LSTM: plainly, or as pruning and parametrization tools leave it."""
     prefixes = [f"{lstm}."] if lstm else ["", "."]
     spellings = (standard, f"{standard}_orig", f"parametrizations.{standard}.original")
-    return [prefix + spelling for prefix in prefixes for spelling in spellings]
+    wrapper, dot, _ = lstm.rpartition(".")
+    raw = [f"{prefix}{standard}_raw" for prefix in (*prefixes, f"{wrapper}{dot}")]  # of weight drop
+    return [prefix + spelling for prefix in prefixes for spelling in spellings] + raw
 
 
 def _standard_shapes(lstm: LSTM) -> dict[str, torch.Size]:

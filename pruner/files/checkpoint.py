@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from pruner.errors import PrunerError, shown
-from pruner.files import formats
-from pruner.files import by_hand
+from pruner.files import by_hand, formats
 from pruner.files.computed_weights import Computed, Weights, compute_weights, unexplained, why_declined
 from pruner.files.contents import Contents, Learned
 from pruner.files.isolation import read_isolated
+from pruner.files.mapping import apply_mapping
 from pruner.files.materialise import Materialiser
 from pruner.files.naming import Named, named
 from pruner.files.source import Source, open_source
@@ -26,8 +26,8 @@ class Checkpoint:
     """A checkpoint in memory. Nothing here is ever modified: `write` makes a changed copy.
 
     `tensors` are the values that the model computes with, by their names in the file. Where the file still carries a
-    pruning mask beside a tensor (`weight_orig` and `weight_mask`), the value is their product; where it holds only parts that
-    a weight is computed of, the weight has the name that it has in the model, and the parts are `computed[name]`.
+    pruning mask beside a tensor (`weight_orig` and `weight_mask`), the value is their product; where it holds only the
+    parts of a weight, the weight has the name that it has in the model, and `computed[name]` says which parts these are.
     """
 
     name: str
@@ -42,10 +42,12 @@ class Checkpoint:
     skipped: list[Skipped]
     learned: Mapping[str, Learned] = field(default_factory=dict)  # by the names of LSTMs
     notes: tuple[str, ...] = ()  # sentences for people about the file as a whole
-    full_names: Mapping[str, str] = field(default_factory=dict)  # name of a tensor -> all keys that lead to it in the file
+    full_names: Mapping[str, str] = field(default_factory=dict)  # name of a tensor -> all its keys in the file, joined
     computed: Mapping[str, Computed] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)  # keys of `hidden` -> the tensor that is copied over them
-    hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # parts and copies -> the keys that lead to them
+    hidden: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # parts and copies -> their keys, as `locations`
 
     @property
     def sha256(self) -> str:
@@ -92,13 +94,18 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    source: str | os.PathLike[str] | bytes, name: str | None = None, *, isolated: bool = False
+    source: str | os.PathLike[str] | bytes,
+    name: str | None = None,
+    *,
+    isolated: bool = False,
+    mapping: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Open a checkpoint: a path, or the bytes of one together with the name to call it by.
 
     Reads files of torch.save (zip and legacy format: state dicts, checkpoints around them, whole modules), TorchScript,
     `.safetensors`, `.npz`, raw pickles, ONNX, Keras and JSON; the format is told from the bytes. Nothing that a file names
-    is imported or called. `isolated` reads it in a process of its own, with limits on memory and time: for files of strangers.
+    is imported or called. `isolated` reads it in a process of its own, with limits on memory and time: for files of
+    strangers. `mapping` says which tensors are which of an LSTM that was written by hand (see `mapping.check_mapping`).
     Raises PrunerError for a file that cannot be read safely and completely.
     """
     opened = open_source(source, as_file=isolated)
@@ -108,20 +115,23 @@ def open_checkpoint(
         contents = read_isolated("checkpoint", opened, name) if apart else formats.read(opened.data, name)
     finally:
         opened.close()
-    return _checkpoint(opened, contents, name)
+    return _checkpoint(opened, contents, name, mapping)
 
 
-def _checkpoint(source: Source, contents: Contents, name: str) -> Checkpoint:
+def _checkpoint(source: Source, contents: Contents, name: str, mapping: Mapping[str, Any] | None) -> Checkpoint:
     found = named(contents, source.size, name)
     materialiser = Materialiser(name)
     stored = {key: materialiser.container(tensor) for key, tensor in found.tensors.items()}
     # Not value.detach(): a pickled parameter can carry attributes of any name, methods' names included.
     stored = {key: Tensor.detach(tensor) for key, tensor in stored.items()}
     check_tensors(stored, max(source.size, materialiser.held), name)
+    if mapping is not None:
+        stored = apply_mapping(stored, mapping, name)
+        own = {key: key for key in stored}
+        found = Named(dict(stored), False, {key: (key,) for key in stored}, {}, {**own, **found.full_names})
     weights = compute_weights(stored)
     lstms, skipped = _lstms(weights)
-    seen = {name for lstm in lstms for name in lstm.tensors.values()}
-    skipped += by_hand.look_for({key: tensor for key, tensor in weights.tensors.items() if key not in seen})
+    skipped += by_hand.look_for(weights.tensors)
     places = _places(found.locations, weights)
     return Checkpoint(
         name=name,
@@ -136,7 +146,10 @@ def _checkpoint(source: Source, contents: Contents, name: str) -> Checkpoint:
         skipped=[*skipped, *(Skipped(*entry) for entry in contents.skipped)],
         learned=_learned(contents, found, lstms),
         notes=(*contents.notes, *weights.notes),
-        full_names={**found.full_names, **{name: ".".join(keys) for name, keys in places.items() if name in weights.computed}},
+        full_names={
+            **found.full_names,
+            **{name: ".".join(keys) for name, keys in places.items() if name in weights.computed},
+        },
         computed=weights.computed,
         copies=weights.copies,
         hidden={key: keys for key, keys in found.locations.items() if key not in weights.tensors},

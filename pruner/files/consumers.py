@@ -8,6 +8,7 @@ from torch import Tensor
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.computed_weights import beside
+from pruner.files.names import tensor_named
 from pruner.lstm.find import DTYPES, LSTM
 from pruner.recipe import Recipe
 
@@ -55,9 +56,7 @@ def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]
     lstms = checkpoint.select(recipe.lstms)
     found: dict[str, list[str]] = {lstm.name: [] for lstm in lstms}
     own = {name: lstm for lstm in checkpoint.lstms for name in lstm.tensors.values()}
-    for name in dict.fromkeys(recipe.consumers):
-        if name not in checkpoint.tensors:
-            raise PrunerError(f"expected the name of a tensor that reads the LSTM, found {name!r}, which is not there")
+    for name in dict.fromkeys(tensor_named(checkpoint, name) for name in recipe.consumers):
         if name in own:
             raise PrunerError(
                 f"expected a consumer outside of the LSTMs, found {name!r} of {own[name].title}; leave it out: the output "

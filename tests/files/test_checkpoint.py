@@ -17,8 +17,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.ao.pruning._experimental.pruner.lstm_saliency_pruner import LSTMSaliencyPruner
-from torch.nn.utils import parametrizations, parametrize, prune
 
 from pruner.errors import PrunerError
 from pruner.files import formats
@@ -139,103 +137,6 @@ def test_a_file_without_an_lstm_says_what_it_holds(tensors: dict[Any, Any], hold
         checkpoint.select()
 
 
-class RowMask(nn.Module):
-    """A parametrization that keeps its mask of rows in the state dict."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mask", torch.arange(16) % 3 > 0)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight * self.mask[:, None]
-
-
-def prune_norms(model: nn.ModuleDict) -> None:
-    prune.ln_structured(model["rnn"], "weight_hh_l0", 0.5, n=1, dim=0)
-    prune.l1_unstructured(model["rnn"], "weight_ih_l0", 0.5)
-    prune.random_unstructured(model["rnn"], "bias_ih_l0", 0.5)
-
-
-def prune_norms_for_good(model: nn.ModuleDict) -> None:
-    prune_norms(model)
-    for name in ("weight_hh_l0", "weight_ih_l0", "bias_ih_l0"):
-        prune.remove(model["rnn"], name)
-
-
-def prune_rows(model: nn.ModuleDict) -> LSTMSaliencyPruner:
-    pruner = LSTMSaliencyPruner({"sparsity_level": 0.5})
-    pruner.prepare(model, [{"tensor_fqn": f"rnn.{name}"} for name in ("weight_ih_l0", "weight_hh_l0")])
-    pruner.enable_mask_update = True
-    pruner.step()
-    return pruner
-
-
-def prune_rows_for_good(model: nn.ModuleDict) -> None:
-    prune_rows(model).squash_mask()
-
-
-def mask_rows(model: nn.ModuleDict) -> None:
-    parametrize.register_parametrization(model["rnn"], "weight_hh_l0", RowMask())
-
-
-@pytest.mark.parametrize("leave", [prune_norms, prune_norms_for_good, prune_rows_for_good, mask_rows])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_what_other_pruning_tools_leave_is_read_as_the_model_computes_it(
-    leave: Callable[[nn.ModuleDict], None], dtype: torch.dtype
-) -> None:
-    model = nn.ModuleDict({"rnn": random_lstm(dtype=dtype)})
-    leave(model)
-    checkpoint = open_checkpoint(saved(model.state_dict()))
-    (lstm,) = checkpoint.lstms
-    assert (lstm.name, lstm.dtype) == ("rnn", str(dtype).removeprefix("torch."))
-    assert checkpoint.skipped == []
-    for standard, name in lstm.tensors.items():
-        assert torch.equal(checkpoint.tensors[name], getattr(model["rnn"], standard)), name
-        assert name in model.state_dict()
-    assert not checkpoint.tensors[lstm.tensors["weight_hh_l0"]].all()
-
-
-def test_masks_that_upstream_keeps_to_itself_are_not_made_up() -> None:
-    model = nn.ModuleDict({"rnn": random_lstm()})
-    prune_rows(model)
-    checkpoint = open_checkpoint(saved(model.state_dict()))
-    (lstm,) = checkpoint.lstms
-    assert lstm.tensors["weight_hh_l0"] == "rnn.parametrizations.weight_hh_l0.original"
-    assert torch.equal(checkpoint.tensors[lstm.tensors["weight_hh_l0"]], random_lstm().weight_hh_l0)
-
-
-@pytest.mark.parametrize(
-    "register", [parametrizations.weight_norm, parametrizations.spectral_norm, parametrizations.orthogonal]
-)
-@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
-def test_weights_that_a_parametrization_computes_are_not_guessed(
-    register: Callable[[nn.Module, str], None], name: str
-) -> None:
-    model = nn.ModuleDict({"rnn": random_lstm()})
-    register(model["rnn"], name)
-    checkpoint = open_checkpoint(saved(model.state_dict()))
-    assert checkpoint.lstms == []
-    assert any(f"{name} is computed by a parametrization" in other.reason for other in checkpoint.skipped)
-    assert {other.name for other in checkpoint.skipped} == {"rnn"}
-
-
-def test_a_masked_weight_keeps_its_dtype_whatever_that_of_the_mask() -> None:
-    weights = {f"{NAME}_orig": STATE[NAME].half(), f"{NAME}_mask": torch.ones(16, 4)}
-    assert open_checkpoint(saved(weights)).tensors[f"{NAME}_orig"].dtype == torch.float16
-
-
-@pytest.mark.parametrize("mask", [torch.ones(15, 4), torch.ones(4), torch.tensor(1.0)], ids=["2-d", "1-d", "0-d"])
-def test_a_mask_that_does_not_fit_its_weight_is_not_applied(mask: Tensor) -> None:
-    weights = {
-        "rnn.weight_hh_l0_orig": STATE[NAME],
-        "rnn.weight_hh_l0_mask": mask,
-        "rnn.weight_ih_l0": torch.ones(16, 3),
-    }
-    checkpoint = open_checkpoint(saved(weights))
-    assert checkpoint.lstms == []
-    assert "expected a recurrent weight_hh" in checkpoint.skipped[0].reason
-
-
 @pytest.mark.parametrize("save", [saved, saved_legacy])
 def test_parameters_and_views_of_one_storage_are_read(save: Callable[[Any], bytes]) -> None:
     state = {name: nn.Parameter(tensor) for name, tensor in views_of_one_storage().items()}
@@ -297,7 +198,7 @@ def test_many_tensors_that_claim_too_much_together_are_refused() -> None:
 
 @pytest.mark.parametrize(("kind", "container"), NOT_DICTIONARIES.items(), ids=NOT_DICTIONARIES)
 def test_containers_that_are_not_dictionaries_are_refused(kind: str, container: Any) -> None:
-    with pytest.raises(PrunerError, match=f"expected a dictionary of tensors, found a {kind}: model.pt"):
+    with pytest.raises(PrunerError, match=f"expected a dictionary of tensors, found a {kind}; .*: model.pt"):
         open_checkpoint(saved(container), "model.pt")
 
 
@@ -336,7 +237,7 @@ def test_a_key_nested_deeper_than_the_stack_of_the_process_does_no_harm() -> Non
 
 def test_containers_nested_deeper_than_that_are_refused() -> None:
     pickled = b"\x80\x02}X\1\0\0\0a" + 100_000 * b"]" + 99_999 * b"a" + b"s."
-    with pytest.raises(PrunerError, match="nested more than 200 deep"):
+    with pytest.raises(PrunerError, match="nested more than 100 deep"):
         open_checkpoint(zipped({"a/data.pkl": pickled, "a/version": b"3\n"}))
 
 
@@ -458,18 +359,6 @@ def test_a_written_file_differs_from_its_source_only_in_the_changed_tensors(
     again = open_checkpoint(target)
     assert (again.lstms, again.skipped) == (checkpoint.lstms, checkpoint.skipped)
     assert again.format == (formats.SAFETENSORS if checkpoint.format == formats.SAFETENSORS else formats.TORCH_ZIP)
-
-
-def test_masks_that_pruning_left_are_written_into_the_weights(tmp_path: Path) -> None:
-    model = nn.ModuleDict({"rnn": random_lstm()})
-    prune_norms(model)
-    state = model.state_dict()
-    write(open_checkpoint(saved(state)), {}, tmp_path / "model.pt")
-    written = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert list(written) == list(state)
-    for name, tensor in state.items():
-        expected = getattr(model["rnn"], name.split(".")[1].removesuffix("_orig")) if name.endswith("_orig") else tensor
-        assert torch.equal(written[name], expected), name
 
 
 @pytest.mark.parametrize("metadata", [None, {"author": "me"}], ids=["none", "some"])
