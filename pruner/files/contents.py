@@ -115,7 +115,8 @@ class Learned:
     )  # module name -> class, of the modules around it and itself
     consumers: tuple[str, ...] = ()  # names of the tensors that are proven to read its output
     returns_sequences: bool | None = None
-    notes: tuple[str, ...] = ()  # for people: "dequantized from int8", say
+    notes: tuple[str, ...] = ()  # for people
+    bidirectional: bool | None = None
 
 
 @dataclass(frozen=True)

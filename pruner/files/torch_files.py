@@ -1,5 +1,6 @@
 """Files of torch.save: zip archives, the legacy format before PyTorch 1.6, and what TorchScript saves in the same way."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from pruner.files.allowance import Allowance, Excess, Malformed
 from pruner.files.contents import WIDTHS, Contents, Name, Storage
 from pruner.files.inert_pickle import Known, Unpickler
 from pruner.files.known_names import KNOWN, STORAGES, TypedStorage
-from pruner.files.modules import described
+from pruner.files.modules import Constants, described
 from pruner.files.zip_archive import Archive
 
 TORCH_ZIP, TORCH_LEGACY, TORCH_SCRIPT, RAW_PICKLE = "torch zip", "torch legacy", "TorchScript", "raw pickle"
@@ -17,6 +18,10 @@ SAVE_WEIGHTS = "save the weights alone with torch.save(model.state_dict(), path)
 
 _MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # pickled torch.serialization.MAGIC_NUMBER
 _BIG_ENDIAN = b"big"
+_MOST_CODE = 2**23  # bytes of the text of scripted classes that are looked into
+_CONSTANT = re.compile(
+    r"^  (batch_first|dropout|bidirectional) : Final\[\w+\] = (True|False|\d{1,9}\.?\d{0,20})$", re.MULTILINE
+)
 
 
 def is_legacy(data: memoryview) -> bool:
@@ -57,7 +62,27 @@ def read_zip(archive: Archive, name: str) -> Contents:
         return storages[key]
 
     unpickler = Unpickler(archive.stored(pickles[0]), Allowance(archive.size), KNOWN_AND_NESTED, persistent)
-    return _loading(name, lambda: described(TORCH_SCRIPT if scripted else TORCH_ZIP, unpickler.load()))
+    if scripted:
+        return _loading(name, lambda: described(TORCH_SCRIPT, unpickler.load(), _constants(archive, root)))
+    return _loading(name, lambda: described(TORCH_ZIP, unpickler.load()))
+
+
+def _constants(archive: Archive, root: str) -> Constants:
+    """What the text of a scripted class says of all its modules. The text is searched, never run."""
+    left = _MOST_CODE
+
+    def of(name: Name) -> dict[str, bool | float]:
+        nonlocal left
+        entry = archive.entries.get(f"{root}code/{name.module.replace('.', '/')}.py")
+        if entry is None or entry.unpacked > left:
+            return {}
+        left -= entry.unpacked
+        text = bytes(archive.unpacked(entry.name, _MOST_CODE)).decode("utf-8", "replace")
+        body = text.partition(f"class {name.name}(Module):\n")[2].partition("\nclass ")[0]
+        found = _CONSTANT.findall(body)
+        return {key: value == "True" if value in ("True", "False") else float(value) for key, value in found}
+
+    return of
 
 
 def read_legacy(data: memoryview, name: str) -> Contents:
