@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NoReturn
 
+from pruner.errors import PrunerError
 from pruner.files.protobuf import MalformedMessage, Message
 
 UNPACK = "unpack it and open the model inside"
@@ -11,6 +13,8 @@ OPENED = "open a PyTorch, safetensors, ONNX, Keras (.h5, .keras), .npz or JSON f
 _KERAS = "open the Keras model (.h5 or .keras) that it was made from, or save that with model.save('model.keras')"
 _ONNX = "open the .onnx file that it was made from"
 _STATE_DICT = "open the PyTorch or safetensors file that it was made from"
+_JOBLIB = "load it where it was made, and save its arrays with numpy.savez under PyTorch's names"
+_JOBLIB_HEAD = 4096  # bytes in which joblib is named
 _DATA = "it holds no model; open the file with the network's weights instead"
 
 
@@ -29,6 +33,17 @@ class Foreign:
 def recognise(data: memoryview) -> Foreign | None:
     """The known format that some bytes are of; None if it is none of these."""
     return next((foreign for foreign in _FORMATS if foreign.matches(data)), None)
+
+
+def decline(data: memoryview, name: str) -> NoReturn:
+    """Say what a file is that is not opened. Raises PrunerError."""
+    known = recognise(data) or f"bytes of no known format ({bytes(data[:8]).hex(' ')} …); {OPENED}"
+    raise PrunerError(f"expected a checkpoint, found {known}: {name}")
+
+
+def is_joblib(data: memoryview) -> bool:
+    """Whether some bytes are joblib's mixture of a pickle and bare arrays, which is no pickle as a whole."""
+    return bytes(data[:1]) == b"\x80" and b"joblib.numpy_pickle" in bytes(data[:_JOBLIB_HEAD])
 
 
 def recognise_archive(entries: Iterable[str]) -> str:
@@ -102,6 +117,10 @@ def _texts_are(message: Message, number: int, numbers: set[int]) -> bool:
 
 
 _FORMATS = (
+    Foreign("a file of joblib", _JOBLIB, is_joblib),
+    Foreign(
+        "a file compressed with zlib (of joblib, perhaps)", _JOBLIB, _begins(b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")
+    ),
     Foreign("a gzip archive", UNPACK, _begins(b"\x1f\x8b")),
     Foreign("a bzip2 archive", UNPACK, _begins(b"BZh")),
     Foreign("an xz archive", UNPACK, _begins(b"\xfd7zXZ")),
@@ -172,5 +191,5 @@ _PICKLES = {
     "pandas": f"a table of pandas; {_DATA}",
     "keras": "a pickled Keras model; load it where it was made, and save it with model.save('model.keras')",
     "tensorflow": "a pickled TensorFlow model; load it where it was made, and save it with model.save('model.keras')",
-    "joblib": "a file of joblib; load it where it was made, and save its arrays with numpy.savez under PyTorch's names",
+    "joblib": f"a file of joblib; {_JOBLIB}",
 }

@@ -51,6 +51,7 @@ FORMATS = (
     Format(lambda data: bytes(data[:2]) == b"PK", read_zip),
     Format(torch_files.is_legacy, torch_files.read_legacy),
     Format(safetensors_file.is_safetensors, safetensors_file.read),
+    Format(foreign.is_joblib, foreign.decline),
     Format(torch_files.is_raw_pickle, torch_files.read_raw_pickle),
     Format(keras_files.matches, keras_files.read_h5),
     Format(json_state.matches, json_state.read),
@@ -69,7 +70,4 @@ def read(data: bytes | memoryview, name: str) -> Contents:
     if not data:
         raise PrunerError(f"expected a checkpoint, found an empty file: {name}; save or download it again")
     found = next((format_ for format_ in FORMATS if format_.matches(data)), None)
-    if found is None:
-        known = foreign.recognise(data) or f"bytes of no known format ({bytes(data[:8]).hex(' ')} …); {foreign.OPENED}"
-        raise PrunerError(f"expected a checkpoint, found {known}: {name}")
-    return found.read(data, name)
+    return (found.read if found else foreign.decline)(data, name)

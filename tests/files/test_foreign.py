@@ -7,6 +7,8 @@ import lzma
 import tarfile
 import zipfile
 
+import joblib
+import numpy as np
 import pytest
 from onnx import helper
 
@@ -36,8 +38,16 @@ def zipped(*names: str) -> bytes:
     return file.getvalue()
 
 
+def dumped(compress: int) -> bytes:
+    file = io.BytesIO()
+    joblib.dump({"a": np.ones(100)}, file, compress=compress)
+    return file.getvalue()
+
+
 NODE = field(1, b"MatMul") + field(2, b"MatMul") + field(3, b"x")
 FILES = {
+    "joblib": (dumped(0), "a file of joblib; load it where it was made, and save its arrays"),
+    "joblib, compressed": (dumped(3), "a file compressed with zlib (of joblib, perhaps); load it where it was made"),
     "gzip": (gzip.compress(b"model"), "a gzip archive; unpack it"),
     "bzip2": (bz2.compress(b"model"), "a bzip2 archive; unpack it"),
     "xz": (lzma.compress(b"model"), "an xz archive; unpack it"),
