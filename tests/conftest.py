@@ -50,6 +50,12 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
     return [{**entry, "folder": folder} for entry in json.loads(path.read_text())] if path.exists() else []
 
 
+def real_foreign() -> list[dict[str, Any]]:
+    """The entries of the `truth.json` of files of other kinds, for tests that run once a file."""
+    path = FOREIGN / "truth.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
 def random_lstm(seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any) -> nn.LSTM:
     """An `nn.LSTM(3 -> 4)`, or of other settings, with weights from a seed."""
     torch.manual_seed(seed)
