@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pruner.errors import PrunerError, shown
+from pruner.errors import PrunerError, label, shown
 from pruner.files import input_arrays
 from pruner.files.checkpoint import check_tensors
 from pruner.files.isolation import read_isolated
@@ -23,7 +23,7 @@ def read_inputs(
     `isolated` reads it in a process of its own, with limits on memory and time. Raises PrunerError for everything that is
     not a safe and complete file of arrays of at most 3 dimensions.
     """
-    name = name or ("inputs" if isinstance(source, bytes) else Path(source).name)
+    name = label(name or ("inputs" if isinstance(source, bytes) else Path(source).name), most=255)
     opened = open_source(source, as_file=isolated)
     try:
         contents = read_isolated("inputs", opened, name) if isolated else input_arrays.read(opened.data, name)

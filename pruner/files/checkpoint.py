@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruner.errors import PrunerError, shown
+from pruner.errors import PrunerError, label, shown
 from pruner.files import by_hand, formats
 from pruner.files.computed_weights import Computed, Weights, compute_weights, unexplained, why_declined
 from pruner.files.contents import Contents, Learned
 from pruner.files.isolation import read_isolated
 from pruner.files.mapping import apply_mapping
 from pruner.files.materialise import Materialiser
-from pruner.files.naming import Named, named
+from pruner.files.naming import Named, as_text, named
 from pruner.files.source import Source, open_source
 from pruner.lstm.find import LSTM, Skipped, find_lstms
 
@@ -68,7 +68,7 @@ class Checkpoint:
         unknown = [name for name in names if name not in by_name]
         if unknown:
             raise PrunerError(
-                f"expected the name of an LSTM in {self.name} ({_listed(map(repr, by_name))}), found {unknown[0]!r}"
+                f"expected the name of an LSTM in {self.name} ({_listed(map(shown, by_name))}), found {shown(unknown[0])}"
             )
         return [by_name[name] for name in dict.fromkeys(names)]
 
@@ -86,10 +86,10 @@ class Checkpoint:
     def contents(self) -> str:
         """One sentence on what the file holds, for those who look for an LSTM in vain."""
         if self.skipped:
-            return _listed(f"{skipped.name or '(root)'} ({skipped.reason})" for skipped in self.skipped)
+            return _listed(f"{label(skipped.name) or '(root)'} ({skipped.reason})" for skipped in self.skipped)
         if self.tensors:
-            return f"{len(self.tensors)} tensors: {_listed(self.tensors)}"
-        keys = _listed(key if isinstance(key, str) else shown(key) for key in self.container)
+            return f"{len(self.tensors)} tensors: {_listed(map(label, self.tensors))}"
+        keys = _listed(label(key) if isinstance(key, str) else shown(key) for key in self.container)
         return f"no named tensors, but a {type(self.container).__name__} of {keys}"
 
 
@@ -109,7 +109,7 @@ def open_checkpoint(
     Raises PrunerError for a file that cannot be read safely and completely.
     """
     opened = open_source(source, as_file=isolated)
-    name = name or ("checkpoint" if isinstance(source, bytes) else Path(source).name)
+    name = label(name or ("checkpoint" if isinstance(source, bytes) else Path(source).name), most=255)
     try:
         apart = isolated and opened.size
         contents = read_isolated("checkpoint", opened, name) if apart else formats.read(opened.data, name)
@@ -143,7 +143,7 @@ def _checkpoint(source: Source, contents: Contents, name: str, mapping: Mapping[
         locations=places,
         tensors=weights.tensors,
         lstms=lstms,
-        skipped=[*skipped, *(Skipped(*entry) for entry in contents.skipped)],
+        skipped=[*skipped, *(Skipped(as_text(key), reason) for key, reason in contents.skipped)],
         learned=_learned(contents, found, lstms),
         notes=(*contents.notes, *weights.notes),
         full_names={

@@ -41,7 +41,7 @@ def named(contents: Contents, size: int, name: str) -> Named:
     if not isinstance(container, dict):
         raise PrunerError(f"expected a dictionary of tensors, found {_kind(container)}: {name}")
     locations, tensors = _named_tensors(container, size, name)
-    full_names = {key: ".".join(path) for key, path in locations.items()}
+    full_names = {key: as_text(".".join(path)) for key, path in locations.items()}
     writable = contents.format in (SAFETENSORS, TORCH_ZIP, TORCH_LEGACY) and not contents.rewritten
     if writable and _is_plain(container):
         return Named(container, True, locations, tensors, full_names)
@@ -88,7 +88,7 @@ def _named_tensors(
     found: dict[str, Any] = {}
     for path, tensors in groups.items():
         for key, tensor in tensors.items():
-            full = key if len(groups) == 1 else ".".join((*path, key))
+            full = as_text(key if len(groups) == 1 else ".".join((*path, key)))
             if full in found:
                 raise PrunerError(
                     f"expected one tensor of each name, found two called {shown(full)}: {name}; rename one"
@@ -96,6 +96,11 @@ def _named_tensors(
             check_dense(tensor, full, name)
             locations[full], found[full] = (*path, key), tensor
     return locations, found
+
+
+def as_text(name: str) -> str:
+    """A name that can be written as UTF-8: half characters, which can stand in a pickle, become what repr makes of them."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _beside_others(path: tuple[str, ...], groups: dict[tuple[str, ...], dict[str, Any]]) -> bool:

@@ -64,6 +64,10 @@ def read_npy(data: memoryview, name: str) -> Stored:
             f"expected an array of integers or floats, found {kind[:60]}: {name}; convert it with .astype first"
         )
     shape = tuple(map(int, re.findall(r"-?\d{1,20}", sizes)[:100]))
+    if min(shape, default=0) >= 0 and math.prod(shape) * WIDTHS[known[0]] == len(held) and not _is_shape(shape):
+        raise PrunerError(
+            f"expected an array that fits in memory, found one of shape {shown(shape)}: {name}; reshape it"
+        )
     if not _is_shape(shape) or math.prod(shape) * WIDTHS[known[0]] != len(held):
         raise PrunerError(
             f"expected {shown(math.prod(shape) * WIDTHS[known[0]])} bytes, as the header says of shape {shown(shape)}, "

@@ -104,6 +104,7 @@ def _text(text: str, place: int) -> tuple[str, int]:
     if text[place : place + 1] != '"':
         raise _Damaged("no name where one belongs")
     found, end = json.decoder.scanstring(text, place + 1)  # type: ignore[attr-defined]
+    found.encode("utf-8")  # which half a character cannot be
     return found, _after_space(text, end)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruner.errors import PrunerError
+from pruner.errors import PrunerError, label
 from pruner.lstm.gates import SIDES, StandardName, layer_suffix, parse_standard_name
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -34,7 +34,7 @@ class LSTM:
 
     @property
     def title(self) -> str:
-        return self.name or "(root)"
+        return label(self.name) or "(root)"
 
     @property
     def directions(self) -> int:
