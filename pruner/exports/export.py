@@ -1,7 +1,6 @@
 """A result -> a folder of files that load in anyone's own code."""
 
 import copy
-import hashlib
 import io
 import json
 import os
@@ -23,6 +22,7 @@ from pruner.compact.masked_and_compact import Form, Layout
 from pruner.errors import PrunerError
 from pruner.files import formats, stale
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.source import open_source
 from pruner.files.writing import write, write_safetensors
 from pruner.lstm.measure import BATCH_SIZE, SEQUENCE_LENGTH, Cost, Drift, difference, outputs, random_input
 from pruner.recipe import Recipe
@@ -143,8 +143,9 @@ def write_masks(masks: Mapping[str, Tensor], path: str | os.PathLike[str]) -> No
 
 
 def file_facts(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
-    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    source = open_source(path)
+    source.close()
+    return {"sha256": source.sha256, "bytes": source.size}
 
 
 def masked_lstms(checkpoint: Checkpoint, masked: Form) -> list[nn.Module]:

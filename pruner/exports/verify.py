@@ -4,7 +4,6 @@ import json
 import math
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from pruner.compact import load_pruned
@@ -45,6 +42,8 @@ from pruner.exports.export import (
 from pruner.files import formats
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
 from pruner.files.consumers import bias_beside, consumers_of
+from pruner.files.export_files import read_tensors, unpack
+from pruner.files.source import read_small
 from pruner.importance.weights import DATA_CRITERIA
 from pruner.lstm.find import DTYPES, LSTM, build
 from pruner.lstm.gates import SIDES, split_gates
@@ -55,6 +54,7 @@ from pruner.result import choose_masks, forms_of
 EXPORT_FILES = {MANIFEST, MASKS, LOADER, "pruned.pt", "pruned.safetensors"}
 MANIFEST_KEYS = {"source", "recipe", "form", "lstms", "totals", "certificate", "files", "versions"}
 MAX_UNPACKED_RATIO = 50
+MAX_MANIFEST = 2**23  # bytes
 # What a manifest may claim before anything is built.
 MAX_SIZE, MAX_INPUT, MAX_LAYERS, MAX_ELEMENTS = 2**24, 2**18, 1000, 2**28
 
@@ -121,20 +121,9 @@ def unpacked(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            with zipfile.ZipFile(path) as archive:
-                names = set(archive.namelist())
-                if not names <= EXPORT_FILES:
-                    raise PrunerError(
-                        f"expected the zip of an export, found {min(names - EXPORT_FILES)!r} in {path}; give the folder or "
-                        "the zip that was exported"
-                    )
-                if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_RATIO * path.stat().st_size:
-                    raise PrunerError(f"expected the zip of an export, found one that unpacks to far more: {path}")
-                archive.extractall(temporary)
-        except PrunerError:
-            raise
-        except Exception as error:  # a damaged zip can raise anything
-            raise PrunerError(f"expected an export folder or its zip, found neither: {path}; check the path") from error
+            unpack(path, Path(temporary), EXPORT_FILES, MAX_UNPACKED_RATIO)
+        except OSError as error:
+            raise PrunerError(f"expected room to unpack {path}, found {error}; free some and try again") from error
         yield Path(temporary)
 
 
@@ -158,7 +147,8 @@ def _checks(folder: Path, source: Checkpoint | None) -> Iterator[str]:
     for name, file in files.items():
         _same(folder, stated, name, file_facts(file))
     yield f"{len(files)} files are complete and unaltered"
-    if files[LOADER].read_bytes() != Path(load_pruned.__file__).read_bytes():
+    own = Path(load_pruned.__file__).read_bytes()
+    if files[LOADER].stat().st_size != len(own) or files[LOADER].read_bytes() != own:
         yield f"{LOADER} differs from that of this version of the pruner; it was not run"
     if made_from.get("format") not in formats.ALL or model_file(made_from["format"]) != models[0]:
         raise _failed(folder, f"a source format that is written as {models[0]}", shown(made_from.get("format")))
@@ -389,8 +379,8 @@ def _expected_forms(
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        manifest = json.loads(read_small(path, MAX_MANIFEST))
+    except PrunerError as error:
         raise PrunerError(
             f"expected an export folder with a {MANIFEST}, found none in {folder}; check the path"
         ) from error
@@ -411,8 +401,8 @@ def _same(folder: Path, stated: Mapping[str, Any], key: str, found: Any) -> None
 
 def _read_masks(file: Path, folder: Path) -> dict[str, Tensor]:
     try:
-        masks = load_safetensors(file.read_bytes())
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        masks = read_tensors(file)
+    except PrunerError as error:
         raise _failed(folder, f"a readable {MASKS}", "a damaged one") from error
     for name, mask in masks.items():
         if mask.dtype != torch.uint8 or mask.dim() != 1 or mask.numel() == 0 or int(mask.max()) > 1:

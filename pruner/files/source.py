@@ -68,6 +68,15 @@ def open_source(source: str | os.PathLike[str] | bytes, as_file: bool = False) -
     return _mapped(file)
 
 
+def read_small(path: Path, most: int) -> bytes:
+    """The bytes of a file that holds settings or code and no weights. Raises PrunerError for one of more than `most`."""
+    source = open_source(path)
+    source.close()
+    if source.size > most:
+        raise PrunerError(f"expected a file of at most {most:,} bytes, found {source.size:,}: {path}; check the path")
+    return bytes(source.data)
+
+
 def _from_bytes(data: bytes) -> Source:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the source closes it
     try:

@@ -15,6 +15,7 @@ from pruner.errors import PrunerError, shown
 MAX_ENTRIES = 100_000
 
 _STORED, _DEFLATED = 0, 8
+_PART = 2**20  # bytes that are unpacked at once
 _END = struct.Struct("<4sHHHHIIH")
 _END_64 = struct.Struct("<4sQHHIIQQQQ")
 _LOCATOR = struct.Struct("<4sIQI")
@@ -73,22 +74,41 @@ class Archive:
     def unpacked(self, entry: str, most: int) -> memoryview:
         """The bytes of an entry, stored or deflated, whole. Raises PrunerError for more than `most`."""
         found = self._find(entry)
-        packed = self._data[found.start : found.start + found.packed]
         if found.method == _STORED:
-            return packed
-        if found.method != _DEFLATED or found.unpacked > most:
+            return self._data[found.start : found.start + found.packed]
+        return memoryview(b"".join(self.parts(entry, most)))
+
+    def parts(self, entry: str, most: int) -> Iterator[bytes | memoryview]:
+        """The bytes of an entry, stored or deflated, part by part. Raises PrunerError for more than `most`."""
+        found = self._find(entry)
+        if found.method not in (_STORED, _DEFLATED) or found.unpacked > most:
             raise PrunerError(
                 f"expected stored or deflated entries of at most {most:,} bytes, found {shown(entry)} of "
                 f"{found.unpacked:,}: {self._name}; save it again"
             )
+        checksum, left = 0, found.unpacked
+        for part in _stored_parts(self._data, found) if found.method == _STORED else self._inflated_parts(found):
+            checksum, left = zlib.crc32(part, checksum), left - len(part)
+            if left < 0:
+                raise self._broken(entry)
+            yield part
+        if left or checksum != found.crc:
+            raise self._broken(entry)
+
+    def _inflated_parts(self, found: Entry) -> Iterator[bytes]:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
-            data = inflater.decompress(packed, found.unpacked + 1)
+            for packed in _stored_parts(self._data, found):
+                waiting: bytes | memoryview = packed
+                while waiting and not inflater.eof:
+                    yield inflater.decompress(waiting, _PART)
+                    waiting = inflater.unconsumed_tail
+            while not inflater.eof and (rest := inflater.decompress(b"", _PART)):
+                yield rest
         except zlib.error as error:
-            raise self._broken(entry) from error
-        if len(data) != found.unpacked or not inflater.eof or zlib.crc32(data) != found.crc:
-            raise self._broken(entry)
-        return memoryview(data)
+            raise self._broken(found.name) from error
+        if not inflater.eof:
+            raise self._broken(found.name)
 
     def check(self, entry: str) -> None:
         """Compare an entry's bytes with its checksum, which reads them all."""
@@ -108,6 +128,11 @@ class Archive:
             f"expected a complete entry {shown(entry)}, found a truncated or damaged one: {self._name}; "
             "save or download it again"
         )
+
+
+def _stored_parts(data: memoryview, found: Entry) -> Iterator[memoryview]:
+    for place in range(found.start, found.start + found.packed, _PART):
+        yield data[place : min(place + _PART, found.start + found.packed)]
 
 
 def _read_directory(data: memoryview) -> dict[str, Entry]:
