@@ -22,6 +22,7 @@ _WORDS = {
 }
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _PAIRS = (("ih", "hh"), ("x2h", "h2h"), ("i2h", "h2h"), ("input", "hidden"), ("input", "recurrent"), ("w", "u"))
+_LONGEST = 40  # letters of a layer's name that a gate is looked for in
 _MOST = 5  # that are pointed out in one file
 
 
@@ -64,7 +65,7 @@ def _gate_by_gate(tensors: Mapping[str, Tensor]) -> Iterator[_Found]:
     sets: dict[tuple[str, str, tuple[int, ...]], dict[str, str]] = {}
     for name, tensor in tensors.items():
         prefix, own, end = _split(name)
-        for gate, rest in _without_gate(own) if tensor.dim() in (1, 2) and len(tensor) else ():
+        for gate, rest in _without_gate(own) if tensor.dim() in (1, 2) and len(own) <= _LONGEST else ():
             sets.setdefault((prefix, rest + end, tuple(tensor.shape)), {})[gate] = name
     whole: dict[str, list[tuple[tuple[int, ...], list[str]]]] = {}
     for (prefix, _, shape), names in sets.items():

@@ -159,11 +159,11 @@ def _checkpoint(source: Source, contents: Contents, name: str, mapping: Mapping[
 def _lstms(weights: Weights) -> tuple[list[LSTM], list[Skipped]]:
     """The LSTMs among the weights that a model computes with, by the names in the file; and what only looks like one."""
     found, skipped = find_lstms({alias: weights.tensors[name] for alias, name in weights.aliases.items()})
-    lstms = []
+    lstms, in_order = [], sorted(weights.tensors)
     for lstm in found:
         names = {standard: weights.aliases[alias] for standard, alias in lstm.tensors.items()}
         here = replace(lstm, tensors=names)
-        if others := unexplained(here, weights):
+        if others := unexplained(here, weights, in_order):
             skipped.append(Skipped(lstm.name, why_declined(others)))
         else:
             lstms.append(here)

@@ -5,8 +5,10 @@ known are computed here, exactly; a weight of an unknown kind is left out and na
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -241,19 +243,21 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def unexplained(lstm: LSTM, weights: Weights) -> list[str]:
+def unexplained(lstm: LSTM, weights: Weights, in_order: list[str]) -> list[str]:
     """The tensors under an LSTM's own name that `nn.LSTM` does not have, and that nothing here explains.
 
-    At the root of a file everything is under its name: there, only what looks like a part of an LSTM is.
+    At the root of a file everything is under its name: there, only what looks like a part of an LSTM is. `in_order` are
+    the names of all tensors, sorted.
     """
     own = set(lstm.tensors.values())
     prefix = f"{lstm.name}." if lstm.name else ""
     explained = own | {mask for name in own if (mask := mask_beside(name, weights.tensors))}
+    first, last = bisect_left(in_order, prefix), len(in_order)
+    below = takewhile(lambda name: name.startswith(prefix), (in_order[place] for place in range(first, last)))
     return [
         name
-        for name in weights.tensors
+        for name in below
         if name not in explained
-        and name.startswith(prefix)
         and (prefix or _PART_OF_AN_LSTM.match(name))
         and parse_standard_name(name.removeprefix(prefix)) is None  # an LSTMCell of the same name is told of elsewhere
     ]

@@ -5,6 +5,7 @@ Keras packs the gates of an LSTM into columns, in the order i, f, c, o: `kernel`
 those of Keras 3 (`.keras`, `.weights.h5`) under the kind of the layer and a number.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -207,8 +208,12 @@ class _Reader:
 
     def read_cells(self) -> None:
         """The LSTMs among weights whose model the file does not hold: what has their shape is taken for one."""
-        for path, cell in _cells(self._store.arrays).items():
+        cells = _cells(self._store.arrays)
+        counts = Counter(_name_of_cell(path, self._store) for path in cells)
+        for path, cell in cells.items():
             name, suffix = _name_of_cell(path, self._store)
+            if counts[name, suffix] > 1:  # of a model within the model, whose weights lie under one name
+                name = ".".join(path)
             try:
                 tensors = _lstm_tensors(cell, suffix, False)
             except NotAnLSTM as reason:

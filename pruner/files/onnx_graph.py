@@ -146,7 +146,10 @@ def _layer(graph: Graph, node: Node, constants: Constants) -> _Layer:
     for index, letter in ((1, "W"), (2, "R"), (3, "B")):
         value = constants.value(graph, node.input(index)) if node.input(index) else None
         if value is None and (node.input(index) or letter != "B"):
-            raise _NotAnLSTM(f"expected constant weights, found that the graph computes {letter} of its inputs")
+            home = graph.home(node.input(index))
+            made_by = home.producers.get(node.input(index)) if home else None
+            how = f"{shown(made_by.operation, 40)} makes {letter}" if made_by else f"{letter} is given to the model"
+            raise _NotAnLSTM(f"expected weights that are constants, found that {how}")
         if value is not None:
             found.append(value)
     directions = 2 if _direction(node) == "bidirectional" else 1

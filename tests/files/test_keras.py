@@ -217,6 +217,16 @@ def test_recurrent_weights_without_a_model_are_told_by_their_shape(gates: int, r
     assert [(skipped.name, skipped.reason[: len(reason)]) for skipped in checkpoint.skipped] == [("a", reason)]
 
 
+def test_weights_of_several_lstms_under_one_name_are_told_apart() -> None:
+    stored = {
+        "inner/a/lstm_cell": lstm_weights(3, 4),
+        "inner/b/lstm_cell": lstm_weights(4, 2),
+        "c/c": lstm_weights(2, 5),
+    }
+    found = open_checkpoint(saved_h5(None, stored), "m").lstms
+    assert {lstm.name: lstm.hidden_size for lstm in found} == {"inner.a.lstm_cell": 4, "inner.b.lstm_cell": 2, "c": 5}
+
+
 def test_a_layer_that_goes_backwards_is_read_and_said_to() -> None:
     data = saved_h5(sequential(lstm_layer("rec", 4, go_backwards=True)), {"rec/rec": lstm_weights(3, 4)})
     assert [lstm.name for lstm in open_checkpoint(data, "m").lstms] == ["rec"]
