@@ -20,6 +20,7 @@ from pruner.errors import PrunerError
 from pruner.exports.export import check_free, write_masks
 from pruner.exports.verify import read_export, verify
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.source import read_small
 from pruner.importance.weights import CRITERIA, ROW_NORMS, as_table, score
 from pruner.lstm.find import build
 from pruner.lstm.measure import cost_of_file, latency
@@ -30,6 +31,8 @@ from pruner.search.sensitivity import as_table as table_of_sensitivity
 from pruner.search.suggest import TARGETS, suggest
 from pruner.search.sweep import as_table as table_of_rated
 from pruner.search.sweep import rate_all, sweep_recipes
+
+MAX_RECIPE = 2**20  # bytes
 
 
 class _Parser(argparse.ArgumentParser):
@@ -197,10 +200,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         raise PrunerError(
             "expected --recipe alone or the settings one by one, found both; put all settings in the file"
         )
-    try:
-        return Recipe.from_json(Path(options.recipe).read_bytes())
-    except (OSError, ValueError) as error:
-        raise PrunerError(f"expected a recipe file, found {error}; check the path") from error
+    return Recipe.from_json(read_small(Path(options.recipe), MAX_RECIPE, "a recipe file"))
 
 
 def _calibration(options: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Calibration | None:
@@ -235,11 +235,8 @@ def _calibration(options: argparse.Namespace, checkpoint: Checkpoint, recipe: Re
             )
         return example.calibration(checkpoint)
     path = Path(wanted)
-    try:
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise PrunerError(f"expected a file of calibration inputs, found {error}; check the path") from error
-    return read_calibration(data, path.name, checkpoint, lstms, options.embedding, options.time_major)
+    settings = options.embedding, options.time_major
+    return read_calibration(path, path.name, checkpoint, lstms, *settings, isolated=True)
 
 
 def _told(calibration: Calibration) -> str:
@@ -269,7 +266,7 @@ def _pairs(option: str, given: list[str] | None) -> dict[str, float] | None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    checkpoint = open_checkpoint(options.checkpoint)
+    checkpoint = open_checkpoint(options.checkpoint, isolated=True)
     if options.json:
         _print_json(
             {
@@ -298,7 +295,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _saliency(options: argparse.Namespace) -> None:
-    checkpoint = open_checkpoint(options.checkpoint)
+    checkpoint = open_checkpoint(options.checkpoint, isolated=True)
     table = pd.concat(
         as_table(lstm, score(lstm, checkpoint.tensors, options.criterion)) for lstm in checkpoint.select()
     )
@@ -306,7 +303,7 @@ def _saliency(options: argparse.Namespace) -> None:
 
 
 def _masks(options: argparse.Namespace) -> None:
-    checkpoint = open_checkpoint(options.checkpoint)
+    checkpoint = open_checkpoint(options.checkpoint, isolated=True)
     recipe = _completed(checkpoint, _recipe(options))
     calibration = _calibration(options, checkpoint, recipe)
     statistics = None
@@ -319,7 +316,7 @@ def _masks(options: argparse.Namespace) -> None:
 def _prune(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     check_free(Path(options.output))
-    checkpoint = open_checkpoint(options.checkpoint)
+    checkpoint = open_checkpoint(options.checkpoint, isolated=True)
     example = examples.example_of(checkpoint)
     recipe = _completed(checkpoint, recipe)
     calibration = _calibration(options, checkpoint, recipe)
@@ -355,18 +352,18 @@ def _show_progress(fraction: float, what: str) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    source = open_checkpoint(options.source) if options.source else None
-    for sentence in verify(options.folder, source):
+    source = open_checkpoint(options.source, isolated=True) if options.source else None
+    for sentence in verify(options.folder, source, isolated=True):
         print(f"ok: {sentence}")
 
 
 def _measure(options: argparse.Namespace) -> None:
     path = Path(options.checkpoint)
     if os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
-        opened = read_export(path)
+        opened = read_export(path, isolated=True)
         found, checkpoint, modules = opened.cost, opened.masked, opened.modules
     else:
-        checkpoint = open_checkpoint(path)
+        checkpoint = open_checkpoint(path, isolated=True)
         modules = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.select()}
         found = cost_of_file(checkpoint)
     modules = {name: module.float() for name, module in modules.items()}
@@ -396,7 +393,7 @@ def _measure(options: argparse.Namespace) -> None:
 
 
 def _rating(options: argparse.Namespace) -> tuple[Checkpoint, Recipe, examples.Example | None]:
-    checkpoint = open_checkpoint(options.checkpoint)
+    checkpoint = open_checkpoint(options.checkpoint, isolated=True)
     return checkpoint, _completed(checkpoint, _recipe(options)), examples.example_of(checkpoint)
 
 
@@ -435,7 +432,7 @@ def _sweep(options: argparse.Namespace) -> None:
 def _sensitivity(options: argparse.Namespace) -> None:
     _check_table(options.output)
     table = table_of_sensitivity(_measured_sensitivity(*_rating(options), options))
-    _put_table(options, table, examples.example_of(open_checkpoint(options.checkpoint)))
+    _put_table(options, table, examples.example_of(open_checkpoint(options.checkpoint, isolated=True)))
 
 
 def _measured_sensitivity(

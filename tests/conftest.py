@@ -29,7 +29,7 @@ def checkpoints() -> Path:
 
 @pytest.fixture
 def foreign() -> Path:
-    """The folder of real files of other kinds with their `truth.json`; tests that need it are skipped where there is none."""
+    """The folder of real files of other kinds with their `truth.json`; tests of it are skipped where there is none."""
     if not (FOREIGN / "truth.json").exists():
         pytest.skip("no real files of other kinds: set LSTM_FOREIGN to their folder")
     return FOREIGN

@@ -24,9 +24,10 @@ def read_inputs(
     not a safe and complete file of arrays of at most 3 dimensions.
     """
     name = label(name or ("inputs" if isinstance(source, bytes) else Path(source).name), most=255)
-    opened = open_source(source, as_file=isolated)
+    opened = open_source(source, isolated, "a file of calibration inputs")
     try:
-        contents = read_isolated("inputs", opened, name) if isolated else input_arrays.read(opened.data, name)
+        apart = isolated and opened.size
+        contents = read_isolated("inputs", opened, name) if apart else input_arrays.read(opened.data, name)
     finally:
         opened.close()
     materialiser = Materialiser(name)

@@ -62,15 +62,16 @@ MAX_SIZE, MAX_INPUT, MAX_LAYERS, MAX_ELEMENTS = 2**24, 2**18, 1000, 2**28
 LSTM_TYPES = {field.name: type_ for field in fields(LSTM) for type_ in (str, int, bool) if field.type is type_}
 
 
-def verify(folder: str | os.PathLike[str], source: Checkpoint | None = None) -> list[str]:
+def verify(folder: str | os.PathLike[str], source: Checkpoint | None = None, *, isolated: bool = False) -> list[str]:
     """Check an export, a folder or the zip of one, and return what was found to hold, a sentence a check.
 
     Without the source: complete, unaltered files, masks that fit, rows that are zero where the masks say. With it: every
     other value is the source's own, the recipe gives the same masks again, and so does the certificate. Raises PrunerError
-    at the first check that fails. Nothing in the folder is executed.
+    at the first check that fails. Nothing in the folder is executed; `isolated` reads the model's file in a process of its
+    own, with limits.
     """
     with unpacked(Path(folder)) as files:
-        return list(_checks(files, source))
+        return list(_checks(files, source, isolated))
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ class Export:
     masked: Checkpoint
 
 
-def read_export(folder: Path) -> Export:
-    """Verify an export folder, then open it. Raises PrunerError if it does not hold."""
-    verify(folder)
+def read_export(folder: Path, *, isolated: bool = False) -> Export:
+    """Verify an export folder, then open it, as `verify` does. Raises PrunerError if it does not hold."""
+    verify(folder, isolated=isolated)
     manifest = _read_manifest(folder)
-    pruned = open_checkpoint(next(folder.glob("pruned.*")))
+    pruned = open_checkpoint(next(folder.glob("pruned.*")), isolated=isolated)
     layouts = read_layouts(folder, manifest, pruned, _read_masks(folder / MASKS, folder))
     tensors, lstms = dict(pruned.tensors), []
     modules: dict[str, nn.Module] = {}
@@ -127,7 +128,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _checks(folder: Path, source: Checkpoint | None) -> Iterator[str]:
+def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator[str]:
     """Say again, from the files alone, all that the manifest says of them, and compare."""
     manifest = _read_manifest(folder)
     made_from = manifest["source"] if isinstance(manifest["source"], dict) else {}
@@ -152,7 +153,7 @@ def _checks(folder: Path, source: Checkpoint | None) -> Iterator[str]:
         yield f"{LOADER} differs from that of this version of the pruner; it was not run"
     if made_from.get("format") not in formats.ALL or model_file(made_from["format"]) != models[0]:
         raise _failed(folder, f"a source format that is written as {models[0]}", shown(made_from.get("format")))
-    pruned = open_checkpoint(files[models[0]])
+    pruned = open_checkpoint(files[models[0]], isolated=isolated)
     masks = _read_masks(files[MASKS], folder)
     layouts = read_layouts(folder, manifest, pruned, masks)
     _same(folder, manifest, "lstms", [describe(layout, pruned) for layout in layouts])
@@ -379,7 +380,7 @@ def _expected_forms(
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(read_small(path, MAX_MANIFEST))
+        manifest = json.loads(read_small(path, MAX_MANIFEST, "a manifest"))
     except PrunerError as error:
         raise PrunerError(
             f"expected an export folder with a {MANIFEST}, found none in {folder}; check the path"

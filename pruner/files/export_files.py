@@ -14,7 +14,7 @@ from pruner.files.zip_archive import Archive
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file. Raises PrunerError for a damaged one."""
-    source = open_source(path)
+    source = open_source(path, wanted="a file of an export")
     source.close()
     materialiser = Materialiser(path.name)
     found = safetensors_file.read(source.data, path.name).container
@@ -25,7 +25,7 @@ def unpack(path: Path, folder: Path, names: Collection[str], ratio: int) -> None
     """Unpack a zip of files of these names into a folder. Raises PrunerError for one of others, or one that unpacks to more
     than `ratio` times its size."""
     try:
-        source = open_source(path)
+        source = open_source(path, wanted="a file of an export")
         source.close()
         archive = Archive(source.data, label(str(path)))
     except PrunerError as error:

@@ -24,21 +24,23 @@ def read_isolated(kind: str, source: Source, name: str) -> Contents:
 
     Raises PrunerError for a file that is refused, and for one that takes more than its share or stops its reader.
     """
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
-        [sys.executable, "-P", isolated_reader.__file__, kind, json.dumps(name[:1000])],
-        stdin=source.file,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-    )
-    stopper = threading.Timer(_PATIENCE + cpu_seconds(source.size), process.kill)
-    stopper.start()
-    try:
-        sent = _read(process.stdout, memory(source.size) + _MOST_TEXT)
-    finally:
-        stopper.cancel()
-        process.kill()
-        status = process.wait()
+    with (
+        subprocess.Popen(  # noqa: S603 - our own interpreter and script
+            [sys.executable, "-P", isolated_reader.__file__, kind, json.dumps(name[:1000])],
+            stdin=source.file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        ) as process
+    ):
+        stopper = threading.Timer(_PATIENCE + cpu_seconds(source.size), process.kill)
+        stopper.start()
+        try:
+            sent = _read(process.stdout, memory(source.size) + _MOST_TEXT)
+        finally:
+            stopper.cancel()
+            process.kill()
+    status = process.returncode
     try:
         return receive(sent, source.data)
     except Garbled as error:

@@ -47,10 +47,12 @@ class Source:
         return {"sha256": self.sha256, "size": self.size}
 
 
-def open_source(source: str | os.PathLike[str] | bytes, as_file: bool = False) -> Source:
+def open_source(
+    source: str | os.PathLike[str] | bytes, as_file: bool = False, wanted: str = "a checkpoint file"
+) -> Source:
     """Map the file at a path, or hold bytes as they are, or (`as_file`) in a nameless file.
 
-    Raises PrunerError for anything but a regular file.
+    Raises PrunerError for anything but a regular file, which says what was `wanted`.
     """
     if isinstance(source, bytes):
         return _from_bytes(source) if as_file else Source(bytearray(source))
@@ -59,21 +61,21 @@ def open_source(source: str | os.PathLike[str] | bytes, as_file: bool = False) -
         file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the source closes it
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         found = "a folder" if isinstance(error, IsADirectoryError) else "no file"
-        raise PrunerError(f"expected a checkpoint file, found {found}: {path}; check the path") from error
+        raise PrunerError(f"expected {wanted}, found {found}: {path}; check the path") from error
     except (OSError, ValueError) as error:
-        raise PrunerError(f"expected a readable file, found {error}: {path}; check its path and permissions") from error
+        raise PrunerError(f"expected {wanted}, found {error}: {path}; check its path and permissions") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise PrunerError(f"expected a regular file, found a pipe or a device: {path}; check the path")
+        raise PrunerError(f"expected {wanted}, found a pipe or a device: {path}; check the path")
     return _mapped(file)
 
 
-def read_small(path: Path, most: int) -> bytes:
-    """The bytes of a file that holds settings or code and no weights. Raises PrunerError for one of more than `most`."""
-    source = open_source(path)
+def read_small(path: Path, most: int, wanted: str) -> bytes:
+    """The bytes of a file that holds settings and no weights. Raises PrunerError for one of more than `most`."""
+    source = open_source(path, wanted=wanted)
     source.close()
     if source.size > most:
-        raise PrunerError(f"expected a file of at most {most:,} bytes, found {source.size:,}: {path}; check the path")
+        raise PrunerError(f"expected {wanted} of at most {most:,} bytes, found {source.size:,}: {path}; check the path")
     return bytes(source.data)
 
 

@@ -198,7 +198,7 @@ UNFAITHFUL: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "masks are garbage": (lambda folder: [(folder / MASKS).write_bytes(b"\0" * 100), rehash(folder)], MASKS),
     "masks are empty": (lambda folder: [(folder / MASKS).write_bytes(b""), rehash(folder)], MASKS),
-    "masks of an unknown type": (lambda folder: [unknown_type(folder / MASKS), rehash(folder)], "zeros and ones of type uint8"),
+    "masks of an unknown type": (lambda folder: [unknown_type(folder / MASKS), rehash(folder)], "zeros and ones of"),
     "model is garbage": (lambda folder: [(folder / MODEL).write_bytes(b"\0" * 100), rehash(folder)], MODEL),
     "model is a pickle": (lambda folder: [(folder / MODEL).write_bytes(b"\x80\x04."), rehash(folder)], MODEL),
     "a mask left out": (lambda folder: edit_masks(folder, lambda masks: masks.pop(WEIGHT)), "masks of 16 rows for"),

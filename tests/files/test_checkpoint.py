@@ -291,13 +291,13 @@ def test_paths_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pyte
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("pruner.files.source.os.open", refuse)
-    with pytest.raises(PrunerError, match=r"^expected a readable file, found .*Permission denied.*check its path"):
+    with pytest.raises(PrunerError, match=r"^expected a checkpoint file, found .*Permission denied.*check its path"):
         open_checkpoint(locked)
 
 
 def test_a_pipe_is_neither_waited_for_nor_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(PrunerError, match="expected a regular file, found a pipe or a device"):
+    with pytest.raises(PrunerError, match="expected a checkpoint file, found a pipe or a device"):
         open_checkpoint(tmp_path / "pipe")
 
 
