@@ -66,12 +66,14 @@ def _limit(size: int) -> None:
         import resource
     except ImportError:
         return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds(size),) * 2)
+    wanted = {resource.RLIMIT_CORE: 0, resource.RLIMIT_CPU: cpu_seconds(size)}
     pages = Path("/proc/self/statm")
     if pages.exists():
         now = int(pages.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + memory(size),) * 2)
+        wanted[resource.RLIMIT_AS] = now + memory(size)
+    for limit, most in wanted.items():
+        _, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 if __name__ == "__main__":
