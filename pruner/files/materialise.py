@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pruner.errors import PrunerError
 from pruner.files.contents import WIDTHS, Name, Quantizer, StandIn, Storage, Stored, check_view
+from pruner.files.source import let_go
 
 
 class Materialiser:
@@ -89,6 +90,7 @@ class Materialiser:
             self._bytes[key] = raw
         if self._bytes[key].data_ptr() % dtype.itemsize:  # the legacy format does not align its numbers
             self._bytes[key] = self._bytes[key].clone()
+            let_go(storage.data)
         raw = self._bytes[key]
         return raw[: len(raw) // dtype.itemsize * dtype.itemsize].view(dtype)
 

@@ -21,7 +21,6 @@ class Source:
     """
 
     def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None) -> None:
-        self._whole = data
         self.file = file
         self.data = memoryview(data)
         self.size = len(data)
@@ -31,10 +30,8 @@ class Source:
         """Hashed when it is first asked for, and without keeping in memory what was only read for that."""
         digest = hashlib.sha256()
         for start in range(0, self.size, _HASHED_AT_ONCE):
-            part = self.data[start : start + _HASHED_AT_ONCE]
-            digest.update(part)
-            if isinstance(self._whole, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-                self._whole.madvise(mmap.MADV_DONTNEED, start, len(part))
+            digest.update(self.data[start : start + _HASHED_AT_ONCE])
+            let_go(self.data)
         return digest.hexdigest()
 
     def close(self) -> None:
@@ -68,6 +65,12 @@ def open_source(
         file.close()
         raise PrunerError(f"expected {wanted}, found a pipe or a device: {path}; check the path")
     return _mapped(file)
+
+
+def let_go(data: memoryview) -> None:
+    """Give back the memory that parts of a mapped file take, which are read again when they are needed again."""
+    if isinstance(data.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        data.obj.madvise(mmap.MADV_DONTNEED)
 
 
 def read_small(path: Path, most: int, wanted: str) -> bytes:
