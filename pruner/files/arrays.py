@@ -34,9 +34,9 @@ def stored(array: np.ndarray) -> Stored:
     return Stored(Storage(data), name, array.shape, stride)
 
 
-def dtype_name(array: np.ndarray) -> str | None:
-    """What torch calls the numbers of an array; None for what it has no name for."""
-    return next((name for name, dtype in DTYPES.items() if dtype == array.dtype.newbyteorder("=")), None)
+def dtype_name(dtype: np.dtype) -> str | None:
+    """What torch calls numbers of this type; None for what it has no name for."""
+    return next((name for name, known in DTYPES.items() if known == dtype.newbyteorder("=")), None)
 
 
 def view(data: memoryview, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

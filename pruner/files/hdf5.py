@@ -89,6 +89,7 @@ class _BoundedFile:
 class _Reader:
     def __init__(self, data: memoryview, name: str) -> None:
         self._data, self._name, self._count = data, name, 0
+        self._bytes_left = 2 * len(data)  # of arrays, which links can name any number of times
 
     def read(self) -> Group:
         import pyfive
@@ -114,9 +115,9 @@ class _Reader:
         return found
 
     def _array(self, name: str, dataset: Any) -> np.ndarray | None:
-        """The numbers of a dataset, where they lie; None for what is no number, or was never written."""
+        """The numbers of a dataset, where they lie; None for what torch has no numbers for, or was never written."""
         identity, dtype = dataset.id, dataset.dtype
-        if identity.shape is None or not isinstance(dtype, np.dtype) or dtype.kind not in "fiub" or dtype.itemsize > 8:
+        if identity.shape is None or not isinstance(dtype, np.dtype) or arrays.dtype_name(dtype) is None:
             return None
         shape = tuple(int(size) for size in identity.shape)
         if identity.layout_class != _CONTIGUOUS:
@@ -130,6 +131,9 @@ class _Reader:
             return None
         start = self._base + int(identity.data_offset)
         size = math.prod(shape) * dtype.itemsize
+        self._bytes_left -= size
+        if self._bytes_left < 0:
+            raise ValueError("more arrays than the file has bytes")
         if size and start + size > len(self._data):
             raise ValueError(f"{name} ends after the file")
         return arrays.view(self._data[start : start + size], dtype, shape)

@@ -234,7 +234,7 @@ class _Reader:
                 tensors = {"weight": group["kernel"].T, "bias": group["bias"]}
                 self._take(_name_of_cell(path, self._store)[0], tensors, self._store.below(path))
         for path, array in rest.items():
-            if path not in self._store.used and arrays.dtype_name(array):
+            if path not in self._store.used:
                 self.tensors.setdefault(".".join(part.partition(":")[0] for part in path), array)
 
 

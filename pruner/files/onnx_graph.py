@@ -28,13 +28,16 @@ _ACTIVATIONS = ["sigmoid", "tanh", "tanh"]
 _BACKWARDS = "the model feeds it from the last step to the first: turn calibration inputs round"
 
 
+Tensors = dict[str, np.ndarray]
+
+
 @dataclass(frozen=True, eq=False)
 class _Layer:
     """One LSTM node. `tensors` are keyed by PyTorch's names for a layer 0."""
 
     graph: Graph
     node: Node
-    tensors: dict[str, np.ndarray]
+    tensors: Tensors
     sources: list[str]  # the initializers that it is made from
     module: str | None  # what PyTorch called it, where the initializers kept their names, and which layer it is
     index: int
@@ -83,11 +86,12 @@ def read(data: memoryview, name: str) -> Contents:
 
 def _contents(graph: Graph, constants: Constants) -> Contents:
     layers, skipped, taken = list[_Layer](), list[tuple[str, str]](), set[str]()
+    made: dict[tuple[int, ...], Tensors] = {}
     for inner in graph.all():
         for node in inner.nodes:
             try:
                 if _is_recurrent(node):
-                    layers.append(_layer(inner, node, constants))
+                    layers.append(_layer(inner, node, constants, made))
             except _NotAnLSTM as reason:
                 skipped.append((_unique(node.name, "lstm", taken), str(reason)))
     modules = _modules(layers, taken)
@@ -112,6 +116,7 @@ def _contents(graph: Graph, constants: Constants) -> Contents:
         consumers = []
         for reader in found or []:
             if isinstance(reader, Product):
+                constants.spend(reader.weight.nbytes)
                 consumers.append(_add_product(reader, tensors, used))
             else:
                 consumers += reading.get(id(reader), [])
@@ -140,7 +145,8 @@ def _is_recurrent(node: Node) -> bool:
     return node.operation == "LSTM"
 
 
-def _layer(graph: Graph, node: Node, constants: Constants) -> _Layer:
+def _layer(graph: Graph, node: Node, constants: Constants, made: dict[tuple[int, ...], Tensors]) -> _Layer:
+    """One LSTM node. `made` are the tensors that other nodes of the same weights share: models are unrolled, too."""
     _check_settings(node)
     found: list[np.ndarray] = []
     for index, letter in ((1, "W"), (2, "R"), (3, "B")):
@@ -162,16 +168,25 @@ def _layer(graph: Graph, node: Node, constants: Constants) -> _Layer:
         raise _NotAnLSTM(
             f"expected W, R and B of {directions} x 4 gates, found shapes {', '.join(str(value.shape) for value in found)}"
         )
-    tensors = {}
-    for direction in range(directions):
-        suffix = f"_l0{_DIRECTIONS[direction]}"
-        tensors[f"weight_ih{suffix}"] = _gates_in_order(kernel[direction])
-        tensors[f"weight_hh{suffix}"] = _gates_in_order(recurrent[direction])
-        for bias in found[2:]:
-            tensors[f"bias_ih{suffix}"] = _gates_in_order(bias[direction, : 4 * hidden_size])
-            tensors[f"bias_hh{suffix}"] = _gates_in_order(bias[direction, 4 * hidden_size :])
+    key = tuple(map(id, found))
+    if key not in made:
+        constants.spend(sum(value.nbytes for value in found))
+        made[key] = _tensors(*found)
     sources = [source for index in (1, 2, 3) for source in constants.sources(graph, node.input(index))]
-    return _Layer(graph, node, tensors, sources, *_pytorch_name(sources))
+    return _Layer(graph, node, made[key], sources, *_pytorch_name(sources))
+
+
+def _tensors(kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray | None = None) -> Tensors:
+    """W, R and B as PyTorch has them, for a layer 0."""
+    tensors = {}
+    for direction, suffix in enumerate(_DIRECTIONS[: len(kernel)]):
+        tensors[f"weight_ih_l0{suffix}"] = _gates_in_order(kernel[direction])
+        tensors[f"weight_hh_l0{suffix}"] = _gates_in_order(recurrent[direction])
+        if bias is not None:
+            tensors[f"bias_ih_l0{suffix}"], tensors[f"bias_hh_l0{suffix}"] = (
+                _gates_in_order(half) for half in np.split(bias[direction], 2)
+            )
+    return tensors
 
 
 def _check_settings(node: Node) -> None:
@@ -259,7 +274,7 @@ def _is_batch_first(layer: _Layer) -> bool | None:
     return True if before.operation == "Transpose" and before.integers("perm") == [1, 0, 2] else None
 
 
-def _add_product(product: Product, tensors: dict[str, np.ndarray], used: set[str]) -> str:
+def _add_product(product: Product, tensors: Tensors, used: set[str]) -> str:
     """Put the weight and bias of a matrix product among the tensors, as `nn.Linear` has them; the weight's name."""
     name = _linear_name(product)
     tensors[f"{name}.weight"] = product.weight
@@ -282,5 +297,5 @@ def _others(graph: Graph, used: set[str]) -> Iterator[tuple[str, np.ndarray]]:
     for inner in graph.all():
         for name, tensor in inner.initializers.items():
             array = None if name in used else array_of(tensor)
-            if array is not None and arrays.dtype_name(array) in arrays.FLOATS:
+            if array is not None and arrays.dtype_name(array.dtype) in arrays.FLOATS:
                 yield name, array

@@ -144,9 +144,16 @@ class Constants:
     """The values of a model's graphs that do not depend on its inputs, computed when they are asked for."""
 
     def __init__(self, size: int) -> None:
-        """`size` is that of the file in bytes: what is joined must not take more than twice as much."""
-        self._left = 2 * size
+        """`size` is that of the file in bytes: what is copied must not take more than four times as much."""
+        self._left = 4 * size
         self._known: dict[tuple[int, str], np.ndarray | None] = {}
+        self._sources: dict[tuple[int, str], list[str]] = {}
+
+    def spend(self, size: int) -> None:
+        """Allow for a copy of `size` bytes. Raises MalformedMessage if there are too many for a file of this size."""
+        self._left -= size
+        if self._left < 0:
+            raise MalformedMessage("constants that take more than four times the file")
 
     def value(self, graph: Graph, name: str, depth: int = 0) -> np.ndarray | None:
         """A constant; None for a value that is none, or is computed by more than moving numbers about."""
@@ -160,6 +167,9 @@ class Constants:
 
     def sources(self, graph: Graph, name: str) -> list[str]:
         """The initializers that a constant is made from."""
+        key = (id(graph.home(name)), name)
+        if key in self._sources:
+            return self._sources[key]
         found: dict[str, None] = {}
         seen, ahead = set[tuple[int, str]](), [(graph, name)]
         while ahead:
@@ -173,7 +183,7 @@ class Constants:
                 found[name] = None
             elif node and node.operation in _OPERATIONS:
                 ahead += [(home, made_from) for made_from in node.inputs[: None if node.operation == "Concat" else 1]]
-        return list(found)
+        return self._sources.setdefault(key, list(found))
 
     def _compute(self, graph: Graph, name: str, depth: int) -> np.ndarray | None:
         if name in graph.initializers:
@@ -189,9 +199,7 @@ class Constants:
         if any(value is None and made_from for value, made_from in zip(values, node.inputs, strict=True)):
             return None
         if node.operation == "Concat":
-            self._left -= sum(value.nbytes for value in values if value is not None)
-            if self._left < 0:
-                raise MalformedMessage("constants that take more than twice the file")
+            self.spend(sum(value.nbytes for value in values if value is not None))
         return _OPERATIONS[node.operation](node, values)
 
 

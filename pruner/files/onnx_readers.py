@@ -34,6 +34,9 @@ class Product:
 Reader = Product | Node  # a node is an LSTM
 
 
+_MOST_STEPS = 200_000  # from value to value, in a whole model
+
+
 class _Unproven(Exception):
     pass
 
@@ -43,6 +46,7 @@ class Readers:
 
     def __init__(self, graph: Graph, constants: Constants) -> None:
         self._constants = constants
+        self._steps_left = _MOST_STEPS
         self._graph_of: dict[int, Graph] = {}
         self._by_value: dict[tuple[int, str], list[Node]] = {}
         for inner in graph.all():
@@ -87,9 +91,15 @@ class Readers:
 
     def _readers(self, graph: Graph, name: str) -> list[Node]:
         found = self._by_value.get((id(graph), name), [])
+        self._step(len(found))
         if any(self._graph_of[id(node)] is not graph for node in found):
             raise _Unproven
         return found
+
+    def _step(self, count: int) -> None:
+        self._steps_left -= count
+        if self._steps_left < 0:
+            raise _Unproven
 
     def _is_handed_on(self, graph: Graph, initial: str, final: str) -> bool:
         """Whether a state comes from the graph's inputs and goes to its outputs: to the next call, which is no reader."""
@@ -97,7 +107,9 @@ class Readers:
         while ahead:
             name = ahead.pop()
             ends = ends or name in graph.outputs
+            self._step(1)
             for node in self._by_value.get((id(graph), name), []):
+                self._step(len(node.outputs))
                 if node.operation not in _MOVES:
                     return False
                 new = [name for name in node.outputs if name not in seen]
@@ -109,6 +121,7 @@ class Readers:
         ahead, seen = [name], {name}
         while ahead:
             name = ahead.pop()
+            self._step(1)
             if name in graph.inputs and name not in graph.initializers:
                 return True
             node = graph.producers.get(name)

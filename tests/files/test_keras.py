@@ -295,6 +295,17 @@ def test_hdf5_under_pytorchs_names_opens() -> None:
     assert (checkpoint.tensors["net.rec.weight_hh_l0"] == 1).all()
 
 
+def test_numbers_that_torch_has_none_of_are_left_out() -> None:
+    data = without_model(
+        a={"data": np.ones((2, 2), np.uint64)},
+        b={"data": np.array([b"text"])},
+        c={"data": np.ones(2, ">f8")},
+        d={"data": 3},
+    )
+    tensors = open_checkpoint(data, "m").tensors
+    assert {name: tensor.dtype for name, tensor in tensors.items()} == {"c": torch.float64, "d": torch.int64}
+
+
 def without_model(**items: Any) -> bytes:
     file = io.BytesIO()
     with h5py.File(file, "w") as root:
@@ -323,6 +334,16 @@ def many_links() -> bytes:
     return file.getvalue()
 
 
+def many_names() -> bytes:
+    """One array under a hundred names."""
+    file = io.BytesIO()
+    with h5py.File(file, "w") as root:
+        root["a0"] = np.ones((256, 256), np.float32)
+        for number in range(1, 100):
+            root[f"a{number}"] = root["a0"]
+    return file.getvalue()
+
+
 def zipped_config(config: bytes) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -344,6 +365,7 @@ HOSTILE = {
     "a mark alone": (HDF5_FILE[:8], "found a damaged one"),
     "zeros": (HDF5_FILE[:8] + bytes(1000), "found a damaged one"),
     "circles": (in_circles(), "nested more than 30 deep"),
+    "a hundred names": (many_names(), "more arrays than the file has bytes"),
     "a million paths": (many_links(), "more structure than the file has bytes"),
     "compressed": (
         without_model(a={"data": np.zeros((100, 100)), "compression": "gzip"}),

@@ -155,6 +155,21 @@ def test_nodes_without_names_have_the_root_or_a_number() -> None:
     assert [lstm.name for lstm in open_checkpoint(both, "m").lstms] == ["lstm", "lstm_1"]
 
 
+def test_a_model_that_is_unrolled_has_its_lstm_once_or_shares_its_numbers() -> None:
+    wide = random_lstm(hidden_size=64)
+    named_arrays = {
+        f"rec.{key}": packed(wide)[letter] for key, letter in (("weight_ih_l0", "W"), ("weight_hh_l0", "R"))
+    }
+    for arrays, names in (
+        (named_arrays, {"rec"}),
+        ({"W": packed(wide)["W"], "R": packed(wide)["R"]}, {f"n{i}" for i in range(50)}),
+    ):
+        nodes = [lstm_node(f"n{index}", ("x", *arrays), [f"y{index}"], hidden_size=64) for index in range(50)]
+        checkpoint = open_checkpoint(model(nodes, arrays, ["y0"]), "m")
+        assert {lstm.name for lstm in checkpoint.lstms} == names
+        assert len({tensor.data_ptr() for tensor in checkpoint.tensors.values()}) == 2
+
+
 def test_an_lstm_in_a_branch_reads_weights_from_around_it() -> None:
     arrays = packed(random_lstm())
     branches = [
@@ -377,7 +392,15 @@ def with_tensor(**fields: Any) -> bytes:
     return loaded.SerializeToString()
 
 
+def many_readers(count: int) -> bytes:
+    """One matrix, turned over for each of many products."""
+    arrays = {**packed(random_lstm()), **I64, "K": np.ones((4, 4000), np.float32)}
+    products = [helper.make_node("MatMul", ["a", "K"], [f"z{index}"], f"head{index}") for index in range(count)]
+    return model([lstm_node("rec"), helper.make_node("Squeeze", ["y", "i1"], ["a"]), *products], arrays, ["z0"])
+
+
 HOSTILE = {
+    "many products of one matrix": many_readers(100),
     "cut": exported(random_lstm())[:-100],
     "doubled without end": deep_constants(50),
     "graphs in graphs": nested_graphs(70),
