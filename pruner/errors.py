@@ -20,3 +20,11 @@ def shown(value: object, most: int = 80) -> str:
     except (ValueError, RecursionError):
         return type(value).__name__
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def label(name: str, most: int = 80) -> str:
+    """A name as people can read it: without line breaks and other characters that show nothing, cut in the middle."""
+    half = most // 2
+    short = name if len(name) <= 2 * most else f"{name[:most]}…{name[-most:]}"
+    text = short if short.isprintable() else repr(short)[1:-1]
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"

@@ -15,6 +15,7 @@ from pruner.compensation.chain import check_data, compensate
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
+from pruner.files.names import settled
 from pruner.importance.masks import check_layers
 from pruner.importance.scores import score_lstm
 from pruner.progress import Progress, silent, split
@@ -37,6 +38,7 @@ def prune(
     are chosen on the CPU; statistics and compensation run on `device`. Raises PrunerError for a recipe that does not fit the
     checkpoint or needs calibration inputs where there are none.
     """
+    recipe = settled(checkpoint, recipe)
     check_data(recipe, calibration)
     to_gather = recipe.needs_data and statistics is None
     gathering, choosing, compensating, forming = split(

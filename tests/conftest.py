@@ -1,4 +1,4 @@
-"""What pytest itself reads: settings of all tests, and the fixture of the real checkpoints."""
+"""What pytest itself reads: settings of all tests, and the fixtures of the real files."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.helpers.real_files import CHECKPOINTS
+from tests.helpers.real_files import CHECKPOINTS, FOREIGN
 
 # The same examples every time, so that a change is judged by what it changed, and no deadline on a busy machine.
 settings.register_profile("steady", derandomize=True, deadline=None)
@@ -20,3 +20,11 @@ def checkpoints() -> Path:
     if not (CHECKPOINTS / "truth.json").exists():
         pytest.skip("no real checkpoints: set LSTM_CHECKPOINTS to their folder")
     return CHECKPOINTS
+
+
+@pytest.fixture
+def foreign() -> Path:
+    """The folder of real files of other kinds with their `truth.json`; tests of it are skipped where there is none."""
+    if not (FOREIGN / "truth.json").exists():
+        pytest.skip("no real files of other kinds: set LSTM_FOREIGN to their folder")
+    return FOREIGN

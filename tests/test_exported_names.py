@@ -24,5 +24,7 @@ def test_every_exported_name_has_an_example_that_runs(name: str) -> None:
 def test_every_exported_function_says_what_it_raises(name: str) -> None:
     thing = getattr(pruner, name)
     if inspect.isfunction(thing) or name in ("Recipe", "LSTMSaliencyPruner"):
-        text = (thing.__doc__ or "") + "".join(method.__doc__ or "" for method in vars(thing).values() if callable(method))
+        text = (thing.__doc__ or "") + "".join(
+            method.__doc__ or "" for method in vars(thing).values() if callable(method)
+        )
         assert "Raises PrunerError" in text

@@ -84,7 +84,9 @@ def test_packages_import_only_what_stands_above_them() -> None:
 
 
 def test_only_the_dashboard_knows_streamlit() -> None:
-    knows = {name for name, path in sources().items() if re.search(r"^\s*(import|from) streamlit", path.read_text(), re.M)}
+    knows = {
+        name for name, path in sources().items() if re.search(r"^\s*(import|from) streamlit", path.read_text(), re.M)
+    }
     assert {name for name in knows if not name.startswith(("app", "pages.", "pruner.dashboard"))} == set()
 
 

@@ -17,7 +17,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--no-deps", "--no-build-isolation", "--quiet", "--disable-pip-version-check", "--wheel-dir", folder]
     # Built from a copy: a build leaves files where it runs.
     source = tmp_path_factory.mktemp("source")
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=PROJECT, capture_output=True, text=True)
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=PROJECT, capture_output=True, text=True
+    )
     for name in files.stdout.splitlines():
         if name.startswith(("pruner/", "pyproject.toml", "README.md", "LICENSE")) and (PROJECT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)

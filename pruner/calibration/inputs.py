@@ -1,5 +1,6 @@
 """Inputs to gather statistics from: real ones from a file, sampled from the model itself, or random."""
 
+import os
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruner.calibration.array_files import is_csv, read_arrays, read_csv
+from pruner.calibration.array_files import read_inputs
 from pruner.calibration.calibration import Calibration
 from pruner.errors import PrunerError, shown
 from pruner.files.checkpoint import Checkpoint
@@ -27,24 +28,25 @@ _STEPS_BETWEEN_PROGRESS = 16
 
 
 def read_calibration(
-    data: bytes,
+    source: str | os.PathLike[str] | bytes,
     name: str,
     checkpoint: Checkpoint,
     lstms: Sequence[LSTM],
     embedding: str | None = None,
     time_major: bool = False,
+    *,
+    isolated: bool = False,
 ) -> Calibration:
-    """Inputs from the bytes of a `.npy`, `.npz`, `.csv`, `.safetensors`, `.pt` or `.pth` file called `name`.
+    """Inputs from a `.npy`, `.npz`, `.csv`, `.safetensors`, `.pt` or `.pth` file called `name`, or from its bytes.
 
     An array is called like the LSTM that reads it ("root" for the one at the root); where one LSTM is wanted and the file
     holds one array, its name does not matter. Those of other LSTMs of the checkpoint are left aside. Its shape is
     (N, T, I), or (T, I) for one sequence, or, with an embedding, (N, T) or (T,) for token ids; `time_major` swaps N and T.
-    A CSV file holds one step a line, as `arrays.read_csv` says. Raises PrunerError for what cannot be used.
+    A CSV file holds one step a line, and knows its own order. `isolated` reads the file in a process of its own, with
+    limits on memory and time. Raises PrunerError for what cannot be used.
     """
-    if is_csv(data, name):
-        arrays, time_major = {"": read_csv(data, name)}, False
-    else:
-        arrays = {key: [array] for key, array in read_arrays(data, name).items()}
+    arrays = read_inputs(source, name, isolated=isolated)
+    time_major = time_major and not name.lower().endswith(".csv")
     sequences = {}
     for lstm, found in _matched(arrays, name, checkpoint, lstms):
         where = f"{name}, inputs of {lstm.title}"

@@ -5,13 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from pruner import examples
-from pruner.cli.options import add_recipe_options, calibration_of, completed, recipe_of, told
+from pruner.cli.options import (
+    add_checkpoint,
+    add_mapping,
+    add_recipe_options,
+    calibration_of,
+    checkpoint_of,
+    completed,
+    recipe_of,
+    told,
+)
 from pruner.cli.output import show_progress
 from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS
 from pruner.errors import PrunerError
 from pruner.exports.export import check_free
 from pruner.exports.verify import verify
-from pruner.files.checkpoint import open_checkpoint
 from pruner.recipe import check_sparsity
 from pruner.result import measured, run
 from pruner.search.shrink import Shrunk, Target, shrink
@@ -21,7 +29,7 @@ from pruner.views.frontier import frontier_svg
 def add_commands(commands: Any) -> None:
     """Add the commands of this module to a parser's."""
     prune = commands.add_parser("prune", help="prune a checkpoint and export it as a folder")
-    prune.add_argument("checkpoint")
+    add_checkpoint(prune)
     add_recipe_options(prune)
     prune.add_argument("--form", choices=FORMS, help="default: masked for rows, compact for units")
     prune.add_argument("--device", default="cpu", metavar="cpu|cuda")
@@ -31,7 +39,7 @@ def add_commands(commands: Any) -> None:
     shrink = commands.add_parser(
         "shrink", help="find the smallest model that answers like the whole one, and export it"
     )
-    shrink.add_argument("checkpoint")
+    add_checkpoint(shrink)
     shrink.add_argument("--keep", type=float, metavar="0.97", help="share of the quality to keep (default 0.97)")
     shrink.add_argument("--target", metavar="macs=0.5|size=0.5", help="the best model of a size instead")
     add_recipe_options(shrink)
@@ -43,13 +51,14 @@ def add_commands(commands: Any) -> None:
     check = commands.add_parser("verify", help="read an export back and check it")
     check.add_argument("folder", metavar="DIR|ZIP")
     check.add_argument("--source", metavar="CHECKPOINT", help="compare with the checkpoint it was made from, too")
+    add_mapping(check)
     check.set_defaults(command=_verify)
 
 
 def _prune(options: argparse.Namespace) -> None:
     recipe = recipe_of(options)
     check_free(Path(options.output))
-    checkpoint = open_checkpoint(options.checkpoint)
+    checkpoint = checkpoint_of(options)
     example = examples.example_of(checkpoint)
     recipe = completed(checkpoint, recipe)
     calibration = calibration_of(options, checkpoint, recipe)
@@ -84,7 +93,7 @@ def _shrink(options: argparse.Namespace) -> None:
     target = _target(options)
     recipe = recipe_of(options, granularity="units", criterion="obs", compensation="heal")
     check_free(Path(options.output))
-    checkpoint = open_checkpoint(options.checkpoint)
+    checkpoint = checkpoint_of(options)
     example = examples.example_of(checkpoint)
     recipe = completed(checkpoint, recipe)
     calibration = calibration_of(options, checkpoint, recipe)
@@ -134,6 +143,6 @@ def _write_frontier(folder: Path, found: Shrunk) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    source = open_checkpoint(options.source) if options.source else None
-    for sentence in verify(options.folder, source):
+    source = checkpoint_of(options, options.source) if options.source else None
+    for sentence in verify(options.folder, source, isolated=True):
         print(f"ok: {sentence}")

@@ -9,13 +9,12 @@ from typing import Any
 import pandas as pd
 
 from pruner import examples
-from pruner.cli.options import add_recipe_options, calibration_of, completed, recipe_of
+from pruner.cli.options import add_checkpoint, add_recipe_options, calibration_of, checkpoint_of, completed, recipe_of
 from pruner.cli.output import print_json, show_progress, write
 from pruner.compact.costs import cost_of_file
 from pruner.errors import PrunerError
 from pruner.exports.export import write_masks
 from pruner.exports.opened import read_export
-from pruner.files.checkpoint import open_checkpoint
 from pruner.importance.weights import ROW_NORMS, as_table, score
 from pruner.lstm.measure import latency
 from pruner.lstm.module import build
@@ -25,24 +24,24 @@ from pruner.pipeline import choose_masks, gather_statistics
 def add_commands(commands: Any) -> None:
     """Add the commands of this module to a parser's."""
     inspect = commands.add_parser("inspect", help="list the LSTMs in a checkpoint")
-    inspect.add_argument("checkpoint")
+    add_checkpoint(inspect)
     inspect.add_argument("--json", action="store_true")
     inspect.set_defaults(command=_inspect)
 
     saliency = commands.add_parser("saliency", help="write the saliency of every row as CSV")
-    saliency.add_argument("checkpoint")
+    add_checkpoint(saliency)
     saliency.add_argument("--criterion", choices=ROW_NORMS, default="l1")
     saliency.add_argument("--output", required=True, metavar="rows.csv")
     saliency.set_defaults(command=_saliency)
 
     masks = commands.add_parser("masks", help="write the masks of a recipe (uint8, 1 = kept)")
-    masks.add_argument("checkpoint")
+    add_checkpoint(masks)
     add_recipe_options(masks)
     masks.add_argument("--output", required=True, metavar="masks.safetensors")
     masks.set_defaults(command=_masks)
 
     measure = commands.add_parser("measure", help="parameters, bytes, multiply-accumulates, latency, quality")
-    measure.add_argument("checkpoint", metavar="CHECKPOINT|DIR")
+    add_checkpoint(measure, "CHECKPOINT|DIR")
     measure.add_argument("--json", action="store_true")
     measure.set_defaults(command=_measure)
 
@@ -53,7 +52,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    checkpoint = open_checkpoint(options.checkpoint)
+    checkpoint = checkpoint_of(options)
     if options.json:
         print_json(
             {
@@ -82,7 +81,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _saliency(options: argparse.Namespace) -> None:
-    checkpoint = open_checkpoint(options.checkpoint)
+    checkpoint = checkpoint_of(options)
     table = pd.concat(
         as_table(lstm, score(lstm, checkpoint.tensors, options.criterion)) for lstm in checkpoint.select()
     )
@@ -90,7 +89,7 @@ def _saliency(options: argparse.Namespace) -> None:
 
 
 def _masks(options: argparse.Namespace) -> None:
-    checkpoint = open_checkpoint(options.checkpoint)
+    checkpoint = checkpoint_of(options)
     recipe = completed(checkpoint, recipe_of(options))
     calibration = calibration_of(options, checkpoint, recipe)
     statistics = None
@@ -103,10 +102,10 @@ def _masks(options: argparse.Namespace) -> None:
 def _measure(options: argparse.Namespace) -> None:
     path = Path(options.checkpoint)
     if os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
-        opened = read_export(path)
+        opened = read_export(path, isolated=True)
         found, checkpoint, modules = opened.cost, opened.masked, opened.modules
     else:
-        checkpoint = open_checkpoint(path)
+        checkpoint = checkpoint_of(options)
         modules = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.select()}
         found = cost_of_file(checkpoint)
     modules = {name: module.float() for name, module in modules.items()}

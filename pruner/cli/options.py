@@ -11,8 +11,30 @@ from pruner.calibration.calibration import Calibration
 from pruner.calibration.inputs import gaussian, read_calibration, sampled
 from pruner.cli.output import show_progress
 from pruner.errors import PrunerError
-from pruner.files.checkpoint import Checkpoint
+from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.mapping import read_mapping
+from pruner.files.source import read_small
 from pruner.recipe import Recipe
+
+MAX_RECIPE = 2**20  # bytes
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, metavar: str | None = None) -> None:
+    """The argument of the checkpoint to open, and the option that an LSTM written by hand needs."""
+    parser.add_argument("checkpoint", metavar=metavar)
+    add_mapping(parser)
+
+
+def add_mapping(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--map", metavar="FILE", help="JSON that says which tensors are which of an LSTM that was written by hand"
+    )
+
+
+def checkpoint_of(options: argparse.Namespace, path: str | None = None) -> Checkpoint:
+    """The checkpoint that was named, or the one at `path`, read in a process of its own."""
+    mapping = read_mapping(options.map) if options.map else None
+    return open_checkpoint(path or options.checkpoint, isolated=True, mapping=mapping)
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -44,13 +66,10 @@ def recipe_of(options: argparse.Namespace, **otherwise: Any) -> Recipe:
         raise PrunerError(
             "expected --recipe alone or the settings one by one, found both; put all settings in the file"
         )
-    try:
-        values = Path(options.recipe).read_bytes()
-        for notice in Recipe.notices(values):
-            print(f"note: {notice}", file=sys.stderr)
-        return Recipe.from_json(values)
-    except (OSError, ValueError) as error:
-        raise PrunerError(f"expected a recipe file, found {error}; check the path") from error
+    text = read_small(Path(options.recipe), MAX_RECIPE, "a recipe file")
+    for notice in Recipe.notices(text):
+        print(f"note: {notice}", file=sys.stderr)
+    return Recipe.from_json(text)
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, float]:
@@ -92,11 +111,8 @@ def calibration_of(options: argparse.Namespace, checkpoint: Checkpoint, recipe: 
             )
         return example.calibration(checkpoint)
     path = Path(wanted)
-    try:
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise PrunerError(f"expected a file of calibration inputs, found {error}; check the path") from error
-    return read_calibration(data, path.name, checkpoint, lstms, options.embedding, options.time_major)
+    settings = options.embedding, options.time_major
+    return read_calibration(path, path.name, checkpoint, lstms, *settings, isolated=True)
 
 
 def told(calibration: Calibration) -> str:

@@ -5,10 +5,10 @@ import sys
 from typing import Any
 
 from pruner import examples
-from pruner.cli.options import add_recipe_options, calibration_of, completed, recipe_of
+from pruner.cli.options import add_checkpoint, add_recipe_options, calibration_of, checkpoint_of, completed, recipe_of
 from pruner.cli.output import check_place, check_table, put_table, show_progress, write
 from pruner.errors import PrunerError
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
 from pruner.recipe import Recipe
 from pruner.search.parts import Sensitivity
 from pruner.search.parts import as_table as table_of_sensitivity
@@ -21,7 +21,7 @@ from pruner.search.sweep import rate_all, sweep_recipes
 def add_commands(commands: Any) -> None:
     """Add the commands of this module to a parser's."""
     sweep = commands.add_parser("sweep", help="rate recipes side by side: sparsity by criterion by compensation")
-    sweep.add_argument("checkpoint")
+    add_checkpoint(sweep)
     add_recipe_options(sweep)
     sweep.add_argument("--sparsities", default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", metavar="0.25,0.5")
     sweep.add_argument("--criteria", metavar="l1,obs", help="default: that of the recipe; random is always there")
@@ -30,14 +30,14 @@ def add_commands(commands: Any) -> None:
     sweep.set_defaults(command=_sweep)
 
     sensitivity = commands.add_parser("sensitivity", help="prune each layer, or each gate block, alone")
-    sensitivity.add_argument("checkpoint")
+    add_checkpoint(sensitivity)
     add_recipe_options(sensitivity)
     sensitivity.add_argument("--sparsities", default="0.25,0.5,0.75", metavar="0.25,0.5")
     sensitivity.add_argument("--output", metavar="FILE.csv|FILE.json", help="default: a table on the screen")
     sensitivity.set_defaults(command=_sensitivity)
 
     suggest = commands.add_parser("suggest", help="layer sparsities that reach a target with the least loss")
-    suggest.add_argument("checkpoint")
+    add_checkpoint(suggest)
     add_recipe_options(suggest)
     suggest.add_argument("--sparsities", default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", metavar="0.25,0.5")
     suggest.add_argument("--target", choices=TARGETS, required=True)
@@ -49,7 +49,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _rating(options: argparse.Namespace) -> tuple[Checkpoint, Recipe, examples.Example | None]:
-    checkpoint = open_checkpoint(options.checkpoint)
+    checkpoint = checkpoint_of(options)
     return checkpoint, completed(checkpoint, recipe_of(options)), examples.example_of(checkpoint)
 
 
@@ -76,7 +76,7 @@ def _sweep(options: argparse.Namespace) -> None:
 def _sensitivity(options: argparse.Namespace) -> None:
     check_table(options.output)
     table = table_of_sensitivity(_measured_sensitivity(*_rating(options), options))
-    put_table(options, table, examples.example_of(open_checkpoint(options.checkpoint)))
+    put_table(options, table, examples.example_of(checkpoint_of(options)))
 
 
 def _measured_sensitivity(

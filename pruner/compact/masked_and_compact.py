@@ -12,6 +12,7 @@ from pruner.compact.compaction import compact_rows, compact_units
 from pruner.compact.layout import Layout, compact_layout, masked_layout, stored_indices
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.computed_weights import mask_beside
 from pruner.files.consumer_choice import consumers_of
 from pruner.importance.masks import drop_rows
 from pruner.lstm.kept import Reconstruction, row_masks, unit_masks
@@ -150,8 +151,8 @@ def leftover_masks(changed: Mapping[str, Tensor | None], stored: Mapping[str, Te
     """What becomes of the masks that pruning tools left beside changed tensors: they are multiplied in, and shrink along."""
     found: dict[str, Tensor | None] = {}
     for name, tensor in changed.items():
-        mask = _leftover_mask(name)
-        if mask not in stored:
+        mask = mask_beside(name, stored)
+        if mask is None:
             continue
         if tensor is None:
             found[mask] = None
@@ -159,13 +160,6 @@ def leftover_masks(changed: Mapping[str, Tensor | None], stored: Mapping[str, Te
             shape = tensor.shape[:1] if stored[mask].dim() == 1 else tensor.shape
             found[mask] = torch.ones(shape, dtype=stored[mask].dtype, device=tensor.device)
     return found
-
-
-def _leftover_mask(name: str) -> str:
-    """Where a pruning tool leaves the mask of a tensor that it stores under this name; nothing for a plain name."""
-    if name.endswith("_orig"):
-        return name.removesuffix("_orig") + "_mask"
-    return name.removesuffix("original") + "0.mask" if name.endswith(".original") else ""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def _inputs(
         return sampled(checkpoint, lstms[0], wanted.embedding, recipe.consumers[0], progress)
     if wanted.file is not None:
         name, data = wanted.file
-        return read_calibration(data, name, checkpoint, lstms, wanted.embedding, wanted.time_major)
+        return read_calibration(data, name, checkpoint, lstms, wanted.embedding, wanted.time_major, isolated=True)
     if wanted.before is not None:
         return wanted.before
     raise PrunerError("expected a file of inputs, found none; drop one first, or choose other inputs")

@@ -1,6 +1,5 @@
 """A pruned checkpoint -> a folder of files that load in anyone's own code."""
 
-import hashlib
 import io
 import os
 import platform
@@ -22,7 +21,9 @@ from pruner.errors import PrunerError
 from pruner.exports.certificate import certify
 from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, totals
 from pruner.exports.verdict import Verdict
+from pruner.files import stale
 from pruner.files.checkpoint import open_checkpoint
+from pruner.files.source import open_source
 from pruner.files.writing import write, write_safetensors
 
 
@@ -103,6 +104,7 @@ def _write_files(staging: Path, pruned: Pruned, name: str, before: Cost, after: 
         },
         compensation=pruned.compensation.facts or None,
         verdict=verdict.told(),
+        notes=stale.notes(checkpoint, form.changed) or None,
     ).write(staging)
     for file in staging.iterdir():
         file.chmod(0o644)  # safetensors writes files that only their owner can read
@@ -114,8 +116,9 @@ def write_masks(masks: Mapping[str, Tensor], path: str | os.PathLike[str]) -> No
 
 
 def file_facts(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
-    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    source = open_source(path)
+    source.close()
+    return {"sha256": source.sha256, "bytes": source.size}
 
 
 def masked_lstms(pruned: Pruned) -> list[nn.Module]:

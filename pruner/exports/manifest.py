@@ -12,11 +12,13 @@ from pruner.compact.masked_and_compact import FORMS
 from pruner.errors import PrunerError, shown
 from pruner.files import formats
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.source import read_small
 from pruner.recipe import Recipe
 
 MASKS, MANIFEST, LOADER = "masks.safetensors", "manifest.json", "load_pruned.py"
 MODELS = ("pruned.pt", "pruned.safetensors")
-_OPTIONAL = ("compensation", "verdict")
+_OPTIONAL = {"compensation": dict, "verdict": dict, "notes": list}
+MAX_BYTES = 2**23  # of the file
 
 
 def model_file(source_format: str) -> str:
@@ -47,6 +49,7 @@ class Manifest:
     versions: dict[str, Any]
     compensation: dict[str, Any] | None = None
     verdict: dict[str, Any] | None = None  # as `Verdict.told` has it; what verify cannot tell again
+    notes: list[str] | None = None  # what is no longer true in the rest of the file, as `stale.notes` has it
     counts_integers: bool = False  # as manifests did that know no `dense_hidden_size`: as parameters, in their totals
 
     @classmethod
@@ -54,8 +57,8 @@ class Manifest:
         """Raises PrunerError if there is none, or it lacks a key or holds something of another type."""
         path = folder / MANIFEST
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
+            found = json.loads(read_small(path, MAX_BYTES, "a manifest"))
+        except PrunerError as error:
             raise PrunerError(
                 f"expected an export folder with a {MANIFEST}, found none in {folder}; check the path"
             ) from error
@@ -75,8 +78,8 @@ class Manifest:
         Recipe.from_dict(found["recipe"])
         more = {key: found[key] for key in _OPTIONAL if found.get(key) is not None}
         for key, value in more.items():
-            if not isinstance(value, dict):
-                raise not_the_export(folder, f"{key} as dict", shown(value))
+            if not isinstance(value, _OPTIONAL[key]):
+                raise not_the_export(folder, f"{key} as {_OPTIONAL[key].__name__}", shown(value))
         older = any(isinstance(entry, dict) and "dense_hidden_size" not in entry for entry in found["lstms"])
         entries = [_renewed(entry) for entry in found["lstms"]] if older else found["lstms"]
         required = {key: found[key] for key in types} | {"lstms": entries}

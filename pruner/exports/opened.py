@@ -22,11 +22,11 @@ class Export:
     masked: Checkpoint
 
 
-def read_export(folder: Path) -> Export:
-    """Verify an export folder, then open it. Raises PrunerError if it does not hold."""
-    verify(folder)
+def read_export(folder: Path, *, isolated: bool = False) -> Export:
+    """Verify an export folder, then open it, as `verify` does. Raises PrunerError if it does not hold."""
+    verify(folder, isolated=isolated)
     manifest = Manifest.read(folder)
-    pruned = open_checkpoint(next(folder.glob("pruned.*")))
+    pruned = open_checkpoint(next(folder.glob("pruned.*")), isolated=isolated)
     layouts = read_layouts(folder, manifest, pruned, read_masks(folder / MASKS, folder))
     tensors, lstms = dict(pruned.tensors), []
     modules: dict[str, nn.Module] = {}

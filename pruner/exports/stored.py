@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from pruner.compact.layout import Layout, compact_layout, masked_layout, reconstructs, stored_indices, stored_tensors
-from pruner.errors import shown
+from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import MASKS, Manifest, not_the_export
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.export_files import read_tensors
 from pruner.lstm.gates import GATES
 from pruner.lstm.kept import unit_masks
 from pruner.lstm.lstm import DTYPES, LSTM
@@ -33,8 +32,8 @@ LSTM_TYPES = {
 
 def read_masks(file: Path, folder: Path) -> dict[str, Tensor]:
     try:
-        masks = load_safetensors(file.read_bytes())
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        masks = read_tensors(file)
+    except PrunerError as error:
         raise not_the_export(folder, f"a readable {MASKS}", "a damaged one") from error
     for name, mask in masks.items():
         if mask.dtype != torch.uint8 or mask.dim() != 1 or mask.numel() == 0 or int(mask.max()) > 1:
@@ -132,7 +131,9 @@ def _possible_names(lstm: str, standard: str) -> list[str]:
     """How a file can call a tensor of an LSTM: plainly, or as pruning and parametrization tools leave it."""
     prefixes = [f"{lstm}."] if lstm else ["", "."]
     spellings = (standard, f"{standard}_orig", f"parametrizations.{standard}.original")
-    return [prefix + spelling for prefix in prefixes for spelling in spellings]
+    wrapper, dot, _ = lstm.rpartition(".")
+    raw = [f"{prefix}{standard}_raw" for prefix in (*prefixes, f"{wrapper}{dot}")]  # of weight drop
+    return [prefix + spelling for prefix in prefixes for spelling in spellings] + raw
 
 
 def _check_whole_units(folder: Path, lstm: LSTM, masks: Mapping[str, Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,6 +23,7 @@ from pruner.files import formats
 from pruner.files.checkpoint import Checkpoint, open_checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.consumers import bias_beside
+from pruner.files.export_files import unpack
 from pruner.lstm.sizes import macs_per_step
 from pruner.lstm.sizes import parameters as count_parameters
 from pruner.pipeline import choose_masks
@@ -33,15 +33,16 @@ FILES = {MANIFEST, MASKS, LOADER, *MODELS}
 MAX_UNPACKED_RATIO = 50
 
 
-def verify(folder: str | os.PathLike[str], source: Checkpoint | None = None) -> list[str]:
+def verify(folder: str | os.PathLike[str], source: Checkpoint | None = None, *, isolated: bool = False) -> list[str]:
     """Check an export, a folder or the zip of one, and return what was found to hold, a sentence a check.
 
     Without the source: complete, unaltered files, masks that fit, rows that are zero where the masks say. With it: every
     other value is the source's own, the recipe gives the same masks again, and so does the certificate. Raises PrunerError
-    at the first check that fails. Nothing in the folder is executed.
+    at the first check that fails. Nothing in the folder is executed; `isolated` reads the model's file in a process of its
+    own, with limits.
     """
     with unpacked(Path(folder)) as files:
-        return list(_checks(files, source))
+        return list(_checks(files, source, isolated))
 
 
 @contextmanager
@@ -52,24 +53,13 @@ def unpacked(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            with zipfile.ZipFile(path) as archive:
-                names = set(archive.namelist())
-                if not names <= FILES:
-                    raise PrunerError(
-                        f"expected the zip of an export, found {min(names - FILES)!r} in {path}; give the folder or the "
-                        "zip that was exported"
-                    )
-                if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_RATIO * path.stat().st_size:
-                    raise PrunerError(f"expected the zip of an export, found one that unpacks to far more: {path}")
-                archive.extractall(temporary)
-        except PrunerError:
-            raise
-        except Exception as error:  # a damaged zip can raise anything
-            raise PrunerError(f"expected an export folder or its zip, found neither: {path}; check the path") from error
+            unpack(path, Path(temporary), FILES, MAX_UNPACKED_RATIO)
+        except OSError as error:
+            raise PrunerError(f"expected room to unpack {path}, found {error}; free some and try again") from error
         yield Path(temporary)
 
 
-def _checks(folder: Path, source: Checkpoint | None) -> Iterator[str]:
+def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator[str]:
     """Say again, from the files alone, all that the manifest says of them, and compare."""
     manifest = Manifest.read(folder)
     made_from = manifest.source
@@ -91,11 +81,12 @@ def _checks(folder: Path, source: Checkpoint | None) -> Iterator[str]:
     for name, file in files.items():
         same(folder, stated, name, file_facts(file))
     yield f"{len(files)} files are complete and unaltered"
-    if files[LOADER].read_bytes() != Path(load_pruned.__file__).read_bytes():
+    own = Path(load_pruned.__file__).read_bytes()
+    if files[LOADER].stat().st_size != len(own) or files[LOADER].read_bytes() != own:
         yield f"{LOADER} differs from that of this version of the pruner; it was not run"
     if made_from.get("format") not in formats.ALL or model_file(made_from["format"]) != models[0]:
         raise not_the_export(folder, f"a source format that is written as {models[0]}", shown(made_from.get("format")))
-    pruned = open_checkpoint(files[models[0]])
+    pruned = open_checkpoint(files[models[0]], isolated=isolated)
     masks = read_masks(files[MASKS], folder)
     layouts = read_layouts(folder, manifest, pruned, masks)
     manifest.check(folder, "lstms", [entry(layout, pruned) for layout in layouts])

@@ -4,6 +4,7 @@ import re
 
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.names import tensor_named
 from pruner.lstm.lstm import DTYPES, LSTM
 from pruner.recipe import Recipe
 
@@ -32,15 +33,13 @@ def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]
     """
     lstms = checkpoint.select(recipe.lstms)
     found: dict[str, list[str]] = {lstm.name: [] for lstm in lstms}
-    for name in dict.fromkeys(recipe.consumers):
+    for name in dict.fromkeys(tensor_named(checkpoint, name) for name in recipe.consumers):
         found[_read_by(checkpoint, lstms, name).name].append(name)
     return found
 
 
 def _read_by(checkpoint: Checkpoint, lstms: list[LSTM], name: str) -> LSTM:
     """The LSTM whose output a consumer reads."""
-    if name not in checkpoint.tensors:
-        raise PrunerError(f"expected the name of a tensor that reads the LSTM, found {name!r}, which is not there")
     tensor = checkpoint.tensors[name]
     owner = next((lstm for lstm in checkpoint.lstms if name in lstm.tensors.values()), None)
     if owner is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pruner.errors import PrunerError, shown
 from pruner.files import formats
 from pruner.files.checkpoint import Checkpoint, View, view_of
+from pruner.files.stale import stale_moments, written_plainly
 
 
 def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None], path: Path) -> None:
@@ -22,8 +23,9 @@ def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None], path: Pa
 
     Tensors that are views of a larger storage (cuDNN keeps a whole LSTM in one) are written alone, without it; tensors
     that were tied to each other stay tied as long as they are equal. Masks that pruning left beside a tensor are multiplied
-    into it. A file of the legacy format is written in the zip format of PyTorch 1.6+. Raises PrunerError where there is no
-    room.
+    into it; a computed weight of an LSTM that changed takes the place of its parts, and a weight that the model copies is
+    written over its copy, too. States of optimizers of a shape which is gone are left out. A file of the legacy format is
+    written in the zip format of PyTorch 1.6+. Raises PrunerError where there is no room.
     """
     written: dict[View, list[tuple[Tensor, Tensor]]] = {}
 
@@ -44,6 +46,8 @@ def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None], path: Pa
         return copies[keys]
 
     for name, keys in checkpoint.locations.items():
+        if name in checkpoint.computed:
+            continue
         parent = copied(keys[:-1])
         source = parent[keys[-1]]
         value = changed.get(name, checkpoint.tensors[name])
@@ -52,10 +56,24 @@ def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None], path: Pa
             continue
         tensor = alone(Tensor.detach(source), value)
         parent[keys[-1]] = nn.Parameter(tensor, source.requires_grad) if isinstance(source, nn.Parameter) else tensor
+    for name in written_plainly(checkpoint, changed):
+        for part in checkpoint.computed[name].parts:
+            *outer, last = checkpoint.hidden[part]
+            del copied(tuple(outer))[last]
+        changed = {name: checkpoint.tensors[name], **changed}
     for name, value in changed.items():
-        if name not in checkpoint.locations and value is not None:
+        if value is not None and (name in checkpoint.computed or name not in checkpoint.locations):
             keys = checkpoint.location(name)
             copied(keys[:-1])[keys[-1]] = value
+    for name, original in checkpoint.copies.items():
+        *outer, last = checkpoint.hidden[name]
+        value = changed.get(original, checkpoint.tensors[original])
+        if value is None:
+            del copied(tuple(outer))[last]
+        else:
+            copied(tuple(outer))[last] = value.detach().clone(memory_format=torch.contiguous_format)
+    for keys in stale_moments(checkpoint, changed):
+        del copied(keys[:-1])[keys[-1]]
     if checkpoint.format == formats.SAFETENSORS:
         write_safetensors(copies[()], path, checkpoint.metadata)
         return

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from pruner.errors import label
 from pruner.lstm.gates import GATES, SIDES, layer_suffix
 from pruner.lstm.sizes import Shape, macs_per_step
 
@@ -16,7 +17,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # that a
 
 def title_of(name: str) -> str:
     """What to call an LSTM of this name, which is empty at the root."""
-    return name or "(root)"
+    return label(name) or "(root)"
 
 
 @dataclass(frozen=True)

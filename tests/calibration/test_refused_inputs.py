@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruner.calibration import array_files as arrays
 from pruner.calibration.inputs import gaussian, sampled
 from pruner.errors import PrunerError
+from pruner.files import input_arrays as arrays
 from pruner.files.checkpoint import open_checkpoint
 from tests.helpers.files import Payload, npy, npz, saved, zipped
 from tests.helpers.input_files import IDS, INPUTS, LANGUAGE_MODEL, PAIR, WRITERS, read
@@ -53,14 +53,18 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "a claim beyond text": (npy_header(f"({'9' * 4000}, {'9' * 4000})"), "x", "found 24: x"),
     "a negative claim": (npy_header("(-2, -3)"), "x", r"says of shape \(-2, -3\)"),
     "many dimensions": (npy_header("(1, 1, 2, 3)"), "x", r"expected at most 3 dimensions, found shape \(1, 1, 2, 3\)"),
-    "objects": (npy(np.array([{"a": 1}, None], dtype=object)), "x", "integers or floats, found 'object': x; convert"),
+    "objects": (npy(np.array([{"a": 1}, None], dtype=object)), "x", "integers or floats, found '|O': x; convert"),
     "structures": (npy(np.zeros(3, dtype=[("a", "f4")])), "x", "integers or floats, found "),
     "texts": (npy(np.array(["a", "b"])), "x", "integers or floats, found '<U1'"),
-    "truths": (npy(np.ones((4, 3), dtype=bool)), "x", "integers or floats, found 'bool'"),
-    "complex numbers": (npy(np.ones((4, 3), dtype=complex)), "x", "integers or floats, found 'complex128'"),
+    "truths": (npy(np.ones((4, 3), dtype=bool)), "x", "integers or floats, found an array of torch.bool"),
+    "complex numbers": (
+        npy(np.ones((4, 3), dtype=complex)),
+        "x",
+        "integers or floats, found an array of torch.complex128",
+    ),
     "torch truths": (saved({"a": torch.ones(4, 3).bool()}), "x", "integers or floats, found 'a' of torch.bool"),
     "torch complex": (saved(torch.ones(4, 3) + 0j), "x", "integers or floats, found an array of torch.complex64"),
-    "half a npz": (GOOD_NPZ[:-30], "x", "expected a complete .npz archive, found a truncated or damaged one: x"),
+    "half a npz": (GOOD_NPZ[:-30], "x", "expected a complete zip archive, found a truncated or damaged one: x"),
     "no npz": (zipped(), "x", "expected arrays of inputs, found none: x; save the inputs"),
     "an entry of text": (zipped(("readme.txt", b"hello")), "x", "found a damaged header: 'readme.txt' in x"),
     "half an entry": (zipped(("lstm.npy", npy(INPUTS)[:-4])), "x", "expected 120 bytes.*found 116: 'lstm' in x"),
@@ -70,12 +74,12 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
         "x",
         "truncated or damaged one: x",
     ),
-    "packed by bzip2": (zipped(("a.npy", npy(INPUTS)), method=zipfile.ZIP_BZIP2), "x", "truncated or damaged one: x"),
-    "packed by LZMA": (zipped(("a.npy", npy(INPUTS)), method=zipfile.ZIP_LZMA), "x", "truncated or damaged one: x"),
+    "packed by bzip2": (zipped(("a.npy", npy(INPUTS)), method=zipfile.ZIP_BZIP2), "x", "expected stored or deflated"),
+    "packed by LZMA": (zipped(("a.npy", npy(INPUTS)), method=zipfile.ZIP_LZMA), "x", "expected stored or deflated"),
     "a raw pickle": (
         pickle.dumps([1]),
         "x",
-        "raw pickle, which can run any code when it is loaded; save the inputs with",
+        "expected a tensor, or a dictionary of tensors by names, found a list under ''.*; save the inputs with",
     ),
     "a damaged pt": (saved({"lstm": torch.ones(4, 3)})[:-40], "x", "truncated or damaged one: x"),
     "a damaged safetensors": (safetensors.torch.save({"a": torch.ones(4, 3)})[:-4], "x", "found a damaged one: x"),
@@ -83,7 +87,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "a number beside": (saved({"a": torch.ones(4, 3), "b": 5}), "x", "by names, found a int under 'b'"),
     "numbered tensors": (saved({1: torch.ones(4, 3)}), "x", "by names, found a Tensor under 1"),
     "an empty dictionary": (saved({}), "x", "expected arrays of inputs, found none: x"),
-    "sparse": (saved({"a": torch.eye(3).to_sparse()}), "x", r"expected dense tensors, found 'a' \(sparse_coo\)"),
+    "sparse": (saved({"a": torch.eye(3).to_sparse()}), "x", r"expected dense tensors, found 'a' \(sparse\)"),
     "expanded": (saved({"a": torch.ones(1).expand(10**9, 3)}), "x", "tensors that fit into the file's"),
     "NaN": (npy(INPUTS * np.nan), "x", "expected finite inputs, found NaN or infinity .*: x, inputs of lstm"),
     "infinity": (npy(INPUTS.astype("f8") * 1e300), "x", "expected finite inputs"),
@@ -130,9 +134,10 @@ def test_refused_with_one_sentence(case: str) -> None:
 def test_duplicates_are_refused() -> None:
     with pytest.warns(UserWarning, match="Duplicate name"):
         data = zipped(("lstm.npy", npy(INPUTS)), ("lstm.npy", npy(INPUTS)))
-    for entries in (data, zipped(("lstm.npy", npy(INPUTS)), ("lstm", npy(INPUTS)))):
-        with pytest.raises(PrunerError, match="expected each array once, found two called 'lstm': x; rename one"):
-            read(entries, "x")
+    with pytest.raises(PrunerError, match=r"two entries called 'lstm\.npy'"):
+        read(data, "x")
+    with pytest.raises(PrunerError, match="expected each array once, found two called 'lstm': x; rename one"):
+        read(zipped(("lstm.npy", npy(INPUTS)), ("lstm", npy(INPUTS))), "x")
 
 
 def test_nothing_in_a_file_is_run(tmp_path: Any) -> None:

@@ -112,9 +112,9 @@ def test_output_that_cannot_be_printed_is_one_line_too(workplace: Path) -> None:
 def test_who_interrupts_sees_no_traceback(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pruner.cli.looking.open_checkpoint", interrupted)
+    monkeypatch.setattr("pruner.cli.options.open_checkpoint", interrupted)
     assert command("inspect root.pt") == 130
     assert capsys.readouterr().err == "stopped\n"

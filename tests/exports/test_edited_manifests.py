@@ -69,7 +69,9 @@ def test_a_consumer_that_neither_entry_nor_recipe_names_any_more(folder: Path, s
 )
 def test_other_claims(folder: Path, source: Checkpoint, path: tuple[Any, ...], value: Any) -> None:
     edit_manifest(folder, path, value)
-    assert all("is not the export it claims to be" in told or told.startswith("expected") for told in refused(folder, source))
+    assert all(
+        "is not the export it claims to be" in told or told.startswith("expected") for told in refused(folder, source)
+    )
 
 
 def test_dense_and_stored_size_are_told_apart(folder: Path) -> None:

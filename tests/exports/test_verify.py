@@ -173,7 +173,7 @@ UNFAITHFUL: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "masks are garbage": (lambda folder: [(folder / MASKS).write_bytes(b"\0" * 100), rehash(folder)], MASKS),
     "masks are empty": (lambda folder: [(folder / MASKS).write_bytes(b""), rehash(folder)], MASKS),
-    "masks of an unknown type": (lambda folder: [unknown_type(folder / MASKS), rehash(folder)], MASKS),
+    "masks of an unknown type": (lambda folder: [unknown_type(folder / MASKS), rehash(folder)], "zeros and ones of"),
     "model is garbage": (lambda folder: [(folder / MODEL).write_bytes(b"\0" * 100), rehash(folder)], MODEL),
     "model is a pickle": (lambda folder: [(folder / MODEL).write_bytes(b"\x80\x04."), rehash(folder)], MODEL),
     "a mask left out": (lambda folder: edit_masks(folder, lambda masks: masks.pop(WEIGHT)), "masks of 16 rows for"),
@@ -422,7 +422,7 @@ NO_EXPORTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (lambda path: path.write_bytes(zipped()), MANIFEST),
     "part": (lambda path: path.write_bytes(zipped((MANIFEST, b"{}"))), "manifest of an export"),
     "other files": (lambda path: path.write_bytes(zipped(("readme.txt", b""))), "found 'readme.txt'"),
-    "path": (lambda path: path.write_bytes(zipped((f"../{MANIFEST}", b"{}"))), "found '../manifest.json'"),
+    "path": (lambda path: path.write_bytes(zipped((f"../{MANIFEST}", b"{}"))), "the unsafe name '../manifest.json'"),
     "bomb": (
         lambda path: path.write_bytes(zipped((MANIFEST, bytes(10**6)), method=zipfile.ZIP_DEFLATED)),
         "unpacks to far more",

@@ -1,19 +1,19 @@
 """Checkpoints: tensors found under any nesting, and as the model computes them after other tools pruned it."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.ao.pruning._experimental.pruner.lstm_saliency_pruner import LSTMSaliencyPruner
-from torch.nn.utils import parametrizations, parametrize, prune
+from torch import nn
 
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import open_checkpoint
-from tests.helpers.containers import NAME, NESTINGS, STATE, names_of, nested, prune_norms, views_of_one_storage
+from pruner.files.naming import as_text
+from tests.helpers.containers import NAME, NESTINGS, STATE, names_of, nested, views_of_one_storage
 from tests.helpers.files import SAVERS, saved, saved_legacy
 from tests.helpers.models import named, random_lstm
 
@@ -105,97 +105,6 @@ def test_a_file_without_an_lstm_says_what_it_holds(tensors: dict[Any, Any], hold
         checkpoint.select()
 
 
-class RowMask(nn.Module):
-    """A parametrization that keeps its mask of rows in the state dict."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mask", torch.arange(16) % 3 > 0)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight * self.mask[:, None]
-
-
-def prune_norms_for_good(model: nn.ModuleDict) -> None:
-    prune_norms(model)
-    for name in ("weight_hh_l0", "weight_ih_l0", "bias_ih_l0"):
-        prune.remove(model["rnn"], name)
-
-
-def prune_rows(model: nn.ModuleDict) -> LSTMSaliencyPruner:
-    pruner = LSTMSaliencyPruner({"sparsity_level": 0.5})
-    pruner.prepare(model, [{"tensor_fqn": f"rnn.{name}"} for name in ("weight_ih_l0", "weight_hh_l0")])
-    pruner.enable_mask_update = True
-    pruner.step()
-    return pruner
-
-
-def prune_rows_for_good(model: nn.ModuleDict) -> None:
-    prune_rows(model).squash_mask()
-
-
-def mask_rows(model: nn.ModuleDict) -> None:
-    parametrize.register_parametrization(model["rnn"], "weight_hh_l0", RowMask())
-
-
-@pytest.mark.parametrize("leave", [prune_norms, prune_norms_for_good, prune_rows_for_good, mask_rows])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_what_other_pruning_tools_leave_is_read_as_the_model_computes_it(
-    leave: Callable[[nn.ModuleDict], None], dtype: torch.dtype
-) -> None:
-    model = nn.ModuleDict({"rnn": random_lstm(dtype=dtype)})
-    leave(model)
-    checkpoint = open_checkpoint(saved(model.state_dict()))
-    (lstm,) = checkpoint.lstms
-    assert (lstm.name, lstm.dtype) == ("rnn", str(dtype).removeprefix("torch."))
-    assert checkpoint.skipped == []
-    for standard, name in lstm.tensors.items():
-        assert torch.equal(checkpoint.tensors[name], getattr(model["rnn"], standard)), name
-        assert name in model.state_dict()
-    assert not checkpoint.tensors[lstm.tensors["weight_hh_l0"]].all()
-
-
-def test_masks_that_upstream_keeps_to_itself_are_not_made_up() -> None:
-    model = nn.ModuleDict({"rnn": random_lstm()})
-    prune_rows(model)
-    checkpoint = open_checkpoint(saved(model.state_dict()))
-    (lstm,) = checkpoint.lstms
-    assert lstm.tensors["weight_hh_l0"] == "rnn.parametrizations.weight_hh_l0.original"
-    assert torch.equal(checkpoint.tensors[lstm.tensors["weight_hh_l0"]], random_lstm().weight_hh_l0)
-
-
-@pytest.mark.parametrize(
-    "register", [parametrizations.weight_norm, parametrizations.spectral_norm, parametrizations.orthogonal]
-)
-@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
-def test_weights_that_a_parametrization_computes_are_not_guessed(
-    register: Callable[[nn.Module, str], None], name: str
-) -> None:
-    model = nn.ModuleDict({"rnn": random_lstm()})
-    register(model["rnn"], name)
-    checkpoint = open_checkpoint(saved(model.state_dict()))
-    assert checkpoint.lstms == []
-    assert any(f"{name} is computed by a parametrization" in other.reason for other in checkpoint.skipped)
-    assert {other.name for other in checkpoint.skipped} == {"rnn"}
-
-
-def test_a_masked_weight_keeps_its_dtype_whatever_that_of_the_mask() -> None:
-    weights = {f"{NAME}_orig": STATE[NAME].half(), f"{NAME}_mask": torch.ones(16, 4)}
-    assert open_checkpoint(saved(weights)).tensors[f"{NAME}_orig"].dtype == torch.float16
-
-
-@pytest.mark.parametrize("mask", [torch.ones(15, 4), torch.ones(4), torch.tensor(1.0)], ids=["2-d", "1-d", "0-d"])
-def test_a_mask_that_does_not_fit_its_weight_is_not_applied(mask: Tensor) -> None:
-    weights = {
-        "rnn.weight_hh_l0_orig": STATE[NAME],
-        "rnn.weight_hh_l0_mask": mask,
-        "rnn.weight_ih_l0": torch.ones(16, 3),
-    }
-    checkpoint = open_checkpoint(saved(weights))
-    assert checkpoint.lstms == []
-    assert "expected a recurrent weight_hh" in checkpoint.skipped[0].reason
-
-
 @pytest.mark.parametrize("save", [saved, saved_legacy])
 def test_parameters_and_views_of_one_storage_are_read(save: Callable[[Any], bytes]) -> None:
     state = {name: nn.Parameter(tensor) for name, tensor in views_of_one_storage().items()}
@@ -223,7 +132,7 @@ WEIRD_NAMES = {
 @pytest.mark.parametrize("save", [saved, saved_legacy])
 def test_tensors_of_any_name_can_be_listed(save: Callable[[Any], bytes], name: str) -> None:
     checkpoint = open_checkpoint(save({**STATE, name: torch.zeros(16, 4)}))
-    assert name in checkpoint.tensors
+    assert as_text(name) in checkpoint.tensors
     assert "rnn" in [lstm.name for lstm in checkpoint.lstms]
 
 
@@ -235,19 +144,25 @@ def test_paths_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pyte
         tmp_path / "missing.pt": "found no file",
         tmp_path / "missing" / "model.pt": "found no file",
         locked / "model.pt": "found no file",
-        Path("/dev/zero"): "found no file",
-        Path("nul\0l"): "found no file",
+        Path("/dev/zero"): "found a pipe or a device",
+        Path("nul\0l"): "embedded null",
         tmp_path / ("long" * 1000): "File name too long",
     }.items():
         with pytest.raises(PrunerError, match=f"^expected a .*file, .*{found}"):
             open_checkpoint(path)
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, flags: int) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(PrunerError, match=r"^expected a readable file, found .*Permission denied.*check its path"):
+    monkeypatch.setattr("pruner.files.source.os.open", refuse)
+    with pytest.raises(PrunerError, match=r"^expected a checkpoint file, found .*Permission denied.*check its path"):
         open_checkpoint(locked)
+
+
+def test_a_pipe_is_neither_waited_for_nor_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PrunerError, match="expected a checkpoint file, found a pipe or a device"):
+        open_checkpoint(tmp_path / "pipe")
 
 
 def test_a_layer_used_many_times_over_is_read() -> None:

@@ -21,10 +21,9 @@ HOSTILE: dict[str, tuple[Callable[[], Any], str]] = {
     "expanded": (lambda: torch.zeros(1).expand(10**6), "expected tensors that fit into the file's"),
     "expanded a little": (lambda: torch.zeros(1).expand(1500), "of shape (1500,) (6,000 bytes)"),
     "overlapping": (lambda: torch.zeros(1).as_strided((10**5, 10**5), (0, 0)), "(40,000,000,000 bytes)"),
-    "COO": (lambda: torch.eye(4).to_sparse(), "expected dense tensors, found 'rnn.weight_hh_l0' (sparse_coo)"),
-    "CSR": (lambda: torch.eye(4).to_sparse_csr(), "(sparse_csr)"),
-    "quantized": (lambda: torch.quantize_per_tensor(torch.eye(4), 0.1, 0, torch.qint8), "(quantized)"),
-    "meta": (lambda: torch.zeros(16, 4, device="meta"), "(meta)"),
+    "COO": (lambda: torch.eye(4).to_sparse(), "expected dense tensors, found 'rnn.weight_hh_l0' (sparse)"),
+    "CSR": (lambda: torch.eye(4).to_sparse_csr(), "(sparse)"),
+    "meta": (lambda: torch.zeros(16, 4, device="meta"), "(without numbers, on the device meta)"),
     "nested": (lambda: torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(3, 3)]), "expected dense tensors"),
 }
 
@@ -51,7 +50,7 @@ def test_many_tensors_that_claim_too_much_together_are_refused() -> None:
 
 @pytest.mark.parametrize(("kind", "container"), NOT_DICTIONARIES.items(), ids=NOT_DICTIONARIES)
 def test_containers_that_are_not_dictionaries_are_refused(kind: str, container: Any) -> None:
-    with pytest.raises(PrunerError, match=f"expected a dictionary of tensors, found a {kind}: model.pt"):
+    with pytest.raises(PrunerError, match=f"expected a dictionary of tensors, found a {kind}; .*: model.pt"):
         open_checkpoint(saved(container), "model.pt")
 
 
@@ -81,17 +80,23 @@ def test_attributes_of_a_parameter_do_not_hide_its_methods(attribute: str) -> No
     assert names_of(saved(parameters)) == ["rnn"]
 
 
-def test_a_key_nested_deeper_than_the_stack_of_the_process_is_refused() -> None:
+def test_a_key_nested_deeper_than_the_stack_of_the_process_does_no_harm() -> None:
     empty_dict, empty_tuple, tuple_of_one, none, set_item, stop = b"}", b")", b"\x85", b"N", b"s", b"."
     pickled = b"\x80\x02" + empty_dict + empty_tuple + 200_000 * tuple_of_one + none + set_item + stop
-    with pytest.raises(PrunerError, match=r"nested 200,00\d deep"):
+    checkpoint = open_checkpoint(zipped(("a/data.pkl", pickled), ("a/version", b"3\n")))
+    assert (checkpoint.tensors, checkpoint.plain) == ({}, False)
+
+
+def test_containers_nested_deeper_than_that_are_refused() -> None:
+    pickled = b"\x80\x02}X\1\0\0\0a" + 100_000 * b"]" + 99_999 * b"a" + b"s."
+    with pytest.raises(PrunerError, match="nested more than 100 deep"):
         open_checkpoint(zipped(("a/data.pkl", pickled), ("a/version", b"3\n")))
 
 
 def test_a_pickle_that_asks_for_any_amount_of_memory_is_refused() -> None:
     three_gigabytes = (3_000_000_000).to_bytes(5, "little")
     pickled = b"\x80\x02cbuiltins\nbytearray\n\x8a\x05" + three_gigabytes + b"\x85R."
-    with pytest.raises(PrunerError, match=r"builtins\.bytearray"):
+    with pytest.raises(PrunerError, match=r"an object of 'builtins\.bytearray'"):
         open_checkpoint(zipped(("a/data.pkl", pickled), ("a/version", b"3\n")))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pruner.files import formats
 from pruner.files.checkpoint import open_checkpoint
 from pruner.files.writing import write
-from tests.helpers.containers import NAME, NESTINGS, ODD_DTYPES, STATE, nested, prune_norms, views_of_one_storage
+from tests.helpers.containers import NAME, NESTINGS, ODD_DTYPES, STATE, nested, views_of_one_storage
 from tests.helpers.files import saved, saved_legacy
 from tests.helpers.models import named, random_lstm
 
@@ -79,18 +79,6 @@ def test_a_written_file_differs_from_its_source_only_in_the_changed_tensors(
     again = open_checkpoint(target)
     assert (again.lstms, again.skipped) == (checkpoint.lstms, checkpoint.skipped)
     assert again.format == (formats.SAFETENSORS if checkpoint.format == formats.SAFETENSORS else formats.TORCH_ZIP)
-
-
-def test_masks_that_pruning_left_are_written_into_the_weights(tmp_path: Path) -> None:
-    model = nn.ModuleDict({"rnn": random_lstm()})
-    prune_norms(model)
-    state = model.state_dict()
-    write(open_checkpoint(saved(state)), {}, tmp_path / "model.pt")
-    written = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert list(written) == list(state)
-    for name, tensor in state.items():
-        expected = getattr(model["rnn"], name.split(".")[1].removesuffix("_orig")) if name.endswith("_orig") else tensor
-        assert torch.equal(written[name], expected), name
 
 
 @pytest.mark.parametrize("metadata", [None, {"author": "me"}], ids=["none", "some"])

@@ -53,7 +53,9 @@ class Way:
 
     def recipe(self, sparsity: float = 0.4, **settings: Any) -> Recipe:
         consumers = ("linear.weight",) if self.head else ()
-        return Recipe(sparsity, consumers=consumers, compensation=self.compensation, task=self.task, steps=self.steps, **settings)
+        return Recipe(
+            sparsity, consumers=consumers, compensation=self.compensation, task=self.task, steps=self.steps, **settings
+        )
 
 
 WAYS = {

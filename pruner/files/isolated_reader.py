@@ -1,0 +1,80 @@
+"""The process that reads one file: its bytes come in as the standard input, a regular file; what it holds goes out.
+
+Run as a script, it imports of this project only what reads files, which needs no torch, and sets its limits before it
+touches a byte.
+"""
+
+import json
+import mmap
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pruner.files.contents import Contents
+
+_FREE_MEMORY = 300 * 2**20
+_FREE_SECONDS = 10
+_BYTES_A_SECOND = 2**25
+
+
+def memory(size: int) -> int:
+    """Bytes that reading a file of a size may take, beyond what the process takes before."""
+    return 3 * size + _FREE_MEMORY
+
+
+def cpu_seconds(size: int) -> int:
+    return _FREE_SECONDS + size // _BYTES_A_SECOND
+
+
+def main(kind: str, name: str) -> None:
+    """Read the standard input as one of the kinds that `_readers` knows, and write what it holds."""
+    package = ModuleType("pruner")  # in place of the real one, which imports torch
+    package.__path__ = [str(Path(__file__).parents[1])]
+    sys.modules["pruner"] = package
+    from pruner.errors import PrunerError
+    from pruner.files.transport import send, send_error
+
+    reader = _readers()[kind]
+    file = mmap.mmap(sys.stdin.fileno(), 0, access=mmap.ACCESS_COPY)
+    _limit(len(file))
+    data = memoryview(file)
+    try:
+        send(reader(data, name), data, sys.stdout.buffer)
+    except PrunerError as error:
+        send_error(str(error), sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+
+
+def _readers() -> dict[str, Callable[[memoryview, str], "Contents"]]:
+    from pruner.files import formats, input_arrays
+    from pruner.files.naming import named
+
+    def checkpoint(data: memoryview, name: str) -> "Contents":
+        contents = formats.read(data, name)
+        named(contents, len(data), name)  # which raises here already what it would raise
+        return contents
+
+    return {"checkpoint": checkpoint, "inputs": input_arrays.read}
+
+
+def _limit(size: int) -> None:
+    """Limits of the operating system, where it has them."""
+    try:
+        import resource
+    except ImportError:
+        return
+    wanted = {resource.RLIMIT_CORE: 0, resource.RLIMIT_CPU: cpu_seconds(size)}
+    pages = Path("/proc/self/statm")
+    if pages.exists():
+        now = int(pages.read_text().split()[0]) * resource.getpagesize()
+        wanted[resource.RLIMIT_AS] = now + memory(size)
+    for limit, most in wanted.items():
+        _, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))

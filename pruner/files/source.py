@@ -1,0 +1,103 @@
+"""A file's bytes, mapped and not copied, with their hash."""
+
+import hashlib
+import mmap
+import os
+import stat
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from pruner.errors import PrunerError
+
+_HASHED_AT_ONCE = 2**24
+
+
+class Source:
+    """The bytes of a file. Tensors are views of `data`, which is private: writing there would not change the file.
+
+    `file` stays open until the source is closed; the bytes stay.
+    """
+
+    def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None) -> None:
+        self.file = file
+        self.data = memoryview(data)
+        self.size = len(data)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hashed when it is first asked for, and without keeping in memory what was only read for that."""
+        digest = hashlib.sha256()
+        for start in range(0, self.size, _HASHED_AT_ONCE):
+            digest.update(self.data[start : start + _HASHED_AT_ONCE])
+            let_go(self.data)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process gets the facts, not the bytes."""
+        return {"sha256": self.sha256, "size": self.size}
+
+
+def open_source(
+    source: str | os.PathLike[str] | bytes, as_file: bool = False, wanted: str = "a checkpoint file"
+) -> Source:
+    """Map the file at a path, or hold bytes as they are, or (`as_file`) in a nameless file.
+
+    Raises PrunerError for anything but a regular file, which says what was `wanted`.
+    """
+    if isinstance(source, bytes):
+        return _from_bytes(source) if as_file else Source(bytearray(source))
+    path = Path(source)
+    try:
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the source closes it
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        found = "a folder" if isinstance(error, IsADirectoryError) else "no file"
+        raise PrunerError(f"expected {wanted}, found {found}: {path}; check the path") from error
+    except (OSError, ValueError) as error:
+        raise PrunerError(f"expected {wanted}, found {error}: {path}; check its path and permissions") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise PrunerError(f"expected {wanted}, found a pipe or a device: {path}; check the path")
+    return _mapped(file)
+
+
+def let_go(data: memoryview) -> None:
+    """Give back the memory that parts of a mapped file take, which are read again when they are needed again."""
+    if isinstance(data.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        data.obj.madvise(mmap.MADV_DONTNEED)
+
+
+def read_small(path: Path, most: int, wanted: str) -> bytes:
+    """The bytes of a file that holds settings and no weights. Raises PrunerError for one of more than `most`."""
+    source = open_source(path, wanted=wanted)
+    source.close()
+    if source.size > most:
+        raise PrunerError(f"expected {wanted} of at most {most:,} bytes, found {source.size:,}: {path}; check the path")
+    return bytes(source.data)
+
+
+def _from_bytes(data: bytes) -> Source:
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the source closes it
+    try:
+        file.write(data)
+        file.flush()
+    except OSError as error:
+        file.close()
+        raise PrunerError(f"expected room for a temporary file, found {error}; free some and try again") from error
+    return _mapped(file)
+
+
+def _mapped(file: IO[bytes]) -> Source:
+    size = os.fstat(file.fileno()).st_size
+    return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A pipe without a writer would keep us waiting."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
