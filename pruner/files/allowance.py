@@ -23,7 +23,7 @@ class Allowance:
     """What reading a file may cost, all its pickles together: memory of objects in bytes, and operations."""
 
     def __init__(self, size: int) -> None:
-        self._memory = 3 * size + _FREE_MEMORY
+        self._memory = 6 * size + _FREE_MEMORY
         self.operations = MAX_OPERATIONS
         self.tuple_keys = MAX_TUPLE_KEYS
 

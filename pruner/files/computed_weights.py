@@ -24,7 +24,7 @@ _KINDS = {
         r"kept_\d$|reconstruction\."
     ),
 }
-_PARAMETRIZED = re.compile(r"(?P<module>.*?)parametrizations\.(?P<tensor>[^.]+)\.(?P<part>.+)")
+_PARAMETRIZED = re.compile(r"(?P<module>.*?)parametrizations\.(?P<tensor>[^.]+)\.(?P<part>.+)", re.DOTALL)
 
 
 @dataclass(frozen=True)

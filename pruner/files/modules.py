@@ -10,6 +10,7 @@ from pruner.files.quantized import NOTE, PACKED, is_packed, unpacked
 
 NESTING = 2  # dictionaries deep that modules and state dicts are looked for
 MAX_MODULES, MAX_MODULE_DEPTH = 100_000, 100
+MAX_NAMES = 2**26  # characters of all names together: those of outer modules are part of all that is in them
 
 _SCRIPTED = "__torch__"
 _MAX_CLASSES = 100  # around one LSTM
@@ -114,23 +115,31 @@ def _read(value: Any) -> _Module | None:
 def _walk(root: _Module) -> Iterator[tuple[str, _Module]]:
     """Every module with its name, a parent before what is in it, in the order of a state dict."""
     waiting = [("", 0, root)]
+    read: dict[int, _Module | None] = {}  # by id: one module can be in many others
     count = 0
     while waiting:
         name, depth, module = waiting.pop()
-        count += 1
+        count += 1 + len(module.modules)
         if count > MAX_MODULES or depth > MAX_MODULE_DEPTH:
             raise Excess
         yield name, module
         for key, item in reversed(module.modules.items()):
-            found = _read(item)
-            if found is not None:
+            if id(item) not in read:
+                read[id(item)] = _read(item)
+            if (found := read[id(item)]) is not None:
                 waiting.append((f"{name}.{key}" if name else key, depth + 1, found))
 
 
 def _flat(root: _Module, constants: Constants) -> tuple[dict[str, Any], dict[str, Learned]]:
     """All tensors of a module, and what it says of the LSTMs in it."""
     tensors, learned = {}, {}
-    modules = dict(_walk(root))
+    modules: dict[str, _Module] = {}
+    length = 0
+    for name, module in _walk(root):
+        modules[name] = module
+        length += (1 + len(module.tensors)) * len(name) + sum(map(len, module.tensors))
+        if length > MAX_NAMES:
+            raise Excess
     for name, module in modules.items():
         for key, tensor in module.tensors.items():
             tensors[f"{name}.{key}" if name else key] = tensor

@@ -8,7 +8,7 @@ from typing import Any
 from pruner.errors import PrunerError, shown
 from pruner.files.contents import WIDTHS, Contents, Name, StandIn, Stored
 from pruner.files.foreign import recognise_pickle
-from pruner.files.modules import NESTING
+from pruner.files.modules import MAX_NAMES, NESTING
 from pruner.files.safetensors_file import SAFETENSORS
 from pruner.files.torch_files import SAVE_WEIGHTS, TORCH_LEGACY, TORCH_ZIP
 
@@ -86,6 +86,8 @@ def _named_tensors(
         groups = {path: groups[path]}
     locations: dict[str, tuple[str, ...]] = {}
     found: dict[str, Any] = {}
+    if sum(len(tensors) * sum(map(len, path)) for path, tensors in groups.items()) > MAX_NAMES:
+        raise PrunerError(f"expected names of {MAX_NAMES:,} characters, found more: {name}; give shorter keys")
     for path, tensors in groups.items():
         for key, tensor in tensors.items():
             full = as_text(key if len(groups) == 1 else ".".join((*path, key)))

@@ -170,7 +170,7 @@ def _loading(name: str, load: Callable[[], Contents]) -> Contents:
             f"expected a complete PyTorch checkpoint, found a truncated or damaged one: {name} ({shown(str(error))}); "
             "save or download it again"
         ) from error
-    except Excess as error:
+    except (Excess, MemoryError) as error:
         raise PrunerError(
             f"expected a dictionary of tensors, found a pickle that asks for far more than its own size: {name}; "
             f"{SAVE_WEIGHTS}"
