@@ -1,7 +1,8 @@
 """Look inside an LSTM and make it smaller: gate-aware saliency pruning for PyTorch."""
 
 from pruner.errors import PrunerError
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.opening import open_checkpoint
 from pruner.in_memory.lstm_saliency_pruner import LSTMSaliencyPruner
 from pruner.progress import Cancelled
 from pruner.recipe import Recipe

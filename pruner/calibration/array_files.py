@@ -7,9 +7,8 @@ from torch import Tensor
 
 from pruner.errors import PrunerError, label, shown
 from pruner.files import input_arrays
-from pruner.files.checkpoint import check_tensors
 from pruner.files.isolation import read_isolated
-from pruner.files.materialise import Materialiser
+from pruner.files.materialise import Materialiser, check_tensors
 from pruner.files.source import open_source
 
 _MAX_DIMENSIONS = 3

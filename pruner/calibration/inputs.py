@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pruner.calibration.array_files import read_inputs
-from pruner.calibration.calibration import Calibration
+from pruner.calibration.calibration import BURN_IN, Calibration
 from pruner.errors import PrunerError, shown
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import bias_beside
@@ -22,7 +22,6 @@ SEED = 0
 SEQUENCES, LENGTH = 64, 128  # of random inputs
 STREAMS, STEPS = 160, 512  # of inputs sampled from a model
 TEMPERATURE = 1.2  # warmer than the model itself, which would repeat what it knows by heart of its training data
-BURN_IN = 20  # steps after which little of a zero state is left
 
 _STEPS_BETWEEN_PROGRESS = 16
 

@@ -11,8 +11,9 @@ from pruner.calibration.calibration import Calibration
 from pruner.calibration.inputs import gaussian, read_calibration, sampled
 from pruner.cli.output import show_progress
 from pruner.errors import PrunerError
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
 from pruner.files.mapping import read_mapping
+from pruner.files.opening import open_checkpoint
 from pruner.files.source import read_small
 from pruner.recipe import Recipe
 

@@ -6,7 +6,8 @@ from pruner import examples
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import Kept, Session, session
 from pruner.dashboard.text import plain
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.opening import open_checkpoint
 
 
 def begin() -> bool:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from pruner.errors import PrunerError, shown
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.opening import open_checkpoint
 from pruner.recipe import DATA_CRITERIA, Recipe, row_norm
 
 

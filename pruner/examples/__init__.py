@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pruner.calibration.calibration import Calibration
-from pruner.calibration.inputs import BURN_IN
+from pruner.calibration.calibration import BURN_IN, Calibration
 from pruner.errors import PrunerError
 from pruner.examples import embedded_reber, pydocs_chars
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.opening import open_checkpoint
 from pruner.lstm.measure import Quality
 from pruner.recipe import Recipe
 

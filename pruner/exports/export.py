@@ -22,7 +22,7 @@ from pruner.exports.certificate import certify
 from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, totals
 from pruner.exports.verdict import Verdict
 from pruner.files import stale
-from pruner.files.checkpoint import open_checkpoint
+from pruner.files.opening import open_checkpoint
 from pruner.files.source import open_source
 from pruner.files.writing import write, write_safetensors
 

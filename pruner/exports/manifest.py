@@ -10,8 +10,8 @@ from pruner.compact.costs import Cost
 from pruner.compact.layout import Layout
 from pruner.compact.masked_and_compact import FORMS
 from pruner.errors import PrunerError, shown
-from pruner.files import formats
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.safetensors_file import SAFETENSORS
 from pruner.files.source import read_small
 from pruner.recipe import Recipe
 
@@ -23,7 +23,7 @@ MAX_BYTES = 2**23  # of the file
 
 def model_file(source_format: str) -> str:
     """The name of the pruned model's file: its container is that of the source."""
-    return MODELS[source_format == formats.SAFETENSORS]
+    return MODELS[source_format == SAFETENSORS]
 
 
 def not_the_export(folder: Path, expected: str, found: str) -> PrunerError:

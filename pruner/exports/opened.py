@@ -9,7 +9,8 @@ from pruner.compact.costs import Cost, cost_of_file
 from pruner.exports.manifest import MASKS, Manifest
 from pruner.exports.stored import read_layouts, read_masks
 from pruner.exports.verify import verify
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.opening import open_checkpoint
 from pruner.lstm.module import build
 
 

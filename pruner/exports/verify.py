@@ -20,10 +20,11 @@ from pruner.exports.export import file_facts, masked_lstms
 from pruner.exports.manifest import LOADER, MANIFEST, MASKS, MODELS, Manifest, entry, model_file, not_the_export, same
 from pruner.exports.stored import read_layouts, read_masks
 from pruner.files import formats
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.consumers import bias_beside
 from pruner.files.export_files import unpack
+from pruner.files.opening import open_checkpoint
 from pruner.lstm.sizes import macs_per_step
 from pruner.lstm.sizes import parameters as count_parameters
 from pruner.pipeline import choose_masks

@@ -1,24 +1,14 @@
-"""A file's bytes -> its named tensors."""
+"""A checkpoint in memory: its named tensors, and the LSTMs that they form."""
 
-import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pruner.errors import PrunerError, label, shown
-from pruner.files import by_hand, formats
-from pruner.files.computed_weights import Computed, Weights, compute_weights, unexplained, why_declined
-from pruner.files.contents import Contents, Learned
-from pruner.files.isolation import read_isolated
-from pruner.files.mapping import apply_mapping
-from pruner.files.materialise import Materialiser
-from pruner.files.naming import Named, as_text, named
-from pruner.files.source import Source, open_source
-from pruner.lstm.find import find_lstms
+from pruner.files.contents import Computed, Learned
+from pruner.files.source import Source
 from pruner.lstm.lstm import LSTM, Skipped
 
 
@@ -101,152 +91,6 @@ class Checkpoint:
             return f"{len(self.tensors)} tensors: {_listed(map(label, self.tensors))}"
         keys = _listed(label(key) if isinstance(key, str) else shown(key) for key in self.container)
         return f"no named tensors, but a {type(self.container).__name__} of {keys}"
-
-
-def open_checkpoint(
-    source: str | os.PathLike[str] | bytes,
-    name: str | None = None,
-    *,
-    isolated: bool = False,
-    mapping: Mapping[str, Any] | None = None,
-) -> Checkpoint:
-    """Open a checkpoint: a path, or the bytes of one together with the name to call it by.
-
-    Reads files of torch.save (zip and legacy format: state dicts, checkpoints around them, whole modules), TorchScript,
-    `.safetensors`, `.npz`, raw pickles, ONNX, Keras and JSON; the format is told from the bytes. Nothing that a file names
-    is imported or called. `isolated` reads it in a process of its own, with limits on memory and time: for files of
-    strangers. `mapping` says which tensors are which of an LSTM that was written by hand (see `mapping.check_mapping`).
-    Raises PrunerError for a file that cannot be read safely and completely.
-
-        >>> import tempfile, torch
-        >>> from pruner import open_checkpoint
-        >>> with tempfile.NamedTemporaryFile(suffix=".pt") as file:
-        ...     torch.save({"encoder": torch.nn.LSTM(8, 16).state_dict()}, file.name)
-        ...     [lstm.title for lstm in open_checkpoint(file.name).lstms]
-        ['(root)']
-    """
-    opened = open_source(source, as_file=isolated)
-    name = label(name or ("checkpoint" if isinstance(source, bytes) else Path(source).name), most=255)
-    try:
-        apart = isolated and opened.size
-        contents = read_isolated("checkpoint", opened, name) if apart else formats.read(opened.data, name)
-    finally:
-        opened.close()
-    return _checkpoint(opened, contents, name, mapping)
-
-
-def _checkpoint(source: Source, contents: Contents, name: str, mapping: Mapping[str, Any] | None) -> Checkpoint:
-    found = named(contents, source.size, name)
-    materialiser = Materialiser(name)
-    stored = {key: materialiser.container(tensor) for key, tensor in found.tensors.items()}
-    # Not value.detach(): a pickled parameter can carry attributes of any name, methods' names included.
-    stored = {key: Tensor.detach(tensor) for key, tensor in stored.items()}
-    check_tensors(stored, max(source.size, materialiser.held), name)
-    if mapping is not None:
-        stored = apply_mapping(stored, mapping, name)
-        own = {key: key for key in stored}
-        found = Named(dict(stored), False, {key: (key,) for key in stored}, {}, {**own, **found.full_names})
-    weights = compute_weights(stored)
-    lstms, skipped = _lstms(weights)
-    skipped += by_hand.look_for(weights.tensors)
-    places = _places(found.locations, weights)
-    return Checkpoint(
-        name=name,
-        source=source,
-        format=contents.format,
-        container=materialiser.container(found.container),
-        plain=found.plain,
-        metadata=contents.metadata,
-        locations=places,
-        tensors=weights.tensors,
-        lstms=lstms,
-        skipped=[*skipped, *(Skipped(as_text(key), reason) for key, reason in contents.skipped)],
-        learned=_learned(contents, found, lstms),
-        notes=(*contents.notes, *weights.notes),
-        full_names={
-            **found.full_names,
-            **{name: ".".join(keys) for name, keys in places.items() if name in weights.computed},
-        },
-        computed=weights.computed,
-        copies=weights.copies,
-        hidden={key: keys for key, keys in found.locations.items() if key not in weights.tensors},
-    )
-
-
-def _lstms(weights: Weights) -> tuple[list[LSTM], list[Skipped]]:
-    """The LSTMs among the weights that a model computes with, by the names in the file; and what only looks like one."""
-    found, skipped = find_lstms({alias: weights.tensors[name] for alias, name in weights.aliases.items()})
-    lstms, in_order = [], sorted(weights.tensors)
-    for lstm in found:
-        names = {standard: weights.aliases[alias] for standard, alias in lstm.tensors.items()}
-        here = replace(lstm, tensors=names)
-        if others := unexplained(here, weights, in_order):
-            skipped.append(Skipped(lstm.name, why_declined(others)))
-        else:
-            lstms.append(here)
-    return lstms, skipped + weights.unresolved
-
-
-def _places(locations: Mapping[str, tuple[str, ...]], weights: Weights) -> dict[str, tuple[str, ...]]:
-    """The keys that lead to each tensor; to a computed one, its place beside its parts."""
-    places = {name: keys for name, keys in locations.items() if name in weights.tensors}
-    for name, computed in weights.computed.items():
-        *outer, part = locations[computed.parts[0]]
-        places[name] = (*outer, name.removeprefix(computed.parts[0].removesuffix(part)))
-    return places
-
-
-def _learned(contents: Contents, found: Named, lstms: list[LSTM]) -> dict[str, Learned]:
-    """What the file says of each LSTM, by the name that the LSTM is known by here."""
-    learned = {}
-    for lstm in lstms:
-        first = next((name for name in lstm.tensors.values() if name in found.full_names), None)
-        full = (found.full_names[first].removesuffix(first) if first else "") + lstm.name
-        facts = contents.learned.get(full.removesuffix("."))
-        if facts is not None:
-            learned[lstm.name] = facts
-    return learned
-
-
-View = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]
-
-
-def view_of(tensor: Tensor) -> View:
-    """What tensors have in common that are the same view of the same storage."""
-    storage = tensor.untyped_storage().data_ptr()
-    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
-
-
-def check_tensors(tensors: Mapping[str, Tensor], size: int, name: str) -> None:
-    """Refuse tensors that claim more than the file holds: expanded views, resized storages, sparse encodings."""
-    total, views = 0, set[View]()
-    for key, tensor in tensors.items():
-        if not _is_dense(tensor):
-            raise PrunerError(
-                f"expected dense tensors, found {shown(key)} ({_encoding(tensor)}): {name}; save it with .dequantize() or "
-                ".to_dense()"
-            )
-        claimed = tensor.numel() * tensor.element_size()
-        total += 0 if view_of(tensor) in views else claimed
-        views.add(view_of(tensor))
-        if claimed > size or total > 4 * size:
-            raise PrunerError(
-                f"expected tensors that fit into the file's {size:,} bytes, found {shown(key)} of shape "
-                f"{tuple(tensor.shape)} ({claimed:,} bytes): {name}; save it again with .contiguous() tensors"
-            )
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    return plain and not tensor.is_quantized and not tensor.is_nested
-
-
-def _encoding(tensor: Tensor) -> str:
-    if tensor.is_quantized:
-        return "quantized"
-    if tensor.is_nested:
-        return "nested"
-    return tensor.device.type if tensor.device.type != "cpu" else str(tensor.layout).removeprefix("torch.")
 
 
 def _listed(names: Iterable[str], most: int = 5) -> str:

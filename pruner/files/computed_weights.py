@@ -13,6 +13,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
+from pruner.files.contents import Computed
 from pruner.lstm.gates import parse_standard_name
 from pruner.lstm.lstm import DTYPES, LSTM, Skipped
 
@@ -25,14 +26,6 @@ _KINDS = {
     ),
 }
 _PARAMETRIZED = re.compile(r"(?P<module>.*?)parametrizations\.(?P<tensor>[^.]+)\.(?P<part>.+)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Computed:
-    """A weight that the file does not hold: it is computed of `parts`, and is written in their place when it changes."""
-
-    parts: tuple[str, ...]
-    remedy: str  # what makes the model hold the weight itself
 
 
 @dataclass

@@ -135,3 +135,11 @@ class Contents:
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()  # sentences for people about the file as a whole
     rewritten: bool = False  # whether the container is another than the file's own, as that of a whole module
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A weight that the file does not hold: it is computed of `parts`, and is written in their place when it changes."""
+
+    parts: tuple[str, ...]
+    remedy: str  # what makes the model hold the weight itself

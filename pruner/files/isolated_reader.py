@@ -15,19 +15,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pruner.files.contents import Contents
 
-_FREE_MEMORY = 300 * 2**20
-_FREE_SECONDS = 10
-_BYTES_A_SECOND = 2**25
-
-
-def memory(size: int) -> int:
-    """Bytes that reading a file of a size may take, beyond what the process takes before."""
-    return 3 * size + _FREE_MEMORY
-
-
-def cpu_seconds(size: int) -> int:
-    return _FREE_SECONDS + size // _BYTES_A_SECOND
-
 
 def main(kind: str, name: str) -> None:
     """Read the standard input as one of the kinds that `_readers` knows, and write what it holds."""
@@ -66,6 +53,8 @@ def _limit(size: int) -> None:
         import resource
     except ImportError:
         return
+    from pruner.files.limits import cpu_seconds, memory
+
     wanted = {resource.RLIMIT_CORE: 0, resource.RLIMIT_CPU: cpu_seconds(size)}
     pages = Path("/proc/self/statm")
     if pages.exists():

@@ -6,15 +6,16 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import IO
 
 from pruner.errors import PrunerError, shown
-from pruner.files import isolated_reader
 from pruner.files.contents import Contents
-from pruner.files.isolated_reader import cpu_seconds, memory
+from pruner.files.limits import cpu_seconds, memory
 from pruner.files.source import Source
 from pruner.files.transport import Garbled, receive
 
+_READER = Path(__file__).with_name("isolated_reader.py")  # a script: what it imports stays in its own process
 _PATIENCE = 30  # seconds to wait beyond those that the reader may compute, where the machine or the disk is busy
 _MOST_TEXT = 2**26  # bytes that a small file may be described in
 
@@ -26,7 +27,7 @@ def read_isolated(kind: str, source: Source, name: str) -> Contents:
     """
     with (
         subprocess.Popen(  # noqa: S603 - our own interpreter and script
-            [sys.executable, "-P", isolated_reader.__file__, kind, json.dumps(name[:1000])],
+            [sys.executable, "-P", str(_READER), kind, json.dumps(name[:1000])],
             stdin=source.file,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

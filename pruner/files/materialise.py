@@ -2,12 +2,13 @@
 
 import sys
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pruner.errors import PrunerError
+from pruner.errors import PrunerError, shown
 from pruner.files.contents import WIDTHS, Name, Quantizer, StandIn, Storage, Stored, check_view
 from pruner.files.source import let_go
 
@@ -107,3 +108,44 @@ class Materialiser:
         return PrunerError(
             f"expected a complete checkpoint, found {found}: {self._name} is damaged; save or download it again"
         )
+
+
+View = tuple[int, int | torch.SymInt, torch.Size, tuple[int, ...], torch.dtype]
+
+
+def view_of(tensor: Tensor) -> View:
+    """What tensors have in common that are the same view of the same storage."""
+    storage = tensor.untyped_storage().data_ptr()
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def check_tensors(tensors: Mapping[str, Tensor], size: int, name: str) -> None:
+    """Refuse tensors that claim more than the file holds: expanded views, resized storages, sparse encodings."""
+    total, views = 0, set[View]()
+    for key, tensor in tensors.items():
+        if not _is_dense(tensor):
+            raise PrunerError(
+                f"expected dense tensors, found {shown(key)} ({_encoding(tensor)}): {name}; save it with .dequantize() or "
+                ".to_dense()"
+            )
+        claimed = tensor.numel() * tensor.element_size()
+        total += 0 if view_of(tensor) in views else claimed
+        views.add(view_of(tensor))
+        if claimed > size or total > 4 * size:
+            raise PrunerError(
+                f"expected tensors that fit into the file's {size:,} bytes, found {shown(key)} of shape "
+                f"{tuple(tensor.shape)} ({claimed:,} bytes): {name}; save it again with .contiguous() tensors"
+            )
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return plain and not tensor.is_quantized and not tensor.is_nested
+
+
+def _encoding(tensor: Tensor) -> str:
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.is_nested:
+        return "nested"
+    return tensor.device.type if tensor.device.type != "cpu" else str(tensor.layout).removeprefix("torch.")

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruner.files.checkpoint import Checkpoint, view_of
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.materialise import view_of
 
 Changed = Mapping[str, Tensor | None]  # as `Form.changed`: new values by name, None for what is no longer there
 Keys = tuple[Any, ...]

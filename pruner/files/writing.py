@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pruner.errors import PrunerError, shown
-from pruner.files import formats
-from pruner.files.checkpoint import Checkpoint, View, view_of
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.materialise import View, view_of
+from pruner.files.safetensors_file import SAFETENSORS
 from pruner.files.stale import stale_moments, written_plainly
 
 
@@ -74,7 +75,7 @@ def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None], path: Pa
             copied(tuple(outer))[last] = value.detach().clone(memory_format=torch.contiguous_format)
     for keys in stale_moments(checkpoint, changed):
         del copied(keys[:-1])[keys[-1]]
-    if checkpoint.format == formats.SAFETENSORS:
+    if checkpoint.format == SAFETENSORS:
         write_safetensors(copies[()], path, checkpoint.metadata)
         return
     try:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pruner.calibration.calibration import SOURCES, Calibration
 from pruner.calibration.inputs import read_calibration
 from pruner.errors import PrunerError
-from pruner.files.checkpoint import open_checkpoint
+from pruner.files.opening import open_checkpoint
 from tests.helpers.files import npy, npz, saved, zipped
 from tests.helpers.input_files import IDS, INPUTS, PAIR, WRITERS, only, read
 from tests.helpers.models import named, random_lstm

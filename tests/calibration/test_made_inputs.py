@@ -8,7 +8,8 @@ from torch import nn
 
 from pruner.calibration.inputs import STEPS, STREAMS, TEMPERATURE, gaussian, sampled
 from pruner.errors import PrunerError
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.opening import open_checkpoint
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
 from pruner.progress import Cancelled

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pruner.calibration.inputs import gaussian, sampled
 from pruner.errors import PrunerError
 from pruner.files import input_arrays as arrays
-from pruner.files.checkpoint import open_checkpoint
+from pruner.files.opening import open_checkpoint
 from tests.helpers.files import Payload, npy, npz, saved, zipped
 from tests.helpers.input_files import IDS, INPUTS, LANGUAGE_MODEL, PAIR, WRITERS, read
 

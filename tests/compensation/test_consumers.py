@@ -82,7 +82,7 @@ def test_a_bias_of_a_head_is_known_as_tools_have_left_it(tmp_path: Path, stored_
         run(saved_in(folder, values), recipe, calibration=calibration())
         for folder, values in ((tmp_path, state), (tmp_path / "plain", tensors))
     )
-    assert steps_of(result) == steps_of(wanted)
+    assert [step | {"seconds": 0} for step in steps_of(result)] == [step | {"seconds": 0} for step in steps_of(wanted)]
     assert torch.equal(result.compensation.tensors[stored_as], wanted.compensation.tensors["linear.bias"])
     for form in FORMS:
         written = result.forms[form].tensors(result.checkpoint)

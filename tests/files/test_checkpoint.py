@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from pruner.errors import PrunerError
-from pruner.files.checkpoint import open_checkpoint
 from pruner.files.naming import as_text
+from pruner.files.opening import open_checkpoint
 from tests.helpers.containers import NAME, NESTINGS, STATE, names_of, nested, views_of_one_storage
 from tests.helpers.files import SAVERS, saved, saved_legacy
 from tests.helpers.models import named, random_lstm

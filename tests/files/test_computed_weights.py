@@ -14,7 +14,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from pruner import Recipe, run
 from pruner.exports.verify import verify
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.opening import open_checkpoint
 from pruner.files.writing import write
 from pruner.lstm.module import build
 from tests.helpers.containers import prune_norms

@@ -13,8 +13,8 @@ import pytest
 from onnx import helper
 
 from pruner.errors import PrunerError
-from pruner.files.checkpoint import open_checkpoint
 from pruner.files.foreign import recognise_pickle
+from pruner.files.opening import open_checkpoint
 
 
 def field(number: int, data: bytes) -> bytes:

@@ -22,7 +22,7 @@ from torch import nn
 
 from pruner.errors import PrunerError
 from pruner.files import formats
-from pruner.files.checkpoint import open_checkpoint
+from pruner.files.opening import open_checkpoint
 from tests.helpers.files import SAVERS, Payload, saved, saved_legacy, zipped
 from tests.helpers.models import named, random_lstm
 

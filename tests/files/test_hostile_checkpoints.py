@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pruner.errors import PrunerError
-from pruner.files.checkpoint import open_checkpoint
+from pruner.files.opening import open_checkpoint
 from tests.helpers.containers import NAME, ODD_DTYPES, STATE, names_of
 from tests.helpers.files import SAVERS, saved, zipped
 from tests.helpers.models import named

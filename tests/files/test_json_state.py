@@ -9,7 +9,7 @@ import torch
 
 from pruner.errors import PrunerError
 from pruner.files import formats
-from pruner.files.checkpoint import open_checkpoint
+from pruner.files.opening import open_checkpoint
 from tests.helpers.models import named, random_lstm
 
 STATE = named(random_lstm(), "rec.")

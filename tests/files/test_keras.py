@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pruner.errors import PrunerError
 from pruner.files import formats
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
 from pruner.files.contents import Learned
+from pruner.files.opening import open_checkpoint
 from pruner.lstm.module import build
 from tests.helpers.keras_models import (
     Weights,

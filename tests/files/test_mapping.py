@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from pruner.errors import PrunerError
 from pruner.exports.verify import verify
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
 from pruner.files.mapping import apply_mapping, read_mapping
+from pruner.files.opening import open_checkpoint
 from pruner.lstm.module import build
 from pruner.recipe import Recipe
 from pruner.result import run

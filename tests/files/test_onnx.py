@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from pruner.errors import PrunerError
 from pruner.files import formats
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
 from pruner.files.contents import Learned
+from pruner.files.opening import open_checkpoint
 from pruner.lstm.module import build
 from tests.helpers.models import random_lstm
 from tests.helpers.onnx_models import OPSET, lstm_node, model, packed, run

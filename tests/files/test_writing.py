@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pruner.files import formats
-from pruner.files.checkpoint import open_checkpoint
+from pruner.files.opening import open_checkpoint
 from pruner.files.writing import write
 from tests.helpers.containers import NAME, NESTINGS, ODD_DTYPES, STATE, nested, views_of_one_storage
 from tests.helpers.files import saved, saved_legacy

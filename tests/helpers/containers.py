@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from pruner.files.checkpoint import open_checkpoint
+from pruner.files.opening import open_checkpoint
 from tests.helpers.models import named, random_lstm
 
 STATE = named(random_lstm(), "rnn.")

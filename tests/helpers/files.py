@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 
 from pruner.files import formats
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.opening import open_checkpoint
 
 
 def saved(container: Any, legacy: bool = False) -> bytes:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pruner.calibration.calibration import Calibration
 from pruner.calibration.inputs import read_calibration
-from pruner.files.checkpoint import Checkpoint, open_checkpoint
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.opening import open_checkpoint
 from tests.helpers.files import npz, saved
 from tests.helpers.models import named, random_lstm
 
