@@ -11,7 +11,7 @@ from pruner.compact.masked_and_compact import DEFAULT_FORM
 from pruner.dashboard import frame, model
 from pruner.dashboard.controls import controls
 from pruner.dashboard.gathering import told
-from pruner.dashboard.text import stop_with
+from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.work import work
 from pruner.exports.export import pack
 from pruner.exports.manifest import LOADER, MANIFEST, MASKS
@@ -61,6 +61,8 @@ st.success(
     f"{certificate['max_abs_output']:.2g}), and {own['max_abs_difference']:.2g} in the model's {own['dtype']}.",
     icon=":material/verified:",
 )
+for note in manifest.get("notes", ()):
+    st.info(plain(note), icon=":material/info:")
 if fitted := manifest.get("compensation"):
     inputs = fitted["calibration"]
     st.markdown(

@@ -1,5 +1,6 @@
 """Open a model: an example, an upload, or a path on this machine."""
 
+import json
 import sys
 from contextlib import suppress
 
@@ -12,6 +13,8 @@ from pruner.dashboard.controls import controls
 from pruner.dashboard.scores import all_scores
 from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain
+from pruner.files.learned import told_beside
+from pruner.files.mapping import parse_mapping
 
 frame.stand_in_app()
 
@@ -30,10 +33,17 @@ def open_path() -> None:
     try_to_open(session.path.strip(), None)
 
 
-def try_to_open(source: str | bytes, name: str | None) -> None:
+def open_mapped() -> None:
+    """Open the file that is open once more, with what its owner says of its tensors."""
+    opened = session.checkpoint
+    if opened is not None:
+        try_to_open(bytes(opened.source.data), opened.name, session.mapping)
+
+
+def try_to_open(source: str | bytes, name: str | None, mapping: str | None = None) -> None:
     session.problem = session.other_file = None
     try:
-        model.open_file(source, name)
+        model.open_file(source, name, None if mapping is None else parse_mapping(mapping))
     except PrunerError as error:
         session.problem = str(error)
     else:
@@ -76,10 +86,11 @@ with st.grid(2):
 
 st.subheader("A checkpoint of your own")
 st.file_uploader(
-    "Drop a checkpoint here: a state dict saved by torch.save (.pt, .pth, .bin, .ckpt, .th, .tar) or a .safetensors file",
+    "Drop a checkpoint here: PyTorch (a state dict, a checkpoint around one, a whole module, TorchScript), safetensors, "
+    "ONNX, Keras (.h5, .keras), .npz or JSON",
     key=session.model_upload.key,
     on_change=open_upload,
-    help="The file stays in this session's memory. Nothing in it is executed.",
+    help="The file stays in this session's memory. It is read in a process of its own, and nothing in it is executed.",
 )
 if LOCAL_FILES:
     with st.form("local", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
@@ -108,9 +119,24 @@ if checkpoint.lstms:
         column_config={"parameters": st.column_config.NumberColumn(format="localized")},
         alt=f"The {'LSTM' if len(facts) == 1 else f'{len(facts)} LSTMs'} found in {checkpoint.name}",
     )
+    for lstm in checkpoint.lstms:
+        if told := told_beside(checkpoint, lstm):
+            st.caption(f"**{plain(lstm.title)}**: {plain(' '.join(told))}")
     st.page_link("pages/saliency.py", label="See the saliency of its rows", icon=":material/arrow_forward:")
 else:
     st.warning(plain(f"No LSTM was found. The file holds {checkpoint.contents()}."), icon=":material/search_off:")
+for note in checkpoint.notes:
+    st.info(plain(note), icon=":material/info:")
+if mapping := next((skipped.mapping for skipped in checkpoint.skipped if skipped.mapping), None):
+    with st.form("by_hand"):
+        st.markdown(
+            "**Written by hand?** Say which tensors are which of an `nn.LSTM`, gates in the order of your code (`g` is the "
+            "cell gate). This is a guess from the names: correct it."
+        )
+        if not session.mapping:
+            session.mapping = json.dumps(mapping, indent=2)
+        st.text_area("Mapping (JSON)", key=Session.mapping.key, height=260)
+        st.form_submit_button("Open with this mapping", icon=":material/account_tree:", on_click=open_mapped)
 if checkpoint.skipped:
     with st.expander(f"Not an LSTM: {len(checkpoint.skipped)}", icon=":material/block:"):
         st.dataframe(

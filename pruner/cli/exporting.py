@@ -20,6 +20,7 @@ from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS
 from pruner.errors import PrunerError
 from pruner.exports.export import check_free
 from pruner.exports.verify import verify
+from pruner.files import stale
 from pruner.recipe import check_sparsity
 from pruner.result import measured, run
 from pruner.search.shrink import Shrunk, Target, shrink
@@ -78,6 +79,8 @@ def _prune(options: argparse.Namespace) -> None:
     if example and result.quality:
         print(f"{example.quality_name}: {result.quality['dense']:.4f} before, {result.quality[form]:.4f} after")
     print(f"{result.verdict.word}: {result.verdict.sentence}")
+    for note in stale.notes(checkpoint, result.forms[form].changed):
+        print(f"note: {note}")
     before, after = result.costs["dense"], result.costs[form]
     if form == "masked":
         dropped = sum(int((~mask).sum()) for mask in result.masks.values())

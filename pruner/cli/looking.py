@@ -12,10 +12,12 @@ from pruner import examples
 from pruner.cli.options import add_checkpoint, add_recipe_options, calibration_of, checkpoint_of, completed, recipe_of
 from pruner.cli.output import print_json, show_progress, write
 from pruner.compact.costs import cost_of_file
-from pruner.errors import PrunerError
+from pruner.errors import PrunerError, label
 from pruner.exports.export import write_masks
 from pruner.exports.opened import read_export
+from pruner.files.learned import told_beside
 from pruner.importance.weights import ROW_NORMS, as_table, score
+from pruner.lstm.lstm import title_of
 from pruner.lstm.measure import latency
 from pruner.lstm.module import build
 from pruner.pipeline import choose_masks, gather_statistics
@@ -26,6 +28,7 @@ def add_commands(commands: Any) -> None:
     inspect = commands.add_parser("inspect", help="list the LSTMs in a checkpoint")
     add_checkpoint(inspect)
     inspect.add_argument("--json", action="store_true")
+    inspect.add_argument("--tensors", action="store_true", help="list all tensors with their shapes, too")
     inspect.set_defaults(command=_inspect)
 
     saliency = commands.add_parser("saliency", help="write the saliency of every row as CSV")
@@ -61,6 +64,9 @@ def _inspect(options: argparse.Namespace) -> None:
                 "bytes": checkpoint.size,
                 "lstms": [lstm.describe() for lstm in checkpoint.lstms],
                 "skipped": [{"name": skipped.name, "reason": skipped.reason} for skipped in checkpoint.skipped],
+                "learned": {name: learned.told() for name, learned in checkpoint.learned.items()},
+                "notes": checkpoint.notes,
+                "shapes": {name: list(tensor.shape) for name, tensor in checkpoint.tensors.items()},
             }
         )
         return
@@ -74,9 +80,16 @@ def _inspect(options: argparse.Namespace) -> None:
             f"  {lstm.title}: {lstm.kind}({lstm.input_size} -> {lstm.hidden_size}), {', '.join(notes)}, {lstm.dtype}, "
             f"{lstm.parameters:,} parameters"
         )
+        for sentence in told_beside(checkpoint, lstm):
+            print(f"    {sentence}")
     for skipped in checkpoint.skipped:
-        print(f"  {skipped.name or '(root)'}: not an LSTM: {skipped.reason}")
-    if not checkpoint.lstms:
+        print(f"  {title_of(skipped.name)}: not an LSTM: {skipped.reason}")
+    for note in checkpoint.notes:
+        print(f"  {note}")
+    if options.tensors:
+        for name, tensor in checkpoint.tensors.items():
+            print(f"  {label(name)} {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}")
+    if not checkpoint.lstms and not checkpoint.skipped:
         print(f"  no LSTM; it holds {checkpoint.contents()}")
 
 

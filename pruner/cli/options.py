@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from pruner import examples
 from pruner.calibration.calibration import Calibration
 from pruner.calibration.inputs import gaussian, read_calibration, sampled
 from pruner.cli.output import show_progress
-from pruner.errors import PrunerError
+from pruner.errors import PrunerError, label
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumer_choice import proven
 from pruner.files.mapping import read_mapping
 from pruner.files.opening import open_checkpoint
 from pruner.files.source import read_small
@@ -129,5 +130,12 @@ def told(calibration: Calibration) -> str:
 
 
 def completed(checkpoint: Checkpoint, recipe: Recipe) -> Recipe:
-    example = examples.example_of(checkpoint)
-    return example.complete(recipe) if example else recipe
+    """The recipe with what is known of an example, or with the consumers that the file itself shows."""
+    if example := examples.example_of(checkpoint):
+        return example.complete(recipe)
+    if recipe.granularity == "units" and not recipe.consumers:
+        found = proven(checkpoint, checkpoint.select(recipe.lstms))
+        if found:
+            print(f"note: consumers, as {checkpoint.name} shows them: {', '.join(map(label, found))}", file=sys.stderr)
+        return replace(recipe, consumers=found)
+    return recipe

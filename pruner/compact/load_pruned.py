@@ -23,9 +23,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 
 def load_lstms(
-    folder: str | Path, device: torch.device | str = "cpu", batch_first: bool = False
+    folder: str | Path, device: torch.device | str = "cpu", batch_first: bool | None = None
 ) -> dict[str, nn.Module]:
-    """{name: module} for every pruned LSTM; `batch_first` as in nn.LSTM, since no checkpoint records it."""
+    """{name: module} for every pruned LSTM; `batch_first` as in nn.LSTM: where it is None, what the source said of it, else
+    False, because most files do not record it."""
     folder = Path(folder)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     if (folder / "pruned.safetensors").exists():
@@ -41,7 +42,8 @@ def load_lstms(
             state[name] = container
             for key in keys:
                 state[name] = state[name][key]
-        lstms[entry["name"]] = assemble(entry, state, batch_first).to(device).eval()
+        said = manifest.get("learned", {}).get(entry["name"], {}).get("batch_first", False)
+        lstms[entry["name"]] = assemble(entry, state, said if batch_first is None else batch_first).to(device).eval()
     return lstms
 
 

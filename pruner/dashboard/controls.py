@@ -11,7 +11,7 @@ from pruner import examples
 from pruner.dashboard import choosers
 from pruner.dashboard.session import Kept, Params, session
 from pruner.dashboard.words import criterion_for
-from pruner.files.consumer_choice import consumers_of, suggestions
+from pruner.files.consumer_choice import consumers_of, proven, suggestions
 from pruner.importance.masks import check_layers
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.lstm.lstm import LSTM
@@ -265,7 +265,8 @@ class Controls:
                 control.draw(recipe)
 
     def name_consumers(self) -> None:
-        """Once a model: name what is known of an example, its consumer and its task, unless something else is named."""
+        """Once a model: name what is known of an example, its consumer and its task, or the consumers that the file shows,
+        unless something else is named."""
         opened = session.checkpoint
         if opened is None or session.consumers_named:
             return
@@ -273,6 +274,8 @@ class Controls:
         example = examples.example_of(opened)
         if example and not self.consumers:
             self.consumers, self.task = [example.consumer], example.task
+        elif not self.consumers:
+            self.consumers = list(proven(opened, to_prune(self.recipe())))
 
 
 def _built(recipe: Recipe, among: Iterable[Control[Any]]) -> Recipe:

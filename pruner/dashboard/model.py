@@ -1,5 +1,8 @@
 """The open model: an example or a file of the visitor's own, until another is opened."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from pruner import examples
@@ -24,9 +27,9 @@ def open_example(name: str) -> None:
     _opened(example_checkpoint(name), name)
 
 
-def open_file(source: str | bytes, name: str | None = None) -> None:
+def open_file(source: str | bytes, name: str | None = None, mapping: Mapping[str, Any] | None = None) -> None:
     """Open a path, or bytes with their file's name. Raises PrunerError; the model that was open then stays open."""
-    _opened(open_checkpoint(source, name, isolated=True), None)
+    _opened(open_checkpoint(source, name, isolated=True, mapping=mapping), None)
 
 
 def _opened(new: Checkpoint, example: str | None) -> None:

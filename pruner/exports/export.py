@@ -104,6 +104,7 @@ def _write_files(staging: Path, pruned: Pruned, name: str, before: Cost, after: 
         },
         compensation=pruned.compensation.facts or None,
         verdict=verdict.told(),
+        learned={name: learned.told() for name, learned in checkpoint.learned.items()} or None,
         notes=stale.notes(checkpoint, form.changed) or None,
     ).write(staging)
     for file in staging.iterdir():

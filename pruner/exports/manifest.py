@@ -17,7 +17,7 @@ from pruner.recipe import Recipe
 
 MASKS, MANIFEST, LOADER = "masks.safetensors", "manifest.json", "load_pruned.py"
 MODELS = ("pruned.pt", "pruned.safetensors")
-_OPTIONAL = {"compensation": dict, "verdict": dict, "notes": list}
+_OPTIONAL = {"compensation": dict, "verdict": dict, "learned": dict, "notes": list}
 MAX_BYTES = 2**23  # of the file
 
 
@@ -49,6 +49,7 @@ class Manifest:
     versions: dict[str, Any]
     compensation: dict[str, Any] | None = None
     verdict: dict[str, Any] | None = None  # as `Verdict.told` has it; what verify cannot tell again
+    learned: dict[str, Any] | None = None  # what the source says of LSTMs beside their weights, by their names
     notes: list[str] | None = None  # what is no longer true in the rest of the file, as `stale.notes` has it
     counts_integers: bool = False  # as manifests did that know no `dense_hidden_size`: as parameters, in their totals
 

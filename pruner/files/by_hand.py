@@ -38,7 +38,7 @@ def look_for(tensors: Mapping[str, Tensor]) -> list[Skipped]:
     """What looks like an LSTM of a layout of its own, with the mapping to begin with."""
     tensors = {name: tensor for name, tensor in tensors.items() if parse_standard_name(name.rpartition(".")[2]) is None}
     found = [*_packed(tensors), *_gate_by_gate(tensors)][:_MOST]
-    return [Skipped(each.prefix.rstrip("."), _reason(each)) for each in found]
+    return [Skipped(each.prefix.rstrip("."), _reason(each), _mapping(each)) for each in found]
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> Iterator[_Found]:
@@ -124,11 +124,14 @@ def _bias_of(name: str) -> str:
     return f"{name.removesuffix('weight')}bias"
 
 
-def _reason(found: _Found) -> str:
+def _mapping(found: _Found) -> dict[str, str | list[str]]:
     name = found.prefix or "lstm."
-    example = {"gates": "".join(GATES), **{f"{name}{standard}": source for standard, source in found.sources.items()}}
+    return {"gates": "".join(GATES), **{f"{name}{standard}": source for standard, source in found.sources.items()}}
+
+
+def _reason(found: _Found) -> str:
     return (
         "an LSTM written by hand, it seems: expected the layout of nn.LSTM, weight_ih_l0 (4H, I) and weight_hh_l0 (4H, H) "
         "with rows in the order i, f, g, o; say which tensor is which in a mapping (JSON), gates in the order of your code: "
-        f"{json.dumps(example)}"
+        f"{json.dumps(_mapping(found))}"
     )

@@ -1,14 +1,26 @@
-"""Which tensors of a checkpoint are its consumers: the user names them, because shapes prove nothing."""
+"""Which tensors of a checkpoint are its consumers: the file proves it or the user says so; shapes prove nothing."""
 
 import re
 
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.contents import Learned
 from pruner.files.names import tensor_named
 from pruner.lstm.lstm import DTYPES, LSTM
 from pruner.recipe import Recipe
 
 _LIKELY = re.compile("linear|fc|head|out|dense|class|proj|decode|pred", re.IGNORECASE)
+
+
+def proven(checkpoint: Checkpoint, lstms: list[LSTM]) -> tuple[str, ...]:
+    """All consumers of these LSTMs, as far as the file itself shows what reads them (a graph, a sequence of layers).
+
+    Those of an LSTM that another LSTM reads are left out: its output keeps its width for that.
+    """
+    own = {name for lstm in checkpoint.lstms for name in lstm.tensors.values()}
+    read_by = [checkpoint.learned[lstm.name].consumers for lstm in lstms if lstm.name in checkpoint.learned]
+    possible = set(suggestions(checkpoint, lstms))
+    return tuple(name for names in read_by if not own & set(names) and possible >= set(names) for name in names)
 
 
 def suggestions(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
@@ -58,6 +70,8 @@ def _read_by(checkpoint: Checkpoint, lstms: list[LSTM], name: str) -> LSTM:
             f"expected a consumer that reads as many columns as an LSTM without projection has outputs "
             f"({', '.join(widths) or 'there is none'}), found {name!r} of shape {tuple(tensor.shape)}; leave it out"
         )
+    shown_by_file = [lstm for lstm in fitting if name in checkpoint.learned.get(lstm.name, Learned()).consumers]
+    fitting = shown_by_file or fitting
     if len(fitting) > 1:
         raise PrunerError(
             f"expected a consumer that fits one LSTM, found {name!r}, which fits "

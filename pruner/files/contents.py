@@ -6,7 +6,7 @@ Nothing here needs torch, and no reader imports it: readers also run in a child 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 WIDTHS = {  # bytes of a number, by what torch calls its type
@@ -117,6 +117,11 @@ class Learned:
     returns_sequences: bool | None = None
     notes: tuple[str, ...] = ()  # for people
     bidirectional: bool | None = None
+
+    def told(self) -> dict[str, Any]:
+        """What is known, as JSON has it."""
+        known = {name: value for name, value in asdict(self).items() if value is not None and value not in ((), {})}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
 
 
 @dataclass(frozen=True)

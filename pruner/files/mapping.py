@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pruner.errors import PrunerError, shown
+from pruner.files.source import read_small
 from pruner.lstm.gates import GATES, parse_standard_name
 
 MAX_SIZE = 2**20  # bytes of a file with a mapping
@@ -22,15 +23,15 @@ _SOURCE = re.compile(
 
 def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping in a JSON file. Raises PrunerError for a file that holds none."""
+    return parse_mapping(read_small(Path(path), MAX_SIZE, "a mapping"))
+
+
+def parse_mapping(text: str | bytes) -> dict[str, Any]:
+    """The mapping that JSON says. Raises PrunerError for anything else."""
     try:
-        if Path(path).stat().st_size > MAX_SIZE:
-            raise PrunerError(
-                f"expected a mapping of at most {MAX_SIZE:,} bytes, found a larger file: {path}; shorten it"
-            )
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise PrunerError(f"expected a mapping in JSON, found {shown(str(error))}: {path}; correct the file") from error
-    return check_mapping(found)
+        return check_mapping(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise PrunerError(f"expected a mapping in JSON, found {shown(str(error))}; correct it") from error
 
 
 def check_mapping(mapping: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is no longer true in a file once some of its tensors have changed: ties, settings, states of optimizers."""
+"""What is no longer true in a file once some of its tensors have changed: its form, ties, settings, optimizer states."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -20,6 +20,7 @@ _NO_SIZE = re.compile(r"epoch|step|iter|batch|seed|loss|acc|num_layers", re.IGNO
 def notes(checkpoint: Checkpoint, changed: Changed) -> list[str]:
     """Sentences for people who load a file in which these tensors changed."""
     return [
+        *_form(checkpoint),
         *_computed(checkpoint, changed),
         *_untied(checkpoint, changed),
         *_moments(checkpoint, changed),
@@ -77,6 +78,11 @@ def stale_settings(checkpoint: Checkpoint, changed: Changed) -> list[tuple[str, 
         for keys, value in _numbers(checkpoint.container, ())
         if value in sizes and not _NO_SIZE.search(str(keys[-1]))
     ]
+
+
+def _form(checkpoint: Checkpoint) -> Iterator[str]:
+    if not checkpoint.plain:
+        yield f"{checkpoint.name} is {checkpoint.format}; what is written is a plain state dict under its tensors' names"
 
 
 def _computed(checkpoint: Checkpoint, changed: Changed) -> Iterator[str]:

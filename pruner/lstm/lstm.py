@@ -135,3 +135,4 @@ class Skipped:
 
     name: str
     reason: str
+    mapping: Mapping[str, Any] | None = None  # to begin with, where somebody wrote an LSTM by hand

@@ -10,6 +10,8 @@ from pruner.errors import PrunerError
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.sizes import parameters_in
 
+ALIGNMENT = 64  # bytes, of what torch allocates
+
 
 def build(lstm: LSTM, tensors: Mapping[str, Tensor], device: str = "cpu") -> nn.LSTM:
     """A real `nn.LSTM` (batch first, evaluation mode) that computes with the given tensors.
@@ -38,7 +40,7 @@ def build(lstm: LSTM, tensors: Mapping[str, Tensor], device: str = "cpu") -> nn.
                 f"expected {name} of shape {tuple(expected)}, found {tuple(tensors[name].shape)}; "
                 "an LSTM whose layers do not fit together cannot be run"
             )
-        state[layered] = tensors[name].detach().to(device)
+        state[layered] = _aligned(tensors[name].detach()).to(device)
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
 
@@ -66,3 +68,9 @@ def described(module: nn.LSTM | nn.LSTMCell, name: str = "") -> LSTM:
         parameters=parameters_in(shapes.values()),
         tensors={standard: prefix + standard for standard in shapes},
     )
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor where kernels like it: those that are views of a file lie where the file has them, and are computed with
+    slower and rounded differently there."""
+    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
