@@ -1,5 +1,7 @@
 """The page Open, in process through `app.py`."""
 
+import json
+
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
@@ -7,8 +9,14 @@ from streamlit.testing.v1 import AppTest
 from pruner import examples
 from pruner.dashboard.text import plain
 from tests.helpers.files import saved
+from tests.helpers.keras_models import layer, lstm_layer, lstm_weights, saved_h5, sequential
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import checked, click, go, upload
+from tests.helpers.pages import checked, click, go, press, texts, upload
+
+ONE_LAYER = saved_h5(
+    sequential(layer("InputLayer", "in", batch_shape=[None, 7, 3]), lstm_layer("lstm", 4, return_sequences=False)),
+    {"lstm/lstm": lstm_weights(3, 4)},
+)
 
 
 @pytest.mark.parametrize("name", examples.EXAMPLES)
@@ -62,3 +70,26 @@ def test_paths_are_offered_only_when_started_for_local_use(app: AppTest, monkeyp
     app.form_submit_button[0].click()
     app = checked(app.run())
     assert app.session_state.checkpoint.lstms[0].hidden_size == 32
+
+
+def test_an_lstm_by_hand_is_opened_with_a_mapping(app: AppTest) -> None:
+    weights = dict(random_lstm().state_dict())
+    by_hand = {
+        f"cell.{name}": weights[f"weight_{side}_l0"] for name, side in (("x2h.weight", "ih"), ("h2h.weight", "hh"))
+    }
+    app = upload(app.run(), "model.pt", saved(by_hand))
+    assert "Written by hand?" in texts(app)
+    app.text_area(key="mapping").set_value("{}")
+    app = checked(press(app, "Open with this mapping"))
+    assert "expected an object of names in a mapping" in app.error[0].value
+    right = {"lstm.weight_ih_l0": "cell.x2h.weight", "lstm.weight_hh_l0": "cell.h2h.weight"}
+    app.text_area(key="mapping").set_value(json.dumps(right))
+    app = checked(press(app, "Open with this mapping"))
+    (lstm,) = app.session_state.checkpoint.lstms
+    assert (lstm.name, lstm.input_size, lstm.hidden_size) == ("lstm", 3, 4)
+    assert "Written by hand?" not in texts(app)
+
+
+def test_what_a_file_says_beside_its_weights_is_shown(app: AppTest) -> None:
+    app = upload(app.run(), "model.h5", ONE_LAYER)
+    assert "Its last output is used" in texts(app)
