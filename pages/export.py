@@ -12,6 +12,7 @@ from pruner.dashboard import frame, model
 from pruner.dashboard.controls import controls
 from pruner.dashboard.gathering import told
 from pruner.dashboard.text import plain, stop_with
+from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import work
 from pruner.exports.export import pack
 from pruner.exports.manifest import LOADER, MANIFEST, MASKS
@@ -51,6 +52,7 @@ try:
 except PrunerError as error:
     stop_with(error, "This run cannot be exported")
 
+show_verdict(result.verdict, result.recipe.compensation == "heal")
 name = f"{Path(checkpoint.name).stem}-{'pruned' if form == 'masked' else 'compact'}"
 manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
 certificate = manifest["certificate"]

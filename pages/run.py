@@ -10,6 +10,7 @@ from pruner.dashboard.gathering import told
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
 from pruner.dashboard.tuning import own_sparsities
+from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.words import CRITERION_WORDS
 from pruner.dashboard.work import Work, work
 from pruner.lstm.measure import SEQUENCE_LENGTH
@@ -76,6 +77,7 @@ if result is None:
 
 if result.recipe != recipe:
     st.warning("The settings have changed since this run. Run again to see what they do.", icon=":material/history:")
+show_verdict(result.verdict, result.recipe.compensation == "heal")
 taken_over = result.recipe.compensation != "none" and result.recipe.granularity == "units"
 on_what = work.run_inputs or "random inputs"
 dense, small = result.costs["dense"], result.costs["compact"]

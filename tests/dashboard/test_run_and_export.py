@@ -108,3 +108,25 @@ def test_a_run_without_inputs_drifts_on_random_ones(example: AppTest) -> None:
     example = work(go(example, "run"), "Run", "run")
     assert any("Output drift on random inputs" in text.value for text in example.caption)
     assert not any("Compensated" in text.value for text in go(example, "export").markdown)
+
+
+def test_a_ruined_model_is_called_so_before_anyone_takes_it_away(units: AppTest) -> None:
+    units = run_to_the_end(units)
+    assert units.error[0].proto.title == "Ruined"
+    assert (
+        "Strings wholly right 1 before" in units.error[0].value
+        or "strings wholly right 1 before" in units.error[0].value
+    )
+    units = go(units, "export")
+    assert units.error[0].proto.title == "Ruined"
+
+
+def test_what_nobody_can_judge_is_called_unknown(app: AppTest) -> None:
+    app = run_to_the_end(upload(app.run(), "model.pt", saved(named(random_lstm()))))
+    assert app.info[0].proto.title == "Nobody knows yet what it is worth"
+
+
+def test_a_model_that_answers_as_before_is_kept(app: AppTest) -> None:
+    app.query_params.update({**UNITS, "sparsity": "0"})
+    app = run_to_the_end(app.run())
+    assert app.success[0].proto.title == "Kept: it answers like the dense model"
