@@ -66,7 +66,7 @@ class _Sender:
         if value is None or type(value) in (str, int, float, bool):
             return value
         if id(value) in self._unfinished:
-            return [_OPAQUE[0]]
+            return self.encoded(OddKey(None))
         if id(value) in self._numbers:
             return ["again", self._numbers[id(value)]]
         self._numbers[id(value)] = len(self._numbers)
