@@ -301,6 +301,7 @@ KNOWN: dict[tuple[str, str], Callable[[Allowance, tuple[Any, ...]], Any]] = {
             "set": _set,
             "frozenset": _frozenset,
             "bytearray": _bytearray,
+            "bytes": lambda _, arguments: NotImplemented if arguments else b"",
             "complex": _complex,
         },
     ),

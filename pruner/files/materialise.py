@@ -58,7 +58,7 @@ class Materialiser:
                 return getattr(torch, value.name) if value.module == "torch" and value.name in WIDTHS else value
             return {"Size": torch.Size, "device": torch.device}[value.of.name](*value.arguments)
         except (RuntimeError, TypeError, ValueError, KeyError, OverflowError) as error:
-            raise self._damaged(str(error).partition("\n")[0]) from error
+            raise self._damaged(f"a value that is none ({shown(str(error))})") from error
 
     def tensor(self, stored: Stored) -> Tensor:
         """The tensor of a description. Raises PrunerError for one that reaches out of its storage."""

@@ -60,16 +60,24 @@ class _Sender:
         self._numbers: dict[int, int] = {}
         self._kept: list[Any] = []  # what `_numbers` is keyed by
         self._storages: dict[int, list[Any]] = {}
+        self._unfinished: set[int] = set()  # tuples, which cannot be within themselves on the other side
 
     def encoded(self, value: Any) -> Any:
         if value is None or type(value) in (str, int, float, bool):
             return value
+        if id(value) in self._unfinished:
+            return self.encoded(OddKey(None))
         if id(value) in self._numbers:
             return ["again", self._numbers[id(value)]]
         self._numbers[id(value)] = len(self._numbers)
         self._kept.append(value)
         tag, encode = _ENCODERS.get(type(value), _OPAQUE)
-        return [tag, *encode(self, value)]
+        if type(value) is not tuple:
+            return [tag, *encode(self, value)]
+        self._unfinished.add(id(value))
+        encoded = [tag, *encode(self, value)]
+        self._unfinished.remove(id(value))
+        return encoded
 
     def all(self, values: Iterable[Any]) -> list[Any]:
         return [self.encoded(value) for value in values]
