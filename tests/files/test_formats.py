@@ -23,15 +23,10 @@ from torch import nn
 from pruner.errors import PrunerError
 from pruner.files import formats
 from pruner.files.opening import open_checkpoint
-from tests.helpers.files import SAVERS, Payload, saved, saved_legacy, zipped
+from tests.helpers.files import SAVERS, Payload, entries_of, saved, saved_legacy, zipped
 from tests.helpers.models import named, random_lstm
 
 TENSORS = named(random_lstm())
-
-
-def entries_of(data: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def tarred(data: bytes) -> bytes:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pruner.files.allowance import Allowance, Excess, Malformed
-from pruner.files.checkpoint import open_checkpoint
 from pruner.files.contents import Name, OddKey, StandIn
 from pruner.files.inert_pickle import Unpickler
 from pruner.files.known_names import KNOWN
-from tests.conftest import named, random_lstm
-from tests.files.test_formats import entries_of, saved, saved_legacy, zipped
+from pruner.files.opening import open_checkpoint
+from tests.helpers.files import entries_of, saved, saved_legacy, zipped
+from tests.helpers.models import named, random_lstm
 
 STATE = named(random_lstm(), "rnn.")
 PROTOCOLS = range(6)
@@ -201,7 +201,7 @@ def test_a_tensor_saved_on_a_machine_of_the_other_order_is_turned() -> None:
         for name, raw in entries_of(data).items()
     }
     entries["archive/byteorder"] = b"big"
-    assert torch.equal(open_checkpoint(zipped(entries)).tensors["a"], torch.arange(4.0))
+    assert torch.equal(open_checkpoint(zipped(*entries.items())).tensors["a"], torch.arange(4.0))
 
 
 def test_what_torch_writes_beside_tensors_is_written_again() -> None:

@@ -16,13 +16,12 @@ from torch import nn
 
 from pruner import PrunerError, open_checkpoint
 from pruner.calibration.array_files import read_inputs
-from pruner.files import isolated_reader, isolation
+from pruner.files import isolated_reader, isolation, limits
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.writing import write
-from tests.conftest import named, random_lstm
-from tests.files.test_formats import saved, saved_legacy
-from tests.files.test_quantized import model, quantized
-from tests.files.test_whole_modules import Tagger, scripted
+from tests.helpers.files import saved, saved_legacy
+from tests.helpers.models import named, random_lstm
+from tests.helpers.modules import Tagger, model, quantized, scripted
 from tests.helpers.project import PROJECT
 
 STATE = nn.ModuleDict({"rnn": random_lstm()}).state_dict()
@@ -128,7 +127,7 @@ def test_whatever_happens_there_is_told_in_a_sentence(
 ) -> None:
     script = tmp_path / "reader.py"
     script.write_text(READERS[reader])
-    monkeypatch.setattr(isolation.isolated_reader, "__file__", str(script))
+    monkeypatch.setattr(isolation, "_READER", script)
     monkeypatch.setattr(isolation, "_PATIENCE", 1)
     monkeypatch.setattr(isolation, "cpu_seconds", lambda size: 1)
     started = time.monotonic()
@@ -142,10 +141,12 @@ def test_whatever_happens_there_is_told_in_a_sentence(
 def in_a_reader(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a process that has limited itself as a reader does for an empty file."""
     script = f"""
-import runpy
-reader = runpy.run_path({isolated_reader.__file__!r}, run_name="reader")
-reader["_limit"].__globals__["_FREE_SECONDS"] = 1
-reader["_limit"](0)
+import sys, types
+sys.modules["pruner"] = types.ModuleType("pruner")  # without torch, as the reader has it
+sys.modules["pruner"].__path__ = [{str(PROJECT / "pruner")!r}]
+from pruner.files import isolated_reader, limits
+limits._FREE_SECONDS = 1
+isolated_reader._limit(0)
 {code}
 """
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
@@ -157,7 +158,7 @@ def test_a_reader_has_memory_and_time_of_its_own_size() -> None:
     started = time.monotonic()
     assert in_a_reader("while True: pass").returncode < 0
     assert time.monotonic() - started < 20
-    assert isolated_reader.memory(2**30) == 3 * 2**30 + 300 * 2**20
+    assert limits.memory(2**30) == 3 * 2**30 + 300 * 2**20
 
 
 def test_a_reader_needs_no_torch() -> None:

@@ -8,20 +8,11 @@ import torch
 from torch import nn
 
 from pruner import Recipe, open_checkpoint, run
-from tests.conftest import random_lstm
-from tests.files.test_formats import saved, saved_legacy
+from tests.helpers.files import saved, saved_legacy
+from tests.helpers.models import random_lstm
+from tests.helpers.modules import model, quantized
 
 TOLD = "quantized by PyTorch; the weights are shown dequantized"
-
-
-def quantized(model: nn.Module, dtype: torch.dtype = torch.qint8) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.ao.quantization.quantize_dynamic(model.eval(), {nn.LSTM, nn.LSTMCell, nn.Linear}, dtype=dtype)
-
-
-def model(**settings: Any) -> nn.ModuleDict:
-    return nn.ModuleDict({"lstm": random_lstm(**settings), "cell": nn.LSTMCell(3, 4), "fc": nn.Linear(4, 2)})
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["state dict", "whole module"])

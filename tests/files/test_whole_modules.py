@@ -3,7 +3,6 @@
 import argparse
 import io
 import pickle
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,29 +16,11 @@ from torch.nn.utils import prune
 from pruner import Recipe, open_checkpoint, run
 from pruner.exports.verify import verify
 from pruner.files.checkpoint import Checkpoint
-from tests.conftest import named, random_lstm
-from tests.files.test_formats import saved, saved_legacy
+from tests.helpers.files import saved, saved_legacy
+from tests.helpers.models import named, random_lstm
+from tests.helpers.modules import Tagger, scripted
 
 SAVERS = {"zip": saved, "legacy": saved_legacy, "raw": lambda value: pickle.dumps(value)}
-
-
-class Tagger(nn.Module):
-    """A model of a person's own: an embedding, a bidirectional LSTM and a head, with things beside them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(5, 3)
-        self.encoder = nn.ModuleDict(
-            {"lstm": random_lstm(bidirectional=True, batch_first=True, num_layers=2, dropout=0.25)}
-        )
-        self.head = nn.Linear(8, 2)
-        self.register_buffer("steps", torch.tensor(7))
-        self.register_buffer("scratch", torch.zeros(3), persistent=False)
-        self.vocabulary = {"a": 0, "b": 1}
-        self.extra = torch.ones(2)  # no parameter and no buffer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.encoder["lstm"](self.embedding(x))[0])
 
 
 class Callback:
@@ -112,14 +93,6 @@ def test_modules_of_every_kind_open_as_their_state_dicts_do(make: Callable[[], n
     whole, state = open_checkpoint(saved(model)), open_checkpoint(saved(model.state_dict()))
     assert whole.lstms == state.lstms
     same_tensors(whole, state.tensors)
-
-
-def scripted(model: nn.Module) -> bytes:
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))
-        torch.jit.save(torch.jit.script(model.eval()), file)
-    return file.getvalue()
 
 
 def test_a_script_is_read_and_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

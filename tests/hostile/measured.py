@@ -14,7 +14,7 @@ from typing import Any
 
 from pruner import PrunerError, open_checkpoint
 from tests.hostile.others import OTHER_CASES
-from tests.hostile.pickles import PICKLES
+from tests.hostile.pickled_tensors import PICKLES
 
 CASES = {**PICKLES, **OTHER_CASES}
 ADDRESSES = 4 * 10**9

@@ -19,7 +19,7 @@ from tests.helpers.project import PROJECT
 from tests.hostile.assemble import call, dictionary, named, npy_claim, pickled, saved, state, text
 from tests.hostile.measured import CASES
 from tests.hostile.others import ARRAYS
-from tests.hostile.pickles import PICKLES
+from tests.hostile.pickled_tensors import PICKLES
 
 SECONDS, MEMORY = 5, 300 * 2**20
 HOSTILE = Path(PROJECT.parent / "shared" / "hostile")
