@@ -179,6 +179,7 @@ BOMBS: Cases = {
         OPENS,
     ),
     "a tuple hashed for ever": (lambda: archive(b"}" + doubled(100, b"Ns")), OPENS),
+    "a tuple shown for ever": (lambda: archive(b"}" + doubled(100, tensor() + b"s")), OPENS),
     "a set of tuples hashed for ever": (lambda: archive(b"\x8f(" + doubled(100, b"\x90"), data={}), NO_DICTIONARY),
     "a list walked for ever": (lambda: archive(dictionary(a=b"]" + b"2]q\0(h\0h\0e" * 60)), OPENS),
     "tuples walked for ever": (lambda: archive(dictionary(a=doubled(90))), OPENS),
