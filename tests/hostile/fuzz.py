@@ -36,9 +36,9 @@ from pruner.calibration.array_files import read_inputs
 from pruner.files import formats
 from pruner.files.naming import named as named_tensors
 from pruner.files.transport import receive, send
-from tests.hostile.assemble import FIELDS, call, named, number, saved, state, storage, tensor, text, zipped
+from tests.hostile.assemble import FIELDS, array_state, call, named, number, saved, state, storage, tensor, text, zipped
 from tests.hostile.others import OTHER_CASES
-from tests.hostile.pickles import PICKLES, array_state
+from tests.hostile.pickles import PICKLES
 
 SECONDS = 2.0  # that opening a small file may take
 MOST_BYTES = 20_000  # of a file to start from
