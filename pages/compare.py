@@ -9,7 +9,6 @@ from pruner.compact.costs import size_of_file, size_when_compact
 from pruner.dashboard import frame, grids, history, inputs, model
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button
-from pruner.dashboard.gate_canvas import Falling
 from pruner.dashboard.pinned import pinned_file
 from pruner.dashboard.scores import all_scores, masks_of
 from pruner.dashboard.session import session
@@ -103,16 +102,9 @@ if not in_both:
 else:
     look = grids.choose_look(masked=True)
     grids.selection()
-    dropped = torch.cat([(~split_gates(masks[name])).sum(1) for name in here]).tolist()
-    grids.show(
-        "compare_grids",
-        view,
-        scored[view.lstm.name],
-        recipe,
-        look,
-        Falling([], [], dropped, None),
-        torch.cat([split_gates(masks_a[name]) for name in here]),
-    )
+    pinned_masks = torch.cat([split_gates(masks_a[name]) for name in here])
+    falling = grids.falling(view, masks)
+    grids.show("compare_grids", grids.drawn(view, scored[view.lstm.name], recipe, look, falling, pinned_masks))
 both = [
     lstm for lstm in checkpoint.lstms if all(name in masks and name in masks_a for name in lstm.weight_names().values())
 ]

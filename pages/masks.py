@@ -1,17 +1,15 @@
 """Tune the sparsity and see which rows fall."""
 
-import time
-
 import pandas as pd
 import streamlit as st
 import torch
-from streamlit.delta_generator import DeltaGenerator
 
 from pruner import PrunerError, Recipe
-from pruner.dashboard import frame, grids, history, inputs, link, model, tuning
+from pruner.dashboard import frame, grids, history, inputs, model, tuning
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
-from pruner.dashboard.gate_canvas import Look
+from pruner.dashboard.gate_canvas import Grids, Look
+from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.preview import Preview, preview, show_numbers
 from pruner.dashboard.session import session
 from pruner.dashboard.text import plain, stop_with
@@ -25,8 +23,6 @@ from pruner.recipe import ROW_CRITERIA
 from pruner.views import row_figures
 
 frame.stand_in_app()
-
-PAUSE = 0.1  # seconds
 
 
 def load_recipe() -> None:
@@ -42,57 +38,43 @@ def load_recipe() -> None:
     session.recipe_upload.let_go()
 
 
-def moved() -> None:
-    """The slider stands in a part of the page that is made anew by itself; what else tells of the recipe follows here."""
-    history.record()
-    link.write()
-    if session.details:  # the sliders of layers and gates follow, too
-        st.rerun()
-
-
 @st.fragment
-def follow(
-    checkpoint: Checkpoint,
-    view: View,
-    look: Look,
-    tuned: DeltaGenerator,
-    drawn: DeltaGenerator,
-    counted: DeltaGenerator,
-) -> None:
-    """The overall slider and all that follows it, made anew by themselves, the numbers first: with the rest of the page they
-    would take twice as long."""
+def follow(checkpoint: Checkpoint, view: View, look: Look) -> None:
+    """The sliders, the grids and the numbers, made anew by themselves while a slider moves, the numbers first: with the rest
+    of the page, which follows once it rests, they would take twice as long."""
     recipe, gathered = controls.recipe(), inputs.current()
     found = preview(checkpoint, recipe, gathered)
+    tuned, counted = st.container(), st.container()
     if isinstance(found, Preview):
         with counted:
             show_numbers(found)
-    with tuned, st.container(horizontal=True, vertical_alignment="bottom"):
-        tuning.overall(recipe.granularity == "units", moved)
-        history.buttons()
-    if isinstance(found, PrunerError):
-        stop_with(found, "This recipe does not fit the model")
-    if found is None:
-        return
-    with drawn:
-        draw(f"{checkpoint.sha256} {gathered.key if gathered else ''}", view, look, recipe, found)
-    # Here a slider that moves on interrupts, before what would take longest to draw and be gone at once.
-    time.sleep(PAUSE)
-    tell(view, recipe, found)
+    drawn = draw(checkpoint, view, look, recipe, found, gathered) if isinstance(found, Preview) else None
+    with tuned:
+        grids.show("mask_grids", drawn, tuning.sliders(recipe, view.layer), lambda: tuning.follow("mask_grids"))
+        if drawn:
+            explain(view, recipe, drawn)
 
 
-def draw(of: str, view: View, look: Look, recipe: Recipe, found: Preview) -> None:
-    """The gate grids with what falls, scored on the weights and inputs that `of` names."""
-    scored = found.scored[view.lstm.name]
-    falling = grids.falling(view, scored, recipe, found.masks, of) if view.tensor in found.masks else None
-    grids.show("mask_grids", view, scored, recipe, look, falling)
-    if falling is None:
+def draw(
+    checkpoint: Checkpoint, view: View, look: Look, recipe: Recipe, found: Preview, gathered: Gathered | None
+) -> Grids:
+    """The gate grids with what falls."""
+    scored, falling = found.scored[view.lstm.name], None
+    if view.tensor in found.masks:
+        of = f"{checkpoint.sha256} {gathered.key if gathered else ''}"
+        falling = grids.falling_anywhere(view, scored, recipe, found.masks, of, tuning.standing(recipe))
+    return grids.drawn(view, scored, recipe, look, falling)
+
+
+def explain(view: View, recipe: Recipe, drawn: Grids) -> None:
+    """What the grids show."""
+    if drawn.falling is None:
         st.info(f"{plain(view.lstm.title)} is left as it is: it is not among the LSTMs to prune.")
         return
     by_whole = ""
     if recipe.criterion not in ROW_CRITERIA:
         by_whole = f" Units are ranked by their {CRITERION_WORDS[recipe.criterion]}."
-    norm = measure_of_rows(recipe.criterion)
-    st.caption(f"Each cell is a row of a gate, coloured by its {norm}. Orange rows fall.{by_whole}")
+    st.caption(f"Each cell is a row of a gate, coloured by its {drawn.measure}. Orange rows fall.{by_whole}")
 
 
 def tell(view: View, recipe: Recipe, found: Preview) -> None:
@@ -167,19 +149,22 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
 
 st.title("Masks")
 checkpoint = model.required_checkpoint()
-settings, tuned, drawn, counted, detailed = (st.container() for _ in range(5))
+# What stands above the sliders may change; they must stay in their place, by which Streamlit knows them again.
+settings, sliders_and_grids = st.container(), st.container()
 with settings:
     controls.draw("top")
-with detailed:
-    tuning.in_detail(checkpoint, controls.recipe())
-inputs.are_there(checkpoint, controls.recipe())
-with settings:
+    recipe = controls.recipe()
+    inputs.are_there(checkpoint, recipe)
     view = choose_view(checkpoint)
     look = grids.choose_look(masked=True)
-with drawn:
-    grids.selection()
-follow(checkpoint, view, look, tuned, drawn, counted)
-with counted, st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        history.buttons()
+        grids.selection()
+with sliders_and_grids:
+    follow(checkpoint, view, look)
+if own := tuning.own_sparsities(recipe):
+    st.caption(f"With a sparsity of {'its' if len(own) == 1 else 'their'} own: {', '.join(own)}.")
+with st.container(horizontal=True, vertical_alignment="center"):
     st.button(
         "Pin as A",
         icon=":material/keep:",
@@ -188,6 +173,12 @@ with counted, st.container(horizontal=True, vertical_alignment="center"):
     )
     if session.pinned is not None:
         st.page_link("pages/compare.py", label="Compare with A", icon=":material/compare_arrows:")
+tuning.in_detail(checkpoint, recipe)
+found = preview(checkpoint, recipe, inputs.current())
+if isinstance(found, PrunerError):
+    stop_with(found, "This recipe does not fit the model")
+if found:
+    tell(view, recipe, found)
 with st.container(horizontal=True, vertical_alignment="center"):
     with st.popover("Load a recipe", icon=":material/upload_file:"):
         st.file_uploader(

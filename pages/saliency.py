@@ -38,7 +38,7 @@ st.caption(
     f"the hidden state of the step before (hi to ho), by its {norm}."
 )
 grids.selection()
-grids.show("saliency_grids", view, scored, recipe, look)
+grids.show("saliency_grids", grids.drawn(view, scored, recipe, look))
 
 by_rows = recipe.granularity == "rows"
 st.subheader("Sorted, with the cut" if by_rows else "Sorted")

@@ -32,6 +32,9 @@ def run(page: st.Page) -> None:
         page.run()
     finally:
         _drawn.reset(outside)
+    # Streamlit starts a page while the one before still computes, which would at its end take the fragments of the new one
+    # for leftovers of its own. To speak up stops a page that was left before it comes to that.
+    st.empty()
 
 
 def stand_in_app() -> None:

@@ -1,29 +1,31 @@
-// The eight gate grids of one layer and direction: every unit one cell, drawn here from scores and ranks that are sent once.
-// While a sparsity slider of the page is dragged it sends nothing to the server, so the grids follow the slider itself.
+// The eight gate grids of one layer and direction: every unit one cell, drawn here from scores and ranks that are sent once,
+// so that they follow the sliders above them, those of gate_sliders.js, without a word from the server.
 
 const GAP = 12, TITLE = 20, LEAST_LINED = 6 // pixels; cells smaller than this have no lines between them
-const SLIDER = "input[type=range]"
 const instances = new WeakMap()
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const view = instances.get(parentElement) ?? create(parentElement)
   instances.set(parentElement, view)
   view.select = (unit) => setTriggerValue("unit", unit)
+  view.move = (standing) => setTriggerValue("move", standing)
   Object.assign(view, unpack(data))
   view.palette = colours(view.canvas)
-  view.canvas.setAttribute("aria-label", view.alt)
+  show(view)
   draw(view)
   return () => {
     view.resizes.disconnect()
-    view.slides.disconnect()
+    clearTimeout(view.resting)
+    clearTimeout(view.pausing)
     instances.delete(parentElement)
   }
 }
 
 function create(parent) {
   const find = (name) => parent.querySelector(`.${name}`)
-  const view = { canvas: find("grids"), tip: find("tip"), legend: find("legend"), spoken: find("spoken"), hovered: null }
-  const redraw = () => {
+  const view = { hovered: null }
+  for (const name of ["tuner", "grids", "tip", "foot", "legend", "spoken"]) view[name === "grids" ? "canvas" : name] = find(name)
+  const redraw = view.redraw = () => {
     if (view.waiting) return
     view.waiting = requestAnimationFrame(() => {
       view.waiting = null
@@ -32,12 +34,6 @@ function create(parent) {
   }
   view.resizes = new ResizeObserver(redraw)
   view.resizes.observe(view.canvas.parentElement)
-  // A slider moves, or comes after the grids: without it they cannot know what falls.
-  const comes = (node) => node instanceof Element && (node.matches(SLIDER) || node.querySelector(SLIDER))
-  view.slides = new MutationObserver((changes) => {
-    if (changes.some(({ target, addedNodes }) => target.type === "range" || [...addedNodes].some(comes))) redraw()
-  })
-  view.slides.observe(document.body, { subtree: true, childList: true, attributeFilter: ["value"] })
   const hover = (unit, place) => {
     if (unit !== view.hovered) {
       view.hovered = unit
@@ -95,16 +91,10 @@ function colours(element) {
 const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.trim().slice(at, at + 2), 16))
 const pixel = ([red, green, blue]) => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0 // as canvases hold it
 
-// How many rows of each block fall where the slider that governs it stands now. `now` is null for a slider at a whole
-// percent, so that moving it changes nothing that is sent.
+// How many rows of each block fall. Python tells that only of sparsities between two steps of a slider.
 function fallen(view) {
-  if (!view.counts) return view.now
-  return view.blocks.map((_, block) => {
-    const input = document.querySelector(`.st-key-${view.sliders[block]} ${SLIDER}`)
-    const standing = input && Number(input.value)
-    if (view.now[block] !== null && (!input || standing === view.settings[block])) return view.now[block]
-    return input ? view.counts[Math.round(100 * standing)][block] : 0
-  })
+  if (!view.sliders || (view.now && asSaid(view))) return view.now
+  return view.blocks.map((name, block) => (view.counts ? view.counts[Math.round(100 * holding(view, "gates", name))][block] : 0))
 }
 
 // The units in the order of their cells.
@@ -120,7 +110,9 @@ function ordered(view, dropped) {
 
 function draw(view) {
   const wide = view.canvas.parentElement.clientWidth
-  if (!wide || !view.blocks) return
+  view.canvas.hidden = view.foot.hidden = !view.hidden
+  if (!wide || !view.hidden) return
+  view.canvas.setAttribute("aria-label", view.alt)
   const scale = window.devicePixelRatio || 1, { canvas, hidden, palette } = view
   const across = wide < 520 ? 2 : 4, columns = Math.ceil(Math.sqrt(hidden)), rows = Math.ceil(hidden / columns)
   const room = (wide - (across - 1) * GAP) / across

@@ -1,6 +1,7 @@
-"""The eight gate grids of one layer and direction as a canvas that follows the sparsity slider while it is dragged.
+"""The eight gate grids of one layer and direction as a canvas, with the sparsity sliders that they follow while dragged.
 
-Scores and ranks are sent once; `gate_canvas.js` draws them. The same grids for notebooks are `figures.gate_grids`.
+Scores and ranks are sent once; `gate_canvas.js` draws them, `gate_sliders.js` moves what falls. The same grids for notebooks
+are `row_figures.gate_grids`.
 """
 
 import json
@@ -8,6 +9,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -15,22 +17,26 @@ import torch
 from streamlit.components.v2.types import ComponentRenderer
 from torch import Tensor
 
+from pruner.dashboard.standing import Said
 from pruner.lstm.gates import ALL_BLOCKS, GATE_TITLES, GATES, SIDES
 from pruner.views.colours import CLIP_QUANTILE, DROPPED
 
 COLOURS = {"both": DROPPED, "onlyPinned": "#cc79a7", "onlyNow": "#56b4e9"}  # Okabe & Ito, safe for colour-blind eyes
+SOURCES = ("gate_canvas.js", "gate_sliders.js")
 HTML = """
 <div class="room">
+  <div class="tuner" hidden></div>
   <canvas class="grids" role="img" tabindex="0"></canvas>
   <div class="tip" hidden></div>
-  <div class="foot"><div class="legend"></div><button class="save" type="button">Save as PNG</button></div>
+  <div class="foot"><div class="legend"></div><button class="save plain" type="button">Save as PNG</button></div>
   <div class="spoken" role="status"></div>
 </div>
 """
 CSS = """
 .room { position: relative; font-family: var(--st-font); font-size: 0.8rem; color: var(--st-text-color); }
 .grids { display: block; width: 100%; cursor: crosshair; }
-.grids:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
+.room [hidden] { display: none; }
+:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
 .tip { position: absolute; pointer-events: none; max-width: 16rem; padding: 0.3rem 0.5rem; z-index: 1;
   border-radius: var(--st-base-radius); background: var(--st-text-color); color: var(--st-background-color); }
 .foot { display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; align-items: center; justify-content: space-between; }
@@ -38,22 +44,24 @@ CSS = """
 .ramp { width: 8rem; height: 0.7rem; }
 .state { display: inline-flex; gap: 0.5rem; align-items: center; margin-left: 0.5rem; white-space: nowrap; }
 .swatch { width: 0.8rem; height: 0.8rem; }
-.save { font: inherit; color: inherit; background: none; border: 1px solid var(--st-border-color);
+.plain { font: inherit; color: inherit; background: none; border: 1px solid var(--st-border-color);
   border-radius: var(--st-button-radius); padding: 0.2rem 0.6rem; cursor: pointer; }
 .spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.tuner { margin-bottom: 1rem; }
+.tuner input[type=range] { accent-color: var(--st-primary-color); width: 100%; margin: 0.4rem 0; cursor: pointer; }
+.tuner input[type=number] { font: inherit; color: inherit; width: 5rem; padding: 0.2rem 0.4rem;
+  background: var(--st-secondary-background-color); border: 1px solid var(--st-border-color);
+  border-radius: var(--st-base-radius); }
+.overall { display: grid; grid-template-columns: 1fr auto; gap: 0 1rem; align-items: center; font-size: 0.875rem; }
+.name { grid-column: 1 / -1; display: flex; justify-content: space-between; gap: 0.5rem; }
+.shown { font-variant-numeric: tabular-nums; }
+.ends { display: flex; gap: 0.4rem; align-items: center; }
+.parts summary { cursor: pointer; padding: 0.3rem 0; }
+.group { display: flex; flex-wrap: wrap; gap: 0.75rem; margin: 0.5rem 0; }
+.part { flex: 1 1 9rem; max-width: 16rem; padding: 0.5rem; border: 1px solid transparent;
+  border-radius: var(--st-base-radius); }
+.part.own { border-color: var(--st-primary-color); }
 """
-
-
-@dataclass(frozen=True)
-class Falling:
-    """What falls. `counts` (101, 8) are the rows that each block loses at every whole percent of the slider with the key
-    `sliders[block]`, which stands at `settings[block]` and drops `now[block]` rows; None for a whole percent of the
-    overall slider, so that moving it changes nothing that is sent. Without `counts` nothing moves."""
-
-    sliders: list[str]
-    settings: list[float]
-    now: list[int | None]
-    counts: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -67,76 +75,106 @@ class Look:
     clipped: bool = True
 
 
-def gate_canvas(
-    key: str,
-    saliency: Tensor,
-    units: Tensor,
-    ranks: Tensor,
-    measure: str,
-    alt: str,
-    look: Look,
-    falling: Falling | None,
-    unit: int | None,
-    pinned: Tensor | None,
-    on_unit: Callable[[], None],
-) -> None:
-    """Draw the grids of the eight blocks, in the order of `ALL_BLOCKS`.
+@dataclass(frozen=True)
+class Falling:
+    """How many rows of the eight blocks fall: `now`, and beside sliders `counts` (101, 8) at every whole percent of the
+    sparsity that governs a block. `now` is None where the counts tell it, so that a move changes nothing that is sent."""
+
+    now: list[int] | None
+    counts: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Grids:
+    """What is drawn of the eight blocks, in the order of `ALL_BLOCKS`.
 
     `saliency` (8, H), `ranks` (8, H), the turn in which each row falls, and `units` (H,), by which cells are ordered;
-    `pinned` (8, H) bool is another mask to compare with. `unit` is framed in every block. A click
-    calls `on_unit`, in which `session.clicked_unit(key)` says which unit, -1 to clear.
+    `pinned` (8, H) bool is another mask to compare with. `unit` is framed in every block.
     """
-    data = packed(saliency, units, ranks, measure, alt, look, falling, unit, pinned)
-    _component()(key=key, data=data, on_unit_change=on_unit)
+
+    saliency: Tensor
+    units: Tensor
+    ranks: Tensor
+    measure: str
+    alt: str
+    look: Look
+    unit: int | None
+    falling: Falling | None = None
+    pinned: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Sliders:
+    """The sliders above the grids: the label of the overall one, those of the layers and gates that can have a sparsity of
+    their own, in groups of [kind, [[part, title], ...]], and the `layer` that is drawn."""
+
+    label: str
+    groups: list[tuple[str, list[tuple[str, str]]]]
+    layer: int
+    said: Said
+
+
+def gate_canvas(
+    key: str,
+    grids: Grids | None,
+    sliders: Sliders | None,
+    on_unit: Callable[[], None],
+    on_move: Callable[[], None] = lambda: None,
+) -> None:
+    """Draw grids, sliders or both. A click on a cell calls `on_unit`, in which `session.clicked_unit(key)` says which unit,
+    -1 to clear; a slider that moves, or then rests, calls `on_move`, in which `session.move(key)` says where it is."""
+    _component()(key=key, data=packed(key, grids, sliders), on_unit_change=on_unit, on_move_change=on_move)
 
 
 @st.cache_resource
 def _component() -> ComponentRenderer:
-    source = Path(__file__).with_name("gate_canvas.js").read_text(encoding="utf-8")
+    source = "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in SOURCES)
     return st.components.v2.component("gate_canvas", html=HTML, css=CSS, js=source)
 
 
-def packed(
-    saliency: Tensor,
-    units: Tensor,
-    ranks: Tensor,
-    measure: str,
-    alt: str,
-    look: Look,
-    falling: Falling | None,
-    unit: int | None,
-    pinned: Tensor | None,
-) -> bytes:
+def packed(key: str, grids: Grids | None, sliders: Sliders | None) -> bytes:
     """The message to the canvas: uint32 length of the header, the header as JSON, then the arrays as they are."""
-    values = saliency.numpy().astype(np.float32)
+    header, arrays = _drawn(grids) if grids else ({"hidden": 0, "blocks": ALL_BLOCKS}, [])
+    text = json.dumps(header | {"sliders": _slid(key, sliders) if sliders else None}).encode()
+    return struct.pack("<I", len(text)) + text + b"".join(array.tobytes() for array in arrays)
+
+
+def _drawn(grids: Grids) -> tuple[dict[str, Any], list[np.ndarray]]:
+    values, look, falling = grids.saliency.numpy().astype(np.float32), grids.look, grids.falling
     medians = np.maximum(np.median(values, axis=1), np.finfo(np.float32).tiny)
-    shown = values / medians[:, None] if look.relative else values
     header = {
         "hidden": values.shape[1],
         "blocks": ALL_BLOCKS,
         "titles": [GATE_TITLES[gate] for gate in GATES] * 2,
-        "measure": measure,
-        "alt": alt,
+        "measure": grids.measure,
+        "alt": grids.alt,
         "order": look.order,
         "relative": look.relative,
         "shared": look.shared,
         "clipped": look.clipped,
         "medians": medians.tolist(),
-        "ranges": _ranges(shown, look),
-        "unit": unit,
+        "ranges": _ranges(values / medians[:, None] if look.relative else values, look),
+        "unit": grids.unit,
         "colours": COLOURS,
-        "compared": pinned is not None,
+        "compared": grids.pinned is not None,
         "masked": falling is not None,
-        "sliders": falling.sliders if falling else [],
-        "settings": falling.settings if falling else [],
         "now": falling.now if falling else [0] * len(ALL_BLOCKS),
         "counts": falling.counts.tolist() if falling and falling.counts is not None else None,
     }
-    text = json.dumps(header).encode()
-    arrays = [values, units.numpy().astype(np.float32), ranks.numpy().astype(np.int32)]
-    if pinned is not None:
-        arrays.append(pinned.to(torch.uint8).numpy())
-    return struct.pack("<I", len(text)) + text + b"".join(array.tobytes() for array in arrays)
+    arrays = [values, grids.units.numpy().astype(np.float32), grids.ranks.numpy().astype(np.int32)]
+    if grids.pinned is not None:
+        arrays.append(grids.pinned.to(torch.uint8).numpy())
+    return header, arrays
+
+
+def _slid(key: str, sliders: Sliders) -> dict[str, Any]:
+    return {
+        "key": key,
+        "label": sliders.label,
+        "groups": [{"kind": kind, "parts": parts} for kind, parts in sliders.groups],
+        "layer": sliders.layer,
+        "said": {"edition": sliders.said.edition, **sliders.said.standing.told()},
+    }
 
 
 def _ranges(values: np.ndarray, look: Look) -> list[list[float]]:

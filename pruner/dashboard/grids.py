@@ -1,19 +1,19 @@
 """The gate grids of the open model with their controls and the unit that is selected on them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import streamlit as st
 import torch
 from torch import Tensor
 
-from pruner.dashboard.controls import Controls
-from pruner.dashboard.gate_canvas import Falling, Look, gate_canvas
+from pruner.dashboard.gate_canvas import Falling, Grids, Look, Sliders, gate_canvas
 from pruner.dashboard.session import Session, session
+from pruner.dashboard.standing import Standing
 from pruner.dashboard.view import View
 from pruner.dashboard.words import measure_of_rows
 from pruner.importance.scores import Scores
-from pruner.lstm.gates import ALL_BLOCKS, SIDES, split_gates
+from pruner.lstm.gates import SIDES, split_gates
 from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
 from pruner.views.preview import block_ranks, block_scores, dropped_at_every_percent
@@ -68,19 +68,36 @@ def selection() -> None:
         st.button("Clear selection", icon=":material/close:", on_click=_select, args=(None,))
 
 
-def show(
-    key: str,
+def drawn(
     view: View,
     scored: Scores,
     recipe: Recipe,
     look: Look,
     falling: Falling | None = None,
     pinned: Tensor | None = None,
-) -> None:
-    """Draw the grids of the viewed layer and direction; a click selects a unit."""
+) -> Grids:
+    """The grids of the viewed layer and direction."""
     measure = measure_of_rows(recipe.criterion)
     what = "; rows that fall are orange" if falling else ""
     against = ", those that fall in only one of two recipes in pink and blue" if pinned is not None else ""
+    saliency = block_scores(view.lstm, scored, view.layer, view.direction)
+    return Grids(
+        saliency,
+        saliency.sum(0),
+        block_ranks(view.lstm, scored, recipe, view.layer, view.direction),
+        measure,
+        f"Grids of the {measure} of every row of the eight gate blocks of {view.place}, a cell a unit{what}{against}",
+        look,
+        session.unit,
+        falling,
+        pinned,
+    )
+
+
+def show(
+    key: str, grids: Grids | None, sliders: Sliders | None = None, on_move: Callable[[], None] = lambda: None
+) -> None:
+    """Show grids, with the sliders that move what falls, where there are any; a click selects a unit."""
 
     def clicked() -> None:
         unit = session.clicked_unit(key)
@@ -88,50 +105,30 @@ def show(
             _select(None if unit < 0 or unit == session.unit else unit)
             st.rerun()  # grids may stand in a part of the page that is made anew by itself
 
-    saliency = block_scores(view.lstm, scored, view.layer, view.direction)
-    gate_canvas(
-        key,
-        saliency,
-        saliency.sum(0),
-        block_ranks(view.lstm, scored, recipe, view.layer, view.direction),
-        measure,
-        f"Grids of the {measure} of every row of the eight gate blocks of {view.place}, a cell a unit{what}{against}",
-        look,
-        falling,
-        session.unit,
-        pinned,
-        clicked,
-    )
+    gate_canvas(key, grids, sliders, clicked, on_move)
 
 
 def _select(unit: int | None) -> None:
     session.unit = unit
 
 
-def falling(view: View, scored: Scores, recipe: Recipe, masks: Mapping[str, Tensor], of: str) -> Falling:
-    """What falls in the viewed layer, now and wherever the slider that governs each block may be moved.
+def falling(view: View, masks: Mapping[str, Tensor]) -> Falling:
+    """What falls in the viewed layer under masks that stay as they are."""
+    names = view.lstm.weight_names()
+    dropped = [(~split_gates(masks[names[view.layer, view.direction, side]])).sum(1) for side in SIDES]
+    return Falling(torch.cat(dropped).tolist())
+
+
+def falling_anywhere(
+    view: View, scored: Scores, recipe: Recipe, masks: Mapping[str, Tensor], of: str, present: Standing
+) -> Falling:
+    """What falls in the viewed layer at present and wherever the sliders may be moved.
 
     `of` says what was scored: the checkpoint and the inputs that scores were taken from.
     """
-    names = view.lstm.weight_names()
-    dropped = [(~split_gates(masks[names[view.layer, view.direction, side]])).sum(1) for side in SIDES]
-    sliders = [_slider(recipe, view.layer, block) for block in ALL_BLOCKS]
-    settings = [recipe.block_sparsity(view.layer, block) for block in ALL_BLOCKS]
-    whole = round(100 * recipe.sparsity) / 100 == recipe.sparsity  # where the slider can stand
-    now = [
-        None if slider == Controls.sparsity.key and whole else count
-        for slider, count in zip(sliders, torch.cat(dropped).tolist(), strict=True)
-    ]
     anywhere = replace(recipe, sparsity=0.5)
     counts = _counts(of, anywhere.to_json(), view.lstm.name, view.layer, view.direction, view.lstm, scored, anywhere)
-    return Falling(sliders, settings if any(each is not None for each in now) else [0.5] * len(now), now, counts)
-
-
-def _slider(recipe: Recipe, layer: int, block: str) -> str:
-    """The key of the slider that governs a block."""
-    if block in recipe.gate_sparsity:
-        return Session.gate_slider.key(block)
-    return Session.layer_slider.key(layer) if layer in recipe.layer_sparsity else Controls.sparsity.key
+    return Falling(None if present.is_whole else falling(view, masks).now, counts)
 
 
 @st.cache_resource(scope="session", max_entries=32, show_spinner=False)

@@ -17,6 +17,7 @@ def record() -> None:
 
 
 def undo() -> None:
+    record()  # a slider may have moved since, and not yet have come to rest
     _go(-1)
 
 
@@ -30,7 +31,6 @@ def _go(step: int) -> None:
         controls.apply(session.past[at])
         # What the controls make of it stands for it, so that no new step is recorded.
         session.past[at], session.at = controls.recipe(), at
-    st.rerun()  # the buttons stand in a part of the page that is made anew by itself
 
 
 def buttons() -> None:

@@ -14,6 +14,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.pinned import Pinned
+from pruner.dashboard.standing import Said, Standing
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.lstm import LSTM
@@ -24,7 +25,6 @@ DIRECTIONS = ("forward", "reverse")
 Lives = Literal["visitor", "model", "widget"]
 Params = dict[str, list[str]]  # of a link
 Value = TypeVar("Value")
-Name = TypeVar("Name")
 
 
 class Kept(Generic[Value]):
@@ -78,22 +78,6 @@ class Viewed(Kept[Value]):
     def __init__(self, first: Value, choices: Callable[[LSTM], Iterable[Value]]) -> None:
         super().__init__(first, "model")
         self.choices = choices
-
-
-class Each(Generic[Name, Value]):
-    """Values of one kind, each under a key of its own: `layer_0`, `layer_1`, ..."""
-
-    def __init__(self, prefix: str, first: Value) -> None:
-        self.prefix, self.first = prefix, first
-
-    def key(self, name: Name) -> str:
-        return f"{self.prefix}_{name}"
-
-    def __getitem__(self, name: Name) -> Value:
-        return st.session_state.get(self.key(name), self.first)
-
-    def __setitem__(self, name: Name, value: Value) -> None:
-        st.session_state[self.key(name)] = value
 
 
 class Upload:
@@ -155,10 +139,8 @@ class Session:
     other_problem: Kept[str | None] = Kept(None)
     recipe_upload = Upload()
     recipe_problem: Kept[str | None] = Kept(None)
-    details = Kept(False, "widget")
-    typed_sparsity = Kept(0.0, "widget")  # in per cent
-    layer_field, layer_slider = Each[int, float | None]("layer", None), Each[int, float | None]("slide_layer", None)
-    gate_field, gate_slider = Each[str, float | None]("gate", None), Each[str, float | None]("slide_gate", None)
+    said: Kept[Said | None] = Kept(None)  # where Python last said that the sliders stand
+    shown: Kept[Standing | None] = Kept(None)  # where they stand in the browser
     consumers_named = Kept(False, "model")  # those that are known of an example
 
     # Inputs, and what was gathered from them.
@@ -181,6 +163,11 @@ class Session:
         """The unit that was just clicked on the grids with this key; -1 to select none."""
         unit: int | None = st.session_state[grids].unit
         return unit
+
+    def move(self, grids: str) -> dict[str, Any] | None:
+        """Where the sliders above the grids with this key were just moved: `Standing.told`, `edition` and `rests`."""
+        move: dict[str, Any] | None = st.session_state[grids].move
+        return move
 
     def edits(self, table: str) -> dict[int, dict[str, Any]]:
         """What was typed into the table with this key: {line: {column: value}}."""

@@ -20,7 +20,7 @@ WIDTHS = {  # bytes of a number, by what torch calls its type
 MAX_DIMENSIONS = 64
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Storage:
     """Bytes that numbers lie in: a part of the file, or of what a reader computed. Tensors of one storage are tied."""
 
@@ -37,7 +37,7 @@ class Quantizer:
     axis: int | None = None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Stored:
     """A tensor, described: where its numbers lie and how they form it. Offset and stride count elements, not bytes."""
 
@@ -86,7 +86,7 @@ class Name:
     name: str
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class StandIn:
     """What a file would have had built by calling something: what it names, with which arguments, state and items."""
 
@@ -97,11 +97,14 @@ class StandIn:
     value: Any = None  # what it is, where that can be said without calling anything: an array
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class OddKey:
-    """A key that no dictionary of ours is asked to hash: a stand-in, a container, a huge number."""
+    """A key that nobody is asked to hash, or to show: a stand-in, a container whose text is endless, a huge number."""
 
     key: Any
+
+    def __repr__(self) -> str:
+        return "a key that is no name"
 
 
 @dataclass(frozen=True)

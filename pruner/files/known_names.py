@@ -108,6 +108,10 @@ def _rebuild_quantized(allowance: Allowance, arguments: tuple[Any, ...]) -> Any:
     if not isinstance(scheme, Name):
         return NotImplemented
     stored = _tensor(arguments)
+    count = math.prod(stored.shape)
+    if count > arguments[0].count:
+        raise Malformed("a quantized tensor that repeats its numbers")
+    allowance.spend(4 * count)  # as many numbers of four bytes are made of it
     if scheme.name.startswith("per_tensor"):
         scale, zero_point = parameters
         quantizer = Quantizer((float(scale),), (float(zero_point),))
@@ -232,6 +236,7 @@ def _array(allowance: Allowance, data: Any, dtype: Any, shape: Any, fortran: boo
         data = utf8 if len(utf8) == math.prod(shape) * WIDTHS[name] else data.encode("latin-1")
     if not isinstance(data, (bytes, memoryview)):
         return None
+    allowance.spend(len(data))  # which may have to be copied, for each array that is made of them
     stride = contiguous(shape[::-1])[::-1] if fortran else contiguous(shape)
     stored = Stored(Storage(memoryview(data), big_endian), name, shape, stride)
     check_view(stored, len(data) // WIDTHS[name])

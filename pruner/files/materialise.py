@@ -102,7 +102,7 @@ class Materialiser:
         if quantizer.axis is not None:
             shape = [-1 if axis == quantizer.axis else 1 for axis in range(integers.dim())]
             scales, zero_points = scales.reshape(shape), zero_points.reshape(shape)
-        return (integers.float() - zero_points) * scales
+        return integers.float().sub_(zero_points).mul_(scales)
 
     def _damaged(self, found: str) -> PrunerError:
         return PrunerError(

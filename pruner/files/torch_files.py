@@ -156,6 +156,7 @@ def _load_from_bytes(allowance: Allowance, arguments: tuple[Any, ...]) -> Any:
     data = arguments[0]
     if len(arguments) != 1 or not isinstance(data, (bytes, memoryview)) or not is_legacy(memoryview(data)):
         return NotImplemented
+    allowance.spend(len(data))  # which may have to be copied, for each storage that is made of them
     return _legacy(memoryview(data), allowance, KNOWN)
 
 

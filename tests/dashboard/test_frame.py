@@ -5,7 +5,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import LEARN, STUDIO, button, checked, go, in_detail, upload
+from tests.helpers.pages import LEARN, STUDIO, button, checked, go, slide, standing, upload
 from tests.helpers.project import PROJECT
 
 
@@ -21,12 +21,9 @@ def test_without_a_model_a_page_says_what_to_do(app: AppTest, page: str) -> None
 
 
 def test_settings_outlive_their_page(example: AppTest) -> None:
-    example = in_detail(example)
-    example.slider(key="sparsity").set_value(0.25)
-    example.number_input(key="gate_hf").set_value(0.1)
-    example = in_detail(go(checked(example.run()), "run"))
-    assert example.slider(key="sparsity").value == 0.25
-    assert example.number_input(key="gate_hf").value == 0.1
+    example = slide(go(example, "masks"), overall=0.25, gates={"hf": 0.1})
+    example = go(go(example, "run"), "masks")
+    assert standing(example) == {"overall": 0.25, "layers": {}, "gates": {"hf": 0.1}}
 
 
 def test_names_in_a_file_are_no_markdown(app: AppTest) -> None:

@@ -12,8 +12,10 @@ from tests.helpers.pages import (
     UNITS,
     checked,
     go,
-    in_detail,
+    said,
     set_to,
+    slide,
+    standing,
     upload,
 )
 
@@ -22,10 +24,9 @@ def test_a_link_opens_example_recipe_and_view(app: AppTest) -> None:
     app.query_params.update(
         {"example": "pydocs-chars", "sparsity": "0.3", "gates": "hf:0.1", "layers": "1:0.4", "layer": "1", "side": "hh"}
     )
-    app = in_detail(app.run())
-    assert app.slider(key="sparsity").value == 0.3
-    assert app.number_input(key="gate_hf").value == 0.1
-    assert app.number_input(key="layer_1").value == 0.4
+    app = go(app.run(), "masks")
+    assert standing(app) == {"overall": 0.3, "layers": {"1": 0.4}, "gates": {"hf": 0.1}}
+    assert said(app).items() >= standing(app).items()
     assert any(plain("lstm.weight_hh_l1") in caption.value for caption in app.caption)
     assert list(app.dataframe[0].value["gate"]) == ["hi (input)", "hf (forget)", "hg (cell)", "ho (output)"]
 
@@ -74,10 +75,7 @@ def test_a_link_that_fits_nothing_is_harmless(app: AppTest, params: dict[str, An
 
 def test_the_link_follows_the_controls(example: AppTest) -> None:
     assert dict(example.query_params) == {"example": "embedded-reber", "sparsity": "0.5"}
-    example = in_detail(example)
-    example.slider(key="sparsity").set_value(0.3)
-    example.number_input(key="gate_hf").set_value(0.1)
-    example = checked(example.run())
+    example = slide(go(example, "masks"), overall=0.3, gates={"hf": 0.1})
     assert dict(example.query_params) == {"example": "embedded-reber", "sparsity": "0.3", "gates": "hf:0.1"}
 
 

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 from pruner import Recipe, examples
 from pruner.calibration.inputs import gaussian
 from pruner.dashboard.gathered import Gathered
+from pruner.lstm.gates import ALL_BLOCKS
 from pruner.pipeline import choose_masks, gather_statistics
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
@@ -17,11 +18,12 @@ from tests.helpers.pages import (
     CONSUMERS,
     checked,
     go,
-    in_detail,
-    kept_open,
     metrics,
+    said,
     sent_to_the_canvas,
     set_to,
+    slide,
+    standing,
     upload,
 )
 
@@ -36,10 +38,7 @@ def test_every_row_of_the_example_is_drawn(example: AppTest, page: str) -> None:
 
 
 def test_masks_show_what_the_library_chooses(example: AppTest) -> None:
-    example = in_detail(example)
-    example.slider(key="sparsity").set_value(0.3)
-    example.number_input(key="gate_ig").set_value(0.75)
-    example = checked(example.run())
+    example = slide(go(example, "masks"), overall=0.3, gates={"ig": 0.75})
     checkpoint = examples.named("embedded-reber").open()
     masks = choose_masks(checkpoint, Recipe(sparsity=0.3, gate_sparsity={"ig": 0.75}))
     dropped = sum(int((~mask).sum()) for mask in masks.values())
@@ -50,20 +49,17 @@ def test_masks_show_what_the_library_chooses(example: AppTest) -> None:
 def test_lowering_the_sparsity_brings_rows_back(example: AppTest) -> None:
     example = go(example, "masks")
     for sparsity in (0.9, 0.0):
-        example.slider(key="sparsity").set_value(sparsity)
-        example = checked(example.run())
+        example = slide(example, overall=sparsity)
     assert metrics(example)["Rows dropped, of 256"] == "0"
 
 
 def test_overrides_are_reset_together(example: AppTest) -> None:
-    example = in_detail(example)
-    example.number_input(key="gate_hf").set_value(0.1)
-    example.number_input(key="layer_0").set_value(0.2)
-    example = kept_open(example)
-    assert example.session_state.gate_sparsity == {"hf": 0.1}
-    next(button for button in example.button if button.label.startswith("Reset")).click()
-    example = kept_open(example)
+    example = slide(go(example, "masks"), layers={"0": 0.2}, gates={"hf": 0.1})
+    assert (example.session_state.layer_sparsity, example.session_state.gate_sparsity) == ({0: 0.2}, {"hf": 0.1})
+    assert metrics(example)["Rows dropped, of 256"] == str(7 * 6 + 3)
+    example = slide(example, layers={}, gates={})
     assert example.session_state.gate_sparsity == {} == example.session_state.layer_sparsity
+    assert metrics(example)["Rows dropped, of 256"] == "128"
 
 
 def test_whole_units_fall_and_agree(units: AppTest) -> None:
@@ -86,20 +82,16 @@ def test_agreement_counts_what_rows_would_leave(example: AppTest) -> None:
 
 def test_units_are_rounded_as_suggested_when_first_chosen(example: AppTest) -> None:
     example = go(example, "masks")
-    example.slider(key="sparsity").set_value(0.6)
-    example.session_state.granularity = "units"
-    example = checked(example.run())
+    example = set_to(example, sparsity=0.6, granularity="units")
     assert example.session_state.round_to == 16
     assert metrics(example)["Removable, of 32"] == "16"
 
 
 def test_a_recipe_is_loaded_into_the_controls(example: AppTest) -> None:
     recipe = Recipe(sparsity=0.2, criterion="l2", gate_sparsity={"hg": 0.4}, layer_sparsity={0: 0.1})
-    example = upload(in_detail(example), "recipe.json", recipe.to_json().encode())
-    example = kept_open(example)
-    assert example.slider(key="sparsity").value == 0.2
-    assert example.number_input(key="gate_hg").value == 0.4
-    assert example.number_input(key="layer_0").value == 0.1
+    example = upload(go(example, "masks"), "recipe.json", recipe.to_json().encode())
+    assert standing(example) == {"overall": 0.2, "layers": {"0": 0.1}, "gates": {"hg": 0.4}}
+    assert said(example).items() >= standing(example).items()
     assert example.session_state.criterion == "l2"
 
 
@@ -109,7 +101,7 @@ def test_a_recipe_is_loaded_into_the_controls(example: AppTest) -> None:
 def test_a_recipe_that_does_not_fit_changes_nothing(example: AppTest, text: str) -> None:
     example = upload(go(example, "masks"), "recipe.json", text.encode())
     assert len(example.error) == 1
-    assert example.slider(key="sparsity").value == 0.5
+    assert standing(example) == {"overall": 0.5, "layers": {}, "gates": {}}
 
 
 def test_only_chosen_lstms_are_pruned(app: AppTest) -> None:
@@ -160,14 +152,15 @@ def test_a_recipe_of_units_and_inputs_is_loaded_over_one_of_rows(calibrated: App
 
 
 def test_rows_are_ranked_together_by_cost_only_where_there_is_a_cost(calibrated: AppTest) -> None:
-    calibrated = set_to(in_detail(calibrated), criterion="fisher")
+    calibrated = set_to(go(calibrated, "masks"), criterion="fisher")
     offered = [control.label for control in calibrated.get("button_group")]
     assert "Allocation" in offered
     calibrated = set_to(calibrated, allocation="global")
-    assert not [field for field in calibrated.number_input if field.key == "gate_hf"]
+    assert sent_to_the_canvas(calibrated)[0]["sliders"]["groups"] == []
     calibrated = set_to(calibrated, criterion="l1")
     assert "Allocation" not in [control.label for control in calibrated.get("button_group")]
-    assert calibrated.number_input(key="gate_hf") is not None
+    groups = sent_to_the_canvas(calibrated)[0]["sliders"]["groups"]
+    assert [part for group in groups if group["kind"] == "gates" for part, _ in group["parts"]] == list(ALL_BLOCKS)
 
 
 def test_healing_says_what_it_lacks_and_how_long_it_takes(calibrated: AppTest, gathered: Gathered) -> None:

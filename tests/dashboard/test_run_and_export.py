@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import UNITS, checked, click, go, in_detail, run_to_the_end, set_to, upload, work
+from tests.helpers.pages import UNITS, checked, click, go, run_to_the_end, set_to, slide, upload, work
 
 
 def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> None:
@@ -29,9 +29,7 @@ def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> N
 
 def test_a_layer_that_no_chosen_lstm_has_is_no_part_of_the_recipe(app: AppTest) -> None:
     tensors = named(random_lstm(), "flat.") | named(random_lstm(num_layers=2), "deep.")
-    app = in_detail(upload(app.run(), "two.pt", saved(tensors)))
-    app.number_input(key="layer_1").set_value(0.2)
-    app = checked(app.run())
+    app = slide(go(upload(app.run(), "two.pt", saved(tensors)), "masks"), layers={"1": 0.2})
     app.session_state.lstms = ["flat"]
     app = run_to_the_end(checked(app.run()))
     assert app.session_state.run.status.result.recipe.layer_sparsity == {}
@@ -66,8 +64,7 @@ def test_the_export_of_one_model_is_let_go_with_it(example: AppTest) -> None:
 
 def test_settings_changed_after_a_run_are_told(example: AppTest) -> None:
     example = go(run_to_the_end(example), "masks")
-    example.slider(key="sparsity").set_value(0.1)
-    example = checked(example.run())
+    example = slide(example, overall=0.1)
     for page in ("run", "export"):
         assert "changed since" in go(example, page).warning[0].value
 

@@ -12,82 +12,97 @@ from tests.helpers.pages import (
     button,
     checked,
     go,
-    in_detail,
-    kept_open,
     metrics,
     press,
+    said,
     sent_to_the_canvas,
     set_to,
     slide,
+    standing,
     upload,
 )
 
 
 def test_undo_and_redo_walk_over_the_recipes(example: AppTest) -> None:
-    example = kept_open(slide(slide(go(example, "masks"), 0.3), 0.7))
-    example.number_input(key="gate_hf").set_value(0.2)
-    example = press(checked(example.run()), "Undo")
-    assert example.session_state.gate_sparsity == {} and example.slider(key="sparsity").value == 0.7
+    example = slide(slide(go(example, "masks"), overall=0.3), overall=0.7)
+    example = press(slide(example, gates={"hf": 0.2}), "Undo")
+    assert standing(example) == {"overall": 0.7, "layers": {}, "gates": {}}
     example = press(example, "Undo")
-    assert example.slider(key="sparsity").value == 0.3
-    example = kept_open(press(press(example, "Redo"), "Redo"))
-    assert example.number_input(key="gate_hf").value == 0.2
+    assert standing(example)["overall"] == 0.3
+    example = press(press(example, "Redo"), "Redo")
+    assert standing(example) == {"overall": 0.7, "layers": {}, "gates": {"hf": 0.2}}
+    assert said(example).items() >= standing(example).items()
     assert button(example, "Redo").disabled
-    example = slide(press(example, "Undo"), 0.1)  # a new step forgets what was undone
+    example = slide(press(example, "Undo"), overall=0.1)  # a new step forgets what was undone
     assert button(example, "Redo").disabled
     for _ in range(3):
         example = press(example, "Undo")
-    assert example.slider(key="sparsity").value == 0.5
+    assert standing(example)["overall"] == 0.5
     assert button(example, "Undo").disabled
 
 
-def test_typing_and_sliding_say_the_same(example: AppTest) -> None:
+def test_a_move_that_has_not_come_to_rest_is_undone_too(example: AppTest) -> None:
+    example = slide(go(example, "masks"), overall=0.3)
+    example.session_state.sparsity = 0.4  # as a slider leaves it that still moves
+    example = press(example, "Undo")
+    assert standing(example)["overall"] == 0.3
+
+
+def test_what_is_moved_is_heard_and_nothing_is_said_back(example: AppTest) -> None:
     example = go(example, "masks")
-    example.number_input(key="typed_sparsity").set_value(12.5)
-    example = checked(example.run())
-    assert example.slider(key="sparsity").value == 0.125
+    first, sent = said(example), example.get("bidi_component")[0].proto.bytes
+    assert first["overall"] == 0.5
+    example = slide(example, overall=0.25)
+    assert example.session_state.sparsity == 0.25 and metrics(example)["Rows dropped, of 256"] == "64"
+    assert example.get("bidi_component")[0].proto.bytes == sent
+    example = set_to(example, sparsity=0.5)
+    assert said(example) == {**first, "edition": first["edition"] + 1}
+
+
+def test_what_was_moved_before_something_else_was_said_is_said_again(example: AppTest) -> None:
+    example = go(example, "masks")
+    before = said(example)["edition"]
+    example = set_to(example, sparsity=0.7)
+    example = slide(example, edition=before, overall=0.6)
+    assert example.session_state.sparsity == 0.6 == said(example)["overall"]
+    assert said(example)["edition"] == before + 2
+
+
+def test_what_falls_between_two_steps_of_the_sliders_is_said(example: AppTest) -> None:
+    example = slide(go(example, "masks"), overall=0.125)
     masks = choose_masks(examples.named("embedded-reber").open(), Recipe(0.125))
     assert metrics(example)["Rows dropped, of 256"] == str(sum(int((~mask).sum()) for mask in masks.values()))
     header, _ = sent_to_the_canvas(example)
-    assert header["now"] == [4] * 8  # no whole percent, so the canvas is told what falls
-    assert slide(example, 0.25).number_input(key="typed_sparsity").value == 25
+    assert said(example)["overall"] == 0.125 and header["now"] == [4] * 8
+    header, _ = sent_to_the_canvas(slide(example, overall=0.25))
+    assert header["now"] is None and header["counts"][25] == [8] * 8
 
 
-def test_a_slider_gives_a_gate_its_own_sparsity_and_follow_takes_it_back(example: AppTest) -> None:
-    example = in_detail(example)
-    assert example.slider(key="slide_gate_ig").value == 0.5
-    example.slider(key="slide_gate_ig").set_value(0.75)
-    example = kept_open(example)
-    assert example.number_input(key="gate_ig").value == 0.75
-    header, _ = sent_to_the_canvas(example)
-    assert header["sliders"] == ["sparsity"] * 2 + ["slide_gate_ig"] + ["sparsity"] * 5
-    assert header["now"] == [None, None, 24, *[None] * 5] and header["settings"][2] == 0.75
-    example.button(key="reset_gate_ig").click()
-    example = kept_open(example)
-    assert example.number_input(key="gate_ig").value is None and example.slider(key="slide_gate_ig").value == 0.5
+def test_what_a_browser_sends_ends_at_0_and_1(example: AppTest) -> None:
+    example = slide(go(example, "masks"), overall=7, gates={"hf": -3, "xx": 0.5}, layers={"9": 0.1})
+    assert example.session_state.sparsity == 1 and not example.error
+    assert metrics(example)["Rows dropped, of 256"] == str(7 * 32)
 
 
-def test_an_emptied_field_lets_a_gate_follow(example: AppTest) -> None:
-    example = in_detail(example)
-    for typed, shown in ((0.75, 0.75), (None, 0.5)):
-        example.number_input(key="gate_ig").set_value(typed)
-        example = kept_open(example)
-        assert example.slider(key="slide_gate_ig").value == shown
-
-
-def test_closed_details_say_what_goes_before_the_overall_sparsity(example: AppTest) -> None:
+def test_sparsities_of_their_own_are_told(example: AppTest) -> None:
     example = go(example, "masks")
-    assert [each.key for each in example.slider] == ["sparsity"]
     assert not [each for each in example.caption if each.value.startswith("With a sparsity")]
-    example = set_to(example, gate_sparsity={"hf": 0.1})
+    example = slide(example, gates={"hf": 0.1})
     assert "With a sparsity of its own: hf at 10%." in [each.value for each in example.caption]
-    example = set_to(example, layer_sparsity={0: 0.2})
+    example = slide(example, layers={"0": 0.2})
     assert "With a sparsity of their own: layer 0 at 20%, hf at 10%." in [each.value for each in example.caption]
 
 
+def test_whole_units_have_no_sliders_of_gates_and_keep_what_was_set_there(example: AppTest) -> None:
+    example = set_to(slide(go(example, "masks"), gates={"hf": 0.1}), granularity="units")
+    assert [group["kind"] for group in sent_to_the_canvas(example)[0]["sliders"]["groups"]] == ["layers"]
+    example = slide(example, overall=0.25)
+    assert example.session_state.gate_sparsity == {"hf": 0.1}
+
+
 def test_a_pinned_recipe_is_compared_with_the_present_one(example: AppTest) -> None:
-    example = press(slide(go(example, "masks"), 0.25), "Pin as A")
-    example = go(slide(example, 0.5), "compare")
+    example = press(slide(go(example, "masks"), overall=0.25), "Pin as A")
+    example = go(slide(example, overall=0.5), "compare")
     table = next(each.value for each in example.dataframe if "overlap" in each.value)
     assert table["both"].tolist() == [8] * 8 and table["only now"].tolist() == [8] * 8
     assert not table["only A"].any() and table["overlap"].tolist() == [0.5] * 8

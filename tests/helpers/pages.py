@@ -6,6 +6,8 @@ import time
 from typing import Any
 
 import numpy as np
+from streamlit.components.v2.bidi_component.main import _make_trigger_id
+from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Button
 
@@ -76,19 +78,24 @@ def set_to(app: AppTest, **values: Any) -> AppTest:
     return checked(app.run())
 
 
-def slide(app: AppTest, sparsity: float) -> AppTest:
-    app.slider(key="sparsity").set_value(sparsity)
-    return checked(app.run())
+def slide(app: AppTest, edition: int | None = None, **moved: Any) -> AppTest:
+    """Move sliders of the page Masks, `overall`, `layers` or `gates`, as the browser tells it once they rest."""
+    grids, stands = app.get("bidi_component")[0].proto.id, standing(app)
+    told = {**stands, **moved, "edition": edition or said(app)["edition"], "rests": True}
+    states = app._tree.get_widget_states()
+    events = json.dumps([{"event": "move", "value": told}])
+    states.widgets.append(WidgetState(id=_make_trigger_id(grids, "events"), json_trigger_value=events))
+    return checked(app._run(states))
 
 
-def in_detail(app: AppTest) -> AppTest:
-    """The page Masks with the sliders and fields of layers and gates, which are made only while they are open."""
-    return kept_open(go(app, "masks"))
+def said(app: AppTest) -> dict[str, Any]:
+    """What the page Masks tells its sliders, to be taken up if the edition is new: overall, layers, gates, edition."""
+    return sent_to_the_canvas(app)[0]["sliders"]["said"]
 
 
-def kept_open(app: AppTest) -> AppTest:
-    """Run the page Masks with its details open: `AppTest` does not send back that they are, as a browser does."""
-    return set_to(app, details=True)
+def standing(app: AppTest) -> dict[str, Any]:
+    """Where the sliders of the page Masks stand in the browser."""
+    return app.session_state.shown.told()
 
 
 def upload(app: AppTest, name: str, data: bytes) -> AppTest:

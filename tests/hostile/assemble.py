@@ -3,12 +3,16 @@
 import io
 import struct
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-SIZES = {"hidden_size": 4, "input_size": 3}
+Cases = dict[str, tuple[Callable[[], bytes], str]]  # a file, and what its message says
+
+OPENS = ""  # as the message: nothing is refused, and nothing happens
+NO_DICTIONARY, EXCESS, DAMAGED, DEEP = "a dictionary of tensors, found", "far more than its own size", "damaged", "deep"
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -70,6 +74,17 @@ def tensor(
         stride if stride is not None else tupled(number(1)),
     )
     return call("torch._utils", "_rebuild_tensor_v2", *fields, b"\x89", call("collections", "OrderedDict"))
+
+
+def pairs(keys: list[bytes]) -> bytes:
+    return b"}(" + b"".join(key + b"N" for key in keys) + b"u"
+
+
+def array_state(shape: bytes, dtype: str = "f4", held: bytes = b"C\x10" + bytes(16)) -> bytes:
+    made = call("numpy.core.multiarray", "_reconstruct", named("numpy", "ndarray"), tupled(number(0)), text("b"))
+    kind = call("numpy", "dtype", text(dtype), b"\x89", b"\x88")
+    kind += tupled(number(3), text("<"), b"N", b"N", b"N", number(-1), number(-1), number(0)) + b"b"
+    return made + tupled(number(1), shape, kind, b"\x89", held) + b"b"
 
 
 def pickled(body: bytes, protocol: int = 2) -> bytes:

@@ -5,15 +5,17 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tests.hostile.assemble import (
     CENTRAL,
+    DAMAGED,
     END,
     LOCAL,
+    OPENS,
+    Cases,
     archive,
     dictionary,
     lying,
@@ -28,10 +30,7 @@ from tests.hostile.assemble import (
     zipped,
 )
 
-OPENS = ""
-DAMAGED, COMPRESSED, NOT_STORED = "truncated or damaged", "stored or deflated", "expected stored entries"
-
-Cases = dict[str, tuple[Callable[[], bytes], str]]
+NOT_STORED = "expected stored entries"
 
 
 def good() -> bytes:

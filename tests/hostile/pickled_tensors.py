@@ -7,7 +7,12 @@ import struct
 import torch
 
 from tests.hostile.assemble import (
+    DAMAGED,
+    NO_DICTIONARY,
+    OPENS,
+    Cases,
     archive,
+    array_state,
     call,
     dictionary,
     named,
@@ -20,17 +25,8 @@ from tests.hostile.assemble import (
     text,
     tupled,
 )
-from tests.hostile.pickles import (
-    BOMBS,
-    DAMAGED,
-    MACHINES,
-    NO_DICTIONARY,
-    NUMBERS,
-    OPENS,
-    Cases,
-    Payload,
-    array_state,
-)
+from tests.hostile.bombs import BOMBS
+from tests.hostile.pickles import MACHINES, NUMBERS, Payload
 
 TENSORS: Cases = {
     "a storage that is a number": (lambda: archive(tensor(held=number(3))), DAMAGED),

@@ -17,6 +17,7 @@ from pruner import PrunerError, open_checkpoint
 from pruner.calibration.array_files import read_inputs
 from tests.helpers.project import PROJECT
 from tests.hostile.assemble import call, dictionary, named, npy_claim, pickled, saved, state, text
+from tests.hostile.fuzz import fuzz
 from tests.hostile.measured import CASES
 from tests.hostile.others import ARRAYS
 from tests.hostile.pickled_tensors import PICKLES
@@ -89,6 +90,12 @@ def test_hostile_arrays_are_no_inputs(name: str) -> None:
     elif answer:
         with pytest.raises(PrunerError, match=answer):
             read_inputs(make(), "file")
+
+
+@pytest.mark.parametrize("name", ["a tuple shown for ever", "unhashable keys", "a tuple hashed for ever"])
+def test_a_key_that_is_no_name_is_not_shown(name: str) -> None:
+    with pytest.raises(PrunerError, match=r"under a key that is no name|under 'a'|found a NoneType"):
+        read_inputs(CASES[name][0](), "file")
 
 
 def test_an_array_that_no_memory_holds_is_no_input() -> None:
@@ -192,3 +199,9 @@ def test_files_that_others_made_end_as_they_should(file: Path) -> None:
                 open_checkpoint(file, isolated=isolated)
         else:
             assert len(open_checkpoint(file, isolated=isolated).lstms) == 1
+
+
+def test_damaged_files_of_every_kind_open_or_are_refused() -> None:
+    report = fuzz(seconds=8, seed=20, finds=None)
+    assert report.finds == []
+    assert report.opened > 50 < report.refused

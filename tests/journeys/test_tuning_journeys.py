@@ -37,21 +37,29 @@ def test_the_grids_follow_the_slider_while_it_is_dragged(server: str, page: Page
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.5))
     slider = page.get_by_role("slider").first
     slider.scroll_into_view_if_needed()
-    track = page.get_by_test_id("stSlider").first.get_by_role("group").bounding_box()
-    thumb = slider.locator("xpath=../..").bounding_box()
-    assert track and thumb
-    middle = thumb["y"] + thumb["height"] / 2
-    page.mouse.move(thumb["x"] + thumb["width"] / 2, middle)
+    track = slider.bounding_box()
+    assert track
+    middle = track["y"] + track["height"] / 2
+    page.mouse.move(track["x"] + track["width"] / 2, middle)
     page.mouse.down()
     page.mouse.move(track["x"] + 0.75 * track["width"], middle, steps=5)
     dragged = float(slider.input_value())
     assert dragged > 0.6
     expect(canvas).to_have_attribute("data-fallen", _fallen(dragged))
-    expect(page.get_by_test_id("stMetricValue").first).to_have_text("128")  # the server knows nothing of it yet
-    page.mouse.up()
     rows = sum(map(int, _fallen(dragged).split()))
-    expect(page.get_by_test_id("stMetricValue").first).to_have_text(str(rows))
+    expect(page.get_by_test_id("stMetricValue").first).to_have_text(str(rows))  # before the slider is let go
+    page.mouse.up()
+    expect(page).to_have_url(re.compile(f"sparsity={dragged:g}$"))
     expect(canvas).to_have_attribute("data-fallen", _fallen(dragged))
+
+
+def test_the_grids_follow_without_the_server(server: str, page: Page) -> None:
+    page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5")
+    expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0.5))
+    at_rest(page)
+    page.context.set_offline(True)
+    page.get_by_role("slider").first.press("Home")
+    expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0))
 
 
 def test_from_the_overview_to_a_comparison_and_a_shared_link(server: str, page: Page, browser: Browser) -> None:
@@ -111,23 +119,48 @@ def test_a_gate_of_its_own_sparsity_can_be_slid_typed_and_reset(server: str, pag
     page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5&gates=hg:0.25")
     canvas = _canvas(page)
     expect(canvas).to_have_attribute("data-fallen", "16 16 16 16 16 16 8 16")
-    page.get_by_text("By layer, by gate, by LSTM").click()
-    slider = page.locator(".st-key-slide_gate_hg").get_by_role("slider")
+    page.get_by_text("By layer, by gate").click()
+    slider = page.get_by_role("slider", name="hg (cell)")
     expect(slider).to_have_value("0.25")
     slider.focus()
     slider.press("Home")
     expect(canvas).to_have_attribute("data-fallen", "16 16 16 16 16 16 0 16")
-    # The canvas moves before the server knows of it; a click in that instant can overtake the move, or miss its place.
     expect(page).to_have_url(re.compile("gates=hg%3A0$"))
-    at_rest(page)
-    page.locator(".st-key-reset_gate_hg").get_by_role("button").click()
+    page.get_by_role("button", name="hg (cell): follow").click()
     expect(canvas).to_have_attribute("data-fallen", "16 16 16 16 16 16 16 16")
-    at_rest(page)
-    field = page.locator(".st-key-gate_hg").get_by_role("spinbutton")
-    field.fill("0.75")
+    expect(page).to_have_url(re.compile("sparsity=0.5$"))
+    field = page.get_by_role("spinbutton", name="hg (cell), own sparsity")
+    field.fill("75")
     field.press("Enter")
     expect(canvas).to_have_attribute("data-fallen", "16 16 16 16 16 16 24 16")
     expect(slider).to_have_value("0.75")
+    page.get_by_role("slider", name="Layer 0").press("End")
+    expect(canvas).to_have_attribute("data-fallen", "32 32 32 32 32 32 24 32")
+    expect(page).to_have_url(re.compile("layers=0%3A1&gates=hg%3A0.75$"))
+    page.get_by_role("button", name="Reset to the overall sparsity").click()
+    expect(canvas).to_have_attribute("data-fallen", _fallen(0.5))
+    expect(page).to_have_url(re.compile("sparsity=0.5$"))
+
+
+def test_sliders_stand_where_they_were_when_one_comes_back(server: str, page: Page) -> None:
+    page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5")
+    slider = page.get_by_role("slider").first
+    for _ in range(5):
+        slider.press("ArrowRight")
+    expect(page).to_have_url(re.compile("sparsity=0.55$"))
+    go(page, "Saliency")
+    expect(page.get_by_role("slider")).to_have_count(0)
+    go(page, "Masks")
+    expect(slider).to_have_value("0.55")
+    expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0.55))
+    field = page.get_by_role("spinbutton", name="in %")
+    field.fill("12.5")  # between two steps of the slider: the server tells what falls
+    field.press("Enter")
+    expect(page).to_have_url(re.compile("sparsity=0.125$"))
+    expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0.125))
+    slider.press("End")
+    page.get_by_role("button", name="Undo").click()  # at once, before the slider has come to rest
+    expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0.125))
 
 
 def test_every_row_with_its_decision_is_downloaded(server: str, page: Page) -> None:
