@@ -18,6 +18,7 @@ from pruner.files.mapping import parse_mapping
 
 frame.stand_in_app()
 
+HAND = ":material/account_tree:"
 LOCAL_FILES = "--local-files" in sys.argv
 
 
@@ -123,6 +124,10 @@ if checkpoint.lstms:
         if told := told_beside(checkpoint, lstm):
             st.caption(f"**{plain(lstm.title)}**: {plain(' '.join(told))}")
     st.page_link("pages/saliency.py", label="See the saliency of its rows", icon=":material/arrow_forward:")
+elif any(skipped.mapping for skipped in checkpoint.skipped):
+    st.warning(
+        "No LSTM in the layout of `nn.LSTM` was found, but one that somebody wrote by hand, it seems.", icon=HAND
+    )
 else:
     st.warning(plain(f"No LSTM was found. The file holds {checkpoint.contents()}."), icon=":material/search_off:")
 for note in checkpoint.notes:
@@ -136,7 +141,7 @@ if mapping := next((skipped.mapping for skipped in checkpoint.skipped if skipped
         if not session.mapping:
             session.mapping = json.dumps(mapping, indent=2)
         st.text_area("Mapping (JSON)", key=Session.mapping.key, height=260)
-        st.form_submit_button("Open with this mapping", icon=":material/account_tree:", on_click=open_mapped)
+        st.form_submit_button("Open with this mapping", icon=HAND, on_click=open_mapped)
 if checkpoint.skipped:
     with st.expander(f"Not an LSTM: {len(checkpoint.skipped)}", icon=":material/block:"):
         st.dataframe(

@@ -110,7 +110,7 @@ class Session:
     awaited: Kept[Params | None] = Kept(None)  # the link that waits for its file
     model_upload = Upload()
     path = Kept("", "widget")
-    mapping = Kept("", "widget")  # JSON
+    mapping = Kept("", "model")  # JSON
     problem: Kept[str | None] = Kept(None)  # with what was to be opened
     other_file: Kept[str | None] = Kept(None)  # said of a file that is not the link's
 
