@@ -4,6 +4,7 @@ import pickle
 import struct
 
 from tests.hostile.assemble import (
+    DAMAGED,
     DEEP,
     EXCESS,
     NO_DICTIONARY,
