@@ -64,10 +64,10 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
 
 def check_view(stored: Stored, count: int) -> None:
     """Raise ValueError unless a tensor lies within the `count` numbers of its storage."""
+    if type(stored.stride) is not tuple or len(check_sizes(stored.shape)) != len(stored.stride):
+        raise ValueError("a tensor of more dimensions than strides")
     for size in (*stored.stride, stored.offset):
         check_sizes((size,))
-    if len(check_sizes(stored.shape)) != len(stored.stride):
-        raise ValueError("a tensor of more dimensions than strides")
     last = stored.offset + sum((size - 1) * step for size, step in zip(stored.shape, stored.stride, strict=True))
     if 0 not in stored.shape and last >= count:
         raise ValueError(f"a tensor that reaches out of its {count:,} stored numbers")

@@ -31,6 +31,7 @@ STORAGES = {
     "QUInt8Storage": "uint8",
     "QInt32Storage": "int32",
     "UntypedStorage": "uint8",
+    "_UntypedStorage": "uint8",
 }
 NUMPY_TYPES = {
     "b1": ("bool", "?"),
@@ -100,6 +101,15 @@ def _rebuild_parameter(_: Allowance, arguments: tuple[Any, ...]) -> Any:
     if not isinstance(arguments[0], Stored):
         return NotImplemented
     return replace(arguments[0], parameter=True, requires_grad=arguments[1:2] != (False,))
+
+
+def _rebuild_on_device(_: Allowance, arguments: tuple[Any, ...]) -> Any:
+    """A tensor of a device that keeps no storages, from an array or a tensor of the same type of numbers."""
+    data, dtype = arguments[:2]
+    stored = data.value if isinstance(data, StandIn) else data
+    if not isinstance(stored, Stored) or not isinstance(dtype, Name) or dtype.name != stored.dtype:
+        return NotImplemented  # converted to another type, it could take far more
+    return replace(stored, requires_grad=arguments[3:4] == (True,))
 
 
 def _rebuild_quantized(allowance: Allowance, arguments: tuple[Any, ...]) -> Any:
@@ -280,6 +290,9 @@ KNOWN: dict[tuple[str, str], Callable[[Allowance, tuple[Any, ...]], Any]] = {
             "_rebuild_parameter": _rebuild_parameter,
             "_rebuild_parameter_with_state": _rebuild_parameter,
             "_rebuild_qtensor": _rebuild_quantized,
+            "_rebuild_device_tensor_from_numpy": _rebuild_on_device,
+            "_rebuild_device_tensor_from_cpu_tensor": _rebuild_on_device,
+            "_rebuild_xla_tensor": _rebuild_on_device,
         },
     ),
     **_under(("torch.nn.parameter",), {"Parameter": _rebuild_parameter}),

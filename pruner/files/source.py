@@ -95,7 +95,14 @@ def _from_bytes(data: bytes) -> Source:
 
 def _mapped(file: IO[bytes]) -> Source:
     size = os.fstat(file.fileno()).st_size
-    return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file)
+    try:
+        return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file)
+    except (OSError, ValueError, OverflowError) as error:
+        file.close()
+        raise PrunerError(
+            f"expected a file that this machine can map into memory, found one of {size:,} bytes ({error}); open a part of "
+            "the model, or use a larger machine"
+        ) from error
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -204,6 +204,27 @@ def test_a_tensor_saved_on_a_machine_of_the_other_order_is_turned() -> None:
     assert torch.equal(open_checkpoint(zipped(*entries.items())).tensors["a"], torch.arange(4.0))
 
 
+def on_device(function: str, data: Any, dtype: torch.dtype) -> Any:
+    """What a tensor of a device that keeps no storages leaves in a file."""
+
+    class OfDevice:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return getattr(torch._utils, function), (data, dtype, "xla:0", True)
+
+    return OfDevice()
+
+
+@pytest.mark.parametrize("function", ["_rebuild_device_tensor_from_numpy", "_rebuild_xla_tensor"])
+def test_tensors_of_other_devices_are_read(function: str) -> None:
+    weights = {name: on_device(function, tensor.numpy(), tensor.dtype) for name, tensor in STATE.items()}
+    checkpoint = open_checkpoint(saved(weights))
+    assert [lstm.name for lstm in checkpoint.lstms] == ["rnn"]
+    assert all(torch.equal(checkpoint.tensors[name], STATE[name]) for name in STATE)
+    other = on_device("_rebuild_device_tensor_from_cpu_tensor", torch.ones(3), torch.float64)
+    same = on_device("_rebuild_device_tensor_from_cpu_tensor", torch.ones(3), torch.float32)
+    assert open_checkpoint(saved({"other": other, "same": same})).tensors.keys() == {"same"}
+
+
 def test_what_torch_writes_beside_tensors_is_written_again() -> None:
     beside = {
         "size": torch.Size([2, 3]),

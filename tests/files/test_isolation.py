@@ -106,6 +106,15 @@ def test_a_pipe_is_refused_before_a_process_starts(tmp_path: Path) -> None:
             read(tmp_path / "pipe", isolated=True)
 
 
+def test_a_file_larger_than_any_memory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "huge.pt"
+    with path.open("wb") as file:
+        file.truncate(2**43)
+    for isolated in (False, True):
+        with pytest.raises(PrunerError, match=r"^expected a"):
+            open_checkpoint(path, isolated=isolated)
+
+
 READERS = {
     "exits": "raise SystemExit(3)",
     "fails": "raise ValueError",

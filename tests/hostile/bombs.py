@@ -4,6 +4,7 @@ import pickle
 import struct
 
 from tests.hostile.assemble import (
+    DAMAGED,
     DEEP,
     EXCESS,
     NO_DICTIONARY,
@@ -248,6 +249,16 @@ BOMBS: Cases = {
         "give shorter keys",
     ),
     "modules deeper than the stack": (lambda: archive(module_tower(3_000, 1)), EXCESS),
+    "strides without number": (
+        lambda: archive(
+            b"("
+            + b"K\1" * 10**6
+            + b"tq\0}("
+            + b"".join(text(str(key)) + tensor(stride=b"h\0") for key in range(1000))
+            + b"u"
+        ),
+        DAMAGED,
+    ),
     "arrays of one buffer": (
         lambda: pickled(
             array_state(tupled(number(10**6)), "u1", b"B" + struct.pack("<I", 10**6) + bytes(10**6) + b"q\0")

@@ -62,6 +62,7 @@ TENSORS: Cases = {
     "sizes that are a list": (lambda: archive(tensor(shape=b"]K\20a")), DAMAGED),
     "sizes that are code": (lambda: archive(tensor(shape=call("os", "system", text("exit")))), DAMAGED),
     "a stride too few": (lambda: archive(tensor(shape=tupled(b"K\4K\4"))), DAMAGED),
+    "a stride that is a set": (lambda: archive(tensor(stride=b"(" + number(1) + b"\x91")), DAMAGED),
     "a negative stride": (lambda: archive(tensor(stride=tupled(number(-1)))), DAMAGED),
     "a stride past the end": (lambda: archive(tensor(stride=tupled(number(2)))), DAMAGED),
     "a number repeated a billion times": (
