@@ -62,7 +62,7 @@ class Message:
         return found
 
     def integer(self, number: int, default: int = 0) -> int:
-        return self.integers(number)[-1] if number in self._fields else default
+        return [default, *self.integers(number)][-1]  # a field can be there and hold none
 
     def real(self, number: int) -> float:
         """A single-precision number; 0 where there is none."""

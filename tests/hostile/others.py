@@ -305,6 +305,7 @@ OTHERS: Cases = {
     "a JSON of half a character": (lambda: b'{"state_dict":{"\\ud800.weight_hh_l0":[[1.0]]}}', OPENS),
     "half an HDF5 file": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(1000), "found"),
     "an HDF5 file of noise": (lambda: b"\x89HDF\r\n\x1a\n\0" + np.random.default_rng(1).bytes(10**5), "found"),
+    "an ONNX file of numbers that are not there": (lambda: b"\x0a\0\x0a\0", "found"),
     "an ONNX file of noise": (lambda: b"\x08\x07" + np.random.default_rng(2).bytes(10**5), "found"),
     "an ONNX file of groups in groups": (lambda: b"\x08\x07" + b"\x3a\xff\xff\xff\xff\x0f" * 1000, "found"),
     "a Keras archive of noise": (
