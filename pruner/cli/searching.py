@@ -75,8 +75,8 @@ def _sweep(options: argparse.Namespace) -> None:
 
 def _sensitivity(options: argparse.Namespace) -> None:
     check_table(options.output)
-    table = table_of_sensitivity(_measured_sensitivity(*_rating(options), options))
-    put_table(options, table, examples.example_of(checkpoint_of(options)))
+    rating = _rating(options)
+    put_table(options, table_of_sensitivity(_measured_sensitivity(*rating, options)), rating[-1])
 
 
 def _measured_sensitivity(

@@ -106,17 +106,6 @@ def turned(steps: Tensor, direction: int) -> Tensor:
     return steps.flip(0) if direction else steps
 
 
-def pre_activations(weights: Weights, traced: Trace) -> Tensor:
-    """(T, B, 4H): what the gates of a trace were before their sigmoid or tanh."""
-    return F.linear(traced.inputs, weights.ih, weights.bias) + traced.outputs[:-1] @ weights.hh.t()
-
-
-def gate_derivatives(traced: Trace) -> Tensor:
-    """(T, B, 4H): the derivative of each gate by its own pre-activation, of sigmoid or tanh."""
-    i, f, g, o = traced.split()
-    return torch.cat([i * (1 - i), f * (1 - f), 1 - g * g, o * (1 - o)], -1)
-
-
 def unit_derivatives(traced: Trace) -> Tensor:
     """(T, B, 4H): the derivative of each hidden unit by each of its own four pre-activations at the same step."""
     i, f, g, o = traced.split()

@@ -14,16 +14,5 @@ GATE_COLORS = {
 LINE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 AGREEMENT = {"dropped by all": DROPPED, "mixed": "#999999", "kept by all": "#0072b2"}
 CELL_TEXT = {"weight": 600}  # Plotly writes in dark grey or white, which is faint on the middle of a scale
-CRITERION_COLORS = {
-    "l1": "#0072b2",
-    "l2": "#56b4e9",
-    "group": "#cc79a7",
-    "activation": "#999933",
-    "outgoing": "#aa4499",
-    "taylor": "#e69f00",
-    "fisher": "#d55e00",
-    "obs": "#009e73",
-    "random": "#999999",
-}
 CLIP_QUANTILE = 0.995  # a few outliers would flatten the scale for all other rows
 CURVE_POINTS = 500  # at most, of one sorted curve
