@@ -97,6 +97,47 @@ def _line(
     }
 
 
+def frontier(table: pd.DataFrame, measure: str, dense: float | None, worst: float | None = None) -> go.Figure:
+    """Size against quality of all that was tried, the table of `candidates.frontier_of`: a dot a candidate, larger the
+    longer it was healed, the chosen one filled.
+
+    `dense` is a dotted line, `worst`, the least quality that is asked for, a dashed one.
+    """
+    shown = table.dropna(subset=["quality"])
+    longest = max(shown["seconds"].max(), 1e-9) if len(shown) else 1.0
+    figure = go.Figure()
+    figure.add_scatter(
+        x=100 * shown["macs"].to_numpy(),
+        y=shown["quality"].to_numpy(),
+        mode="markers",
+        name="tried",
+        marker={
+            "size": (8 + 8 * shown["seconds"] / longest).to_numpy(),
+            "color": [DROPPED if chosen else "rgba(0, 114, 178, 0.25)" for chosen in shown["chosen"]],
+            "line": {"color": "#0072b2", "width": 2},
+        },
+        customdata=np.stack([100 * shown["sparsity"], shown["seconds"]], -1),
+        hovertemplate="%{x:.0f} % of the multiply-accumulates<br>%{y:.4g}<br>%{customdata[0]:.0f} % of the units gone, "
+        "healed for %{customdata[1]:.0f} s<extra></extra>",
+    )
+    if dense is not None:
+        figure.add_hline(
+            dense, line={"dash": "dot", "color": "#999999"}, annotation={"text": "dense", "xanchor": "right"}
+        )
+    if worst is not None:
+        figure.add_hline(
+            worst, line={"dash": "dash", "color": DROPPED}, annotation={"text": "asked for", "xanchor": "right"}
+        )
+    figure.update_layout(
+        height=320,
+        margin={"l": 0, "r": 0, "t": 10, "b": 0},
+        xaxis={"title": "multiply-accumulates left (%)", "range": [0, 100]},
+        yaxis={"title": measure},
+        showlegend=False,
+    )
+    return figure
+
+
 def sensitivity_heatmap(sensitivity: Sensitivity, value_title: str = "loss") -> go.Figure:
     """What the whole model loses when one part alone is pruned: a row a layer or gate block, a column a sparsity."""
     parts = list(sensitivity.values)
