@@ -26,6 +26,7 @@ from pruner.compact.costs import size_of_file, size_of_form
 from pruner.lstm.module import build
 from pruner.pipeline import gather_statistics, prune
 from pruner.recipe import CRITERIA, ROW_CRITERIA
+from pruner.search.references import two_factors
 
 SEEDS = (0, 1, 2)
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -136,17 +137,8 @@ class _Bench:
         )
         share = left.macs_per_step / size_of_file(self.checkpoint).macs_per_step
         lstm = self.checkpoint.lstms[0]
-        tensors = {**self.checkpoint.tensors}
-        tensors |= {name: _low_rank(tensors[name], share) for name in lstm.weight_names().values()}
+        tensors = {**self.checkpoint.tensors} | two_factors(self.checkpoint.tensors, [lstm], share)
         return self.example.quality(tensors, {"lstm": build(lstm, tensors)}) - self.dense
-
-
-def _low_rank(weight: Tensor, share: float) -> Tensor:
-    """The best approximation of a weight by two factors that hold this share of its numbers (Eckart & Young 1936)."""
-    rows, columns = weight.shape
-    rank = max(1, int(share * rows * columns / (rows + columns)))
-    left, values, right = torch.linalg.svd(weight, full_matrices=False)
-    return (left[:, :rank] * values[:rank]) @ right[:rank]
 
 
 def _figure(loss: float) -> str:

@@ -46,7 +46,14 @@ def choose_target() -> Target:
         )
         if work.shrink_for == "keep":
             st.number_input(
-                "Quality to keep (%)", 50.0, 99.9, step=0.5, key=Work.keep.key, persist_state="session", width=180
+                "Quality to keep (%)",
+                50.0,
+                99.9,
+                step=0.5,
+                format="%.1f",
+                key=Work.keep.key,
+                persist_state="session",
+                width=180,
             )
             return Target(work.keep / 100)
         st.number_input("Left at most (%)", 1, 99, step=5, key=Work.target_size.key, persist_state="session", width=180)

@@ -69,12 +69,7 @@ class Lessons:
                     yield inputs[first:last], answers.to(self._device), first == 0
 
     def loss(self, found: Tensor, wanted: Tensor) -> Tensor:
-        """How far what is found is from the answers: divergence in nats, or mean squared error over the mean square."""
-        if self._widths is None:
-            return F.mse_loss(found, wanted) / wanted.square().mean().clamp(min=torch.finfo(wanted.dtype).tiny)
-        pairs = zip(found.split(self._widths, -1), wanted.float().split(self._widths, -1), strict=True)
-        each = [F.kl_div(own.log_softmax(-1), answer, reduction="sum", log_target=True) for own, answer in pairs]
-        return torch.stack(each).sum() / (found.shape[0] * found.shape[1])
+        return difference(found, wanted, self._widths)
 
     def _inputs(self, piece: Tensor) -> Tensor:
         return self._calibration.looked_up(piece, self._tensors).to(self._device).transpose(0, 1)
@@ -101,6 +96,16 @@ class Lessons:
             answers, state = self._answer(window, state)
             found.append(answers.half() if self._widths else answers)
         return torch.cat(found)
+
+
+def difference(found: Tensor, wanted: Tensor, widths: list[int] | None) -> Tensor:
+    """How far what is found is from the answers (..., V): the divergence, in nats, of the parts of these widths, whose
+    answers are log-probabilities; without widths the mean squared error over the mean square."""
+    if widths is None:
+        return F.mse_loss(found, wanted) / wanted.square().mean().clamp(min=torch.finfo(wanted.dtype).tiny)
+    pairs = zip(found.split(widths, -1), wanted.float().split(widths, -1), strict=True)
+    each = [F.kl_div(own.log_softmax(-1), answer, reduction="sum", log_target=True) for own, answer in pairs]
+    return torch.stack(each).sum() / found[..., 0].numel()
 
 
 def _batches(piece: Tensor) -> int:

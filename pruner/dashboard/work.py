@@ -37,6 +37,8 @@ class Work:
     sweep_count = Kept(5)
     sweep_criteria: Kept[list[str]] = Kept([])
     sweep_compensations: Kept[list[str]] = Kept([])
+    sweep_over = Kept("Size")  # or "Sparsity"
+    borne = Kept(3.0)  # per cent
     sensitivity: Kept[Job[Measured] | None] = Kept(None, "model")
     sensitivity_count = Kept(5)
     target = Kept("macs", "widget")
