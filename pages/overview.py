@@ -40,7 +40,7 @@ checkpoint = model.required_checkpoint()
 recipe = controls.recipe()
 criterion = criterion_for("rows", recipe.criterion)
 norm = measure_of_rows(criterion)
-gathered = inputs.required(recipe) if criterion in DATA_CRITERIA else None
+gathered = inputs.required(checkpoint, recipe) if criterion in DATA_CRITERIA else None
 try:
     table = pd.concat(
         (

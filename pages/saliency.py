@@ -24,7 +24,7 @@ view = choose_view(checkpoint)
 recipe = controls.recipe()
 Controls.criterion.draw(recipe)
 norm = measure_of_rows(recipe.criterion)
-gathered = inputs.required(recipe)
+gathered = inputs.required(checkpoint, recipe)
 try:
     consumers = consumers_of(checkpoint, recipe).get(view.lstm.name, [])
     scored = scores(checkpoint, view.lstm, recipe.criterion, tuple(consumers), recipe.seed, gathered)

@@ -9,6 +9,7 @@ import streamlit as st
 from pruner import PrunerError, examples
 from pruner.compact.masked_and_compact import DEFAULT_FORM
 from pruner.dashboard import frame, gathering, inputs, model, watching
+from pruner.dashboard.choosers import choose_time
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.gathered import Gathered
@@ -18,7 +19,6 @@ from pruner.dashboard.jobs import Job
 from pruner.dashboard.shrinking import Asked, Smaller
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
-from pruner.dashboard.words import BUDGETS, time_of
 from pruner.dashboard.work import Work, work
 from pruner.exports.export import pack
 from pruner.files.consumer_choice import consumers_of
@@ -58,19 +58,6 @@ def choose_target() -> Target:
             return Target(work.keep / 100)
         st.number_input("Left at most (%)", 1, 99, step=5, key=Work.target_size.key, persist_state="session", width=180)
         return Target(None, work.shrink_for, work.target_size / 100)
-
-
-def choose_time() -> None:
-    st.segmented_control(
-        "Time to heal each candidate",
-        BUDGETS,
-        format_func=time_of,
-        key=Work.shrink_budget.key,
-        required=True,
-        persist_state="session",
-        help="A few sizes are healed for a seventh of it, then up to six for the whole of it, as many at a time as this "
-        "machine has cores. Longer means smaller.",
-    )
 
 
 def where_inputs_come_from() -> Gathered | Wanted:
@@ -148,7 +135,13 @@ except PrunerError as error:
     stop_with(error, "These tensors cannot be used")
 with st.container(horizontal=True, vertical_alignment="bottom"):
     watching.start_button("Shrink", work.shrink, start, heals=True)
-    choose_time()
+    choose_time(
+        "Time to heal each candidate",
+        Work.shrink_budget.key,
+        work.shrink_budget,
+        help="A few sizes are healed for a seventh of it, then up to six for the whole of it, as many at a time as this "
+        "machine has cores. Longer means smaller.",
+    )
     if len(devices := available_devices()) > 1:
         st.segmented_control(
             "Device", list(devices), format_func=devices.__getitem__, key=Work.device.key, required=True

@@ -27,7 +27,7 @@ checkpoint = model.required_checkpoint()
 view = choose_view(checkpoint, sides=False)
 lstm, layer, direction = view.lstm, view.layer, view.direction
 recipe = controls.recipe()
-gathered = inputs.required(recipe)
+gathered = inputs.required(checkpoint, recipe)
 try:
     consumers = tuple(consumers_of(checkpoint, recipe).get(lstm.name, ()))
     scored = scores(checkpoint, lstm, recipe.criterion, consumers, recipe.seed, gathered)

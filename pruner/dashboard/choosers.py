@@ -1,6 +1,7 @@
 """The widgets of the recipe's plain controls, each under the key of its control and beside the present recipe."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -53,18 +54,22 @@ def choose_compensation(key: str, recipe: Recipe) -> None:
     st.caption(words.COMPENSATION_MEANING[recipe.compensation])
 
 
-def choose_budget(key: str, recipe: Recipe) -> None:
-    """How long to heal: some usual times, and whatever a recipe or a link asks for."""
-    budgets = sorted({*words.BUDGETS, recipe.budget})
+def choose_time(label: str, key: str, present: float, **more: Any) -> None:
+    """Some usual times, and whatever is chosen already, by a recipe or a link."""
     st.segmented_control(
-        "Time to heal",
-        budgets,
+        label,
+        sorted({*words.BUDGETS, present}),
         format_func=words.time_of,
         key=key,
         required=True,
         persist_state="session",
-        disabled=recipe.steps is not None,
+        **more,
     )
+
+
+def choose_budget(key: str, recipe: Recipe) -> None:
+    """How long to heal."""
+    choose_time("Time to heal", key, recipe.budget, disabled=recipe.steps is not None)
     if recipe.steps is not None:
         st.caption(f"The recipe asks for {recipe.steps:,} updates instead, which give the same numbers on every run.")
 

@@ -19,6 +19,8 @@ from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.recipe import DATA_CRITERIA, Recipe
 
+GATHERING = "The example’s own inputs are gathered, once; scores come from them."
+
 
 def present() -> Gathered | None:
     """What was gathered last from the open model, whether or not it still holds."""
@@ -35,10 +37,14 @@ def current() -> Gathered | None:
     return gathered if gathered and gathered.holds_for(controls.to_gather()) else None
 
 
-def required(recipe: Recipe) -> Gathered | None:
+def required(checkpoint: Checkpoint, recipe: Recipe) -> Gathered | None:
     """What the recipe's criterion needs of what was gathered. Where that is missing, the page leads there and stops."""
     gathered = current()
     if gathered is None and recipe.criterion in DATA_CRITERIA:
+        if job := _gathering_the_examples(checkpoint):
+            st.caption(GATHERING)
+            watching.show(job)
+            st.stop()
         ask_for(f"{CRITERION_TITLES[recipe.criterion]} scores come from inputs.")
         st.stop()
     return gathered
@@ -47,10 +53,10 @@ def required(recipe: Recipe) -> Gathered | None:
 def are_there(checkpoint: Checkpoint, recipe: Recipe) -> bool:
     """Whether all is there that the recipe needs of inputs; where it is not, say so and lead there."""
     gathered = current()
-    if recipe.needs_data and gathered is None and _gathering_the_examples(checkpoint):
-        st.caption("The example’s own inputs are gathered, once.")
-        watching.follow(session.gathering, "gathering")
-        gathered = current()
+    if recipe.needs_data and gathered is None and (job := _gathering_the_examples(checkpoint)):
+        st.caption(GATHERING)
+        watching.show(job)
+        return False
     if recipe.needs_data and gathered is None:
         by_score = recipe.criterion in DATA_CRITERIA
         ask_for(
@@ -68,16 +74,16 @@ def are_there(checkpoint: Checkpoint, recipe: Recipe) -> bool:
     return True
 
 
-def _gathering_the_examples(checkpoint: Checkpoint) -> bool:
-    """Whether an example's own inputs are being gathered: the first time they need not be asked for."""
+def _gathering_the_examples(checkpoint: Checkpoint) -> Job[Gathered] | None:
+    """The job that gathers an example's own inputs, while it runs: the first time they need not be asked for."""
     example = examples.example_of(checkpoint)
     if example is None or present() is not None:
-        return False
+        return None
     controls.name_consumers()
     if session.gathering is None:
         wanted, recipe = gathering.Wanted("example"), controls.to_gather()  # bound here, for its thread
         session.gathering = Job(lambda progress: gathering.gather(checkpoint, example, wanted, recipe, progress))
-    return session.gathering.status.state == "running"
+    return session.gathering if session.gathering.status.state == "running" else None
 
 
 def ask_for(why: str) -> None:

@@ -32,7 +32,7 @@ def follow(job: Job[Any] | None, name: str, beside: Callable[[], None] = lambda:
         return
     status = job.status
     if status.state == "running":
-        _watch(job, beside)
+        show(job, beside)
         st.stop()
     if status.state == "failed":
         st.error(plain(status.error), title=f"The {name} failed", icon=":material/error:")
@@ -41,8 +41,8 @@ def follow(job: Job[Any] | None, name: str, beside: Callable[[], None] = lambda:
 
 
 @st.fragment(run_every=0.3)
-def _watch(job: Job[Any], beside: Callable[[], None]) -> None:
-    """Follow the job while it runs, then show the whole page anew."""
+def show(job: Job[Any], beside: Callable[[], None] = lambda: None) -> None:
+    """Show how a job goes while it runs, then the whole page anew."""
     status = job.status
     if status.state != "running":
         st.rerun()

@@ -69,10 +69,18 @@ def test_what_was_gathered_for_other_consumers_must_be_gathered_again(
 
 @pytest.mark.parametrize("page", ["masks", "saliency"])
 @pytest.mark.parametrize("criterion", ["taylor", "fisher"])
-def test_without_inputs_a_criterion_leads_to_them(example: AppTest, page: str, criterion: str) -> None:
-    example = set_to(go(example, page), criterion=criterion)
-    assert "scores come from inputs" in example.info[0].value
-    assert "Gather inputs" in [link.label for link in example.get("page_link")]
+def test_without_inputs_a_criterion_leads_to_them(app: AppTest, page: str, criterion: str) -> None:
+    app = set_to(go(upload(app.run(), "own.pt", saved(named(random_lstm()))), page), criterion=criterion)
+    assert "scores come from inputs" in app.info[0].value
+    assert "Gather inputs" in [link.label for link in app.get("page_link")]
+
+
+@pytest.mark.parametrize("page", ["masks", "saliency"])
+def test_an_examples_own_inputs_are_gathered_unasked(example: AppTest, page: str) -> None:
+    example = set_to(go(example, page), criterion="fisher")
+    assert not example.info and any("own inputs are gathered" in text.value for text in example.caption)
+    wait(example.session_state.gathering)
+    assert checked(example.run()).get("bidi_component")
 
 
 def _own_model(app: AppTest) -> AppTest:

@@ -59,7 +59,7 @@ def test_undo_brings_back_every_setting(app: AppTest) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"granularity": "units", "criterion": "group"}, Recipe(0.5, "units", "group", round_to=16)),
+        ({"granularity": "units", "criterion": "group"}, Recipe(0.5, "units", "group")),
         ({"criterion": "group"}, Recipe(criterion="l2")),
         ({"criterion": "obs"}, Recipe()),
         ({"allocation": "global"}, Recipe()),
@@ -69,13 +69,13 @@ def test_undo_brings_back_every_setting(app: AppTest) -> None:
         ({"consumers": ["linear.weight"], "task": "softmax"}, Recipe()),
         ({"criterion": "fisher", "task": "softmax"}, Recipe(criterion="fisher")),
         ({"consumers": ["linear.weight", "other"], "granularity": "units"}, "consumers"),
-        ({"granularity": "units", "gate_sparsity": {"hf": 0.1}}, Recipe(0.5, "units", round_to=16)),
+        ({"granularity": "units", "gate_sparsity": {"hf": 0.1}}, Recipe(0.5, "units")),
         ({"granularity": "units", "allocation": "global", "layer_sparsity": {0: 0.1}}, "global"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
 def test_what_a_recipe_has_no_use_for_is_left_out(example: AppTest, changes: dict[str, Any], expected: Any) -> None:
-    units = Recipe(0.5, "units", round_to=16)
+    units = Recipe(0.5, "units")
     named = {"consumers": replace(units, consumers=("linear.weight",)), "global": replace(units, allocation="global")}
     for key, value in changes.items():
         example.session_state[key] = value

@@ -5,7 +5,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import LEARN, STUDIO, button, checked, go, slide, standing, upload
+from tests.helpers.pages import LEARN, STUDIO, button, checked, go, set_to, slide, standing, upload, wait
 from tests.helpers.project import PROJECT
 
 
@@ -47,9 +47,21 @@ def test_a_link_that_needs_inputs_opens_every_page(app: AppTest, page: str) -> N
     assert (app.session_state.criterion, app.session_state.compensation) == ("obs", "heal")
     assert app.session_state.consumers == ["linear.weight"]
     if page in ("masks", "run", "sweep", "sensitivity"):
-        assert "None were gathered yet" in app.info[0].value
-    if page == "run":
-        assert button(app, "Run").disabled
+        assert any("own inputs are gathered" in text.value for text in app.caption)
+        if page == "run":
+            assert button(app, "Run").disabled
+        wait(app.session_state.gathering)
+        app = checked(app.run())
+        assert app.session_state.gathered is not None and not app.info
+        if page == "run":
+            assert not button(app, "Run").disabled
+
+
+def test_a_link_to_ones_own_model_that_needs_inputs_asks_for_them(app: AppTest) -> None:
+    app = upload(app.run(), "own.pt", saved(named(random_lstm())))
+    app = set_to(go(app, "run"), granularity="units", criterion="obs")
+    assert "None were gathered yet" in app.info[0].value
+    assert button(app, "Run").disabled
 
 
 @pytest.mark.parametrize("page", [*STUDIO, *LEARN])

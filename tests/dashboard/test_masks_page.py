@@ -17,6 +17,7 @@ from tests.helpers.models import named, random_lstm
 from tests.helpers.pages import (
     CONSUMERS,
     checked,
+    choose,
     go,
     metrics,
     said,
@@ -25,6 +26,7 @@ from tests.helpers.pages import (
     slide,
     standing,
     upload,
+    wait,
 )
 
 
@@ -80,11 +82,33 @@ def test_agreement_counts_what_rows_would_leave(example: AppTest) -> None:
     assert names[2] == f"kept by all: {int((keeping == 8).sum())}"
 
 
-def test_units_are_rounded_as_suggested_when_first_chosen(example: AppTest) -> None:
-    example = go(example, "masks")
-    example = set_to(example, sparsity=0.6, granularity="units")
-    assert example.session_state.round_to == 16
+def test_rounding_is_off_until_it_is_chosen_and_then_says_what_it_does(example: AppTest) -> None:
+    example = set_to(go(example, "masks"), sparsity=0.6, granularity="units")
+    assert metrics(example)["Removable, of 32"] == "19"
+    example = set_to(example, round_to=16)
     assert metrics(example)["Removable, of 32"] == "16"
+    assert "Layers keep 16 units of 32, not 13." in [text.value for text in example.caption]
+
+
+def test_units_of_a_model_whose_inputs_are_known_are_ordered_from_them_and_healed(example: AppTest) -> None:
+    example = go(example, "masks")
+    choose(example, "Granularity", "units")
+    state = example.session_state
+    assert (state.criterion, state.compensation, state.consumers) == ("obs", "heal", ["linear.weight"])
+    assert any("own inputs are gathered" in text.value for text in example.caption)
+    wait(state.gathering)
+    example = checked(example.run())
+    assert metrics(example)["Removable, of 32"] == "16"
+    choose(example, "Granularity", "rows")
+    assert (state.criterion, state.compensation) == ("l1", "none")
+    choose(set_to(example, criterion="l2"), "Granularity", "units")
+    assert (state.criterion, state.compensation) == ("l2", "none")
+
+
+def test_units_of_a_model_without_inputs_stay_with_what_weights_tell(app: AppTest) -> None:
+    app = go(upload(app.run(), "own.pt", saved(named(random_lstm()))), "masks")
+    choose(app, "Granularity", "units")
+    assert (app.session_state.criterion, app.session_state.compensation) == ("l1", "none")
 
 
 def test_a_recipe_is_loaded_into_the_controls(example: AppTest) -> None:

@@ -79,6 +79,18 @@ def set_to(app: AppTest, **values: Any) -> AppTest:
     return checked(app.run())
 
 
+def choose(app: AppTest, label: str, value: str) -> AppTest:
+    """Choose one of the segments of the control with a label."""
+    control = next(each for each in app.get("button_group") if each.label == label)
+    control.set_value(value)
+    return checked(app.run())
+
+
+def select_row(app: AppTest, table: str, row: int) -> AppTest:
+    """Select a row of the table with a key."""
+    return set_to(app, **{table: {"selection": {"rows": [row], "columns": [], "cells": []}}})
+
+
 def slide(app: AppTest, edition: int | None = None, **moved: Any) -> AppTest:
     """Move sliders of the page Masks, `overall`, `layers` or `gates`, as the browser tells it once they rest."""
     grids, stands = app.get("bidi_component")[0].proto.id, standing(app)
@@ -117,7 +129,7 @@ def run_to_the_end(app: AppTest) -> AppTest:
 
 
 def wait(job: Job[Any]) -> Job[Any]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120  # on a busy machine
     while job.status.state == "running":
         assert time.monotonic() < deadline, "the job does not end"
         time.sleep(0.01)
