@@ -390,7 +390,7 @@ class _Units(_Indexed):
         return wide.scatter_(-1, self.kept.expand_as(compact), compact)
 
     def loses(self, h_0: Tensor, c_0: Tensor) -> bool:
-        """Whether a state (B, ..) of full width says anything of removed units, but for the `h` that a reconstruction gave."""
+        """Whether a state (B, ..) of full width says anything of removed units, but for `h` that were reconstructed."""
         both = c_0 if self.proj_size or self.reconstruction is not None else torch.cat([h_0, c_0])
         return bool(both.index_select(-1, self.removed).any())
 
