@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+# The tensors of a plain LSTM that read its input.
+_INPUT_WEIGHTS = ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")
+
 
 def load_lstms(
     folder: str | Path, device: torch.device | str = "cpu", batch_first: bool | None = None
@@ -36,7 +39,8 @@ def load_lstms(
     lstms = {}
     for entry in manifest["lstms"]:
         first = _batch_first(manifest, entry) if batch_first is None else batch_first
-        lstms[entry["name"]] = assemble(entry, _state(entry, container), first).to(device).eval()
+        state = _with_all_inputs(manifest, entry, _state(entry, container))
+        lstms[entry["name"]] = assemble(entry, state, first).to(device).eval()
     return lstms
 
 
@@ -133,6 +137,25 @@ def _at(container: Any, keys: Sequence[str]) -> Tensor:
 def _state(entry: Mapping[str, Any], container: Any) -> dict[str, Tensor]:
     """The tensors of one LSTM, by their names in its module."""
     return {name: _at(container, keys) for name, keys in entry["tensors"].items()}
+
+
+def _with_all_inputs(
+    manifest: Mapping[str, Any], entry: Mapping[str, Any], state: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The tensors of an LSTM with zeros in the columns that it lost because it reads another, which gives zeros there."""
+    for before in manifest["lstms"]:
+        for name in _INPUT_WEIGHTS:
+            if name in state and entry["source_tensors"][name] in before["consumers"]:
+                last = before["layers"][-2:] if before["bidirectional"] else before["layers"][-1:]
+                columns = [
+                    direction * before["dense_hidden_size"] + unit
+                    for direction, layer in enumerate(last)
+                    for unit in layer["kept_units"]
+                ]
+                wide = state[name].new_zeros(len(state[name]), entry["input_size"])
+                wide[:, columns] = state[name]
+                state[name] = wide
+    return state
 
 
 def _batch_first(manifest: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
@@ -254,8 +277,9 @@ def assemble(
             "bidirectional": entry["bidirectional"],
             "proj_size": entry["proj_size"],
         }
-    # An LSTM that reads a smaller one has fewer inputs than before.
-    sizes = entry.get("stored_input_size", entry["input_size"]), hidden_size
+    # An LSTM that reads a smaller one may have fewer inputs than before.
+    first = next((state[name] for name in _INPUT_WEIGHTS if name in state), None)
+    sizes = entry["input_size"] if first is None else first.shape[-1], hidden_size
     module: nn.Module
     if entry["stored_as"] == "RowCompactLSTM":
         count = sum(name.endswith(".rows_ih") for name in state)

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruner.compact.layout import Layout, compact_layout, masked_layout, reconstructs, stored_indices, stored_tensors
+from pruner.compact.layout import (
+    Layout,
+    chained,
+    compact_layout,
+    masked_layout,
+    reconstructs,
+    stored_indices,
+    stored_tensors,
+)
 from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import MASKS, Manifest, not_the_export
 from pruner.files.checkpoint import Checkpoint
@@ -63,9 +71,10 @@ def read_layouts(folder: Path, manifest: Manifest, pruned: Checkpoint, masks: Ma
             raise not_the_export(folder, f"masks of {rows} rows for {shown(lstm.title)}", "others")
         if recipe.granularity == "units":
             _check_whole_units(folder, lstm, masks)
-        layout = _read_layout(folder, entry, lstm, manifest.form, recipe, masks)
+        layouts.append(_read_layout(folder, entry, lstm, manifest.form, recipe, masks))
+    layouts = chained(layouts)
+    for layout in layouts:
         _check_stored(folder, layout, pruned, masks, manifest.form)
-        layouts.append(layout)
     stored = [name for layout in layouts for name in layout.tensors.values()]
     if len(stored) != len(set(stored)):
         raise not_the_export(folder, "every tensor in one LSTM", "some in several")

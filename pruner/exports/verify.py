@@ -159,12 +159,13 @@ def _widened_size(pruned: Checkpoint, layouts: list[Layout]) -> dict[str, int]:
     pruning tools had left beside the tensors of an LSTM."""
     now = cost_of_file(pruned, layouts)
     parameters, macs = now.parameters, now.macs_per_step
+    own = {name for layout in layouts for name in layout.lstm.tensors.values()}
     for layout in layouts:
         stored = [pruned.tensors[name] for name in layout.tensors.values()]
         parameters += layout.lstm.parameters - count_parameters(stored)
         macs += macs_per_step(layout.lstm.shapes().values()) - macs_per_step(tuple(each.shape) for each in stored)
         kept = sum(map(len, layout.last_units))
-        for name in layout.consumers:
+        for name in set(layout.consumers) - own:
             parameters += pruned.tensors[name].numel() // kept * (layout.lstm.output_width - kept)
     plain = all(name.rpartition(".")[2] == standard for each in layouts for standard, name in each.lstm.tensors.items())
     return {"macs_per_step": macs, **({"parameters": parameters} if plain else {})}

@@ -45,20 +45,34 @@ def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]
     """
     lstms = checkpoint.select(recipe.lstms)
     found: dict[str, list[str]] = {lstm.name: [] for lstm in lstms}
-    for name in dict.fromkeys(tensor_named(checkpoint, name) for name in recipe.consumers):
-        found[_read_by(checkpoint, lstms, name).name].append(name)
+    names = list(dict.fromkeys(tensor_named(checkpoint, name) for name in recipe.consumers))
+    for name in names:
+        owner = next((lstm for lstm in checkpoint.lstms if name in lstm.tensors.values()), None)
+        if owner is not None:
+            _check_reader(owner, name, names, lstms, recipe)
+        possible = [lstm for lstm in lstms if lstm is not owner]
+        found[_read_by(checkpoint, possible, name).name].append(name)
     return found
+
+
+def _check_reader(owner: LSTM, name: str, names: list[str], lstms: list[LSTM], recipe: Recipe) -> None:
+    """Raise PrunerError unless an LSTM can be the consumer of another: pruned along, read whole, and not from data."""
+    inputs, wrong = owner.input_weights, ""
+    if name not in inputs:
+        wrong = f"expected a consumer outside of the LSTMs, or one that reads the input of one ({', '.join(inputs)})"
+    elif owner not in lstms:
+        wrong = f"expected {owner.title} among the LSTMs to prune, because its input is trimmed"
+    elif recipe.needs_data:
+        wrong = "expected a consumer outside of the LSTMs where scores or compensation come from data"
+    elif missing := [other for other in inputs if other not in names]:
+        wrong = f"expected all that reads the input of {owner.title}, {missing[0]!r} too"
+    if wrong:
+        raise PrunerError(f"{wrong}, found {name!r} of {owner.title}; leave it out: the output keeps its width for it")
 
 
 def _read_by(checkpoint: Checkpoint, lstms: list[LSTM], name: str) -> LSTM:
     """The LSTM whose output a consumer reads."""
     tensor = checkpoint.tensors[name]
-    owner = next((lstm for lstm in checkpoint.lstms if name in lstm.tensors.values()), None)
-    if owner is not None:
-        raise PrunerError(
-            f"expected a consumer outside of the LSTMs, found {name!r} of {owner.title}; leave it out: the output "
-            "keeps its width for it"
-        )
     if tensor.dtype not in DTYPES:
         raise PrunerError(
             f"expected a consumer of floating-point numbers, found {name!r} of {tensor.dtype}; leave it out"
