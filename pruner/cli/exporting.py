@@ -15,6 +15,7 @@ from pruner.cli.options import (
     completed,
     recipe_of,
     told,
+    with_those_in_a_row,
     with_what_is_said,
 )
 from pruner.cli.output import show_progress
@@ -67,7 +68,7 @@ def _prune(options: argparse.Namespace) -> None:
     check_free(Path(options.output))
     checkpoint = with_what_is_said(options, checkpoint_of(options))
     example = examples.example_of(checkpoint)
-    recipe = completed(checkpoint, recipe)
+    recipe = with_those_in_a_row(checkpoint, completed(checkpoint, recipe))
     calibration = calibration_of(options, checkpoint, recipe)
     quality = example.quality if example else None
     result = run(checkpoint, recipe, options.device, show_progress, quality, calibration=calibration)

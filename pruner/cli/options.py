@@ -12,7 +12,7 @@ from pruner.calibration.inputs import gaussian, read_calibration, sampled
 from pruner.cli.output import show_progress
 from pruner.errors import PrunerError, label
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumer_choice import proven
+from pruner.files.consumer_choice import in_a_row, proven
 from pruner.files.learned import with_batch_first
 from pruner.files.mapping import read_mapping
 from pruner.files.opening import open_checkpoint
@@ -159,3 +159,14 @@ def completed(checkpoint: Checkpoint, recipe: Recipe) -> Recipe:
             print(f"note: consumers, as {checkpoint.name} shows them: {', '.join(map(label, found))}", file=sys.stderr)
         return replace(recipe, consumers=found)
     return recipe
+
+
+def with_those_in_a_row(checkpoint: Checkpoint, recipe: Recipe) -> Recipe:
+    """The recipe with the consumers that follow from those named, and a note of them."""
+    if found := in_a_row(checkpoint, recipe):
+        print(
+            f"note: {', '.join(map(label, found))} trimmed, too, as the only consumer that fits, by number and size; "
+            "--lstm with the other LSTMs alone leaves it whole",
+            file=sys.stderr,
+        )
+    return replace(recipe, consumers=(*recipe.consumers, *found))

@@ -38,6 +38,52 @@ def suggestions(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
     return sorted(fitting, key=lambda name: (checkpoint.tensors[name].dim() != 2, not _LIKELY.search(name), name))
 
 
+def in_a_row(checkpoint: Checkpoint, recipe: Recipe) -> tuple[str, ...]:
+    """Consumers that follow from those that a recipe names: `lstm2.weight_ih_l0`, where `lstm1` and `lstm2` are numbered in
+    a row, it is known who reads `lstm2`, and no other tensor of the file could read `lstm1` or feed `lstm2`."""
+    if recipe.granularity != "units" or recipe.needs_data or not recipe.consumers:
+        return ()
+    lstms = {lstm.name: lstm for lstm in checkpoint.select(recipe.lstms)}
+    read = {name for name, own in consumers_of(checkpoint, recipe).items() if own}
+    found: list[str] = []
+    for name in sorted(lstms, key=_numbered, reverse=True):
+        stem, number = _numbered(name)
+        before = f"{stem}{number - 1}"
+        if (
+            before in lstms
+            and before not in read
+            and name in read
+            and _only_pair(checkpoint, lstms[before], lstms[name])
+        ):
+            found += lstms[name].input_weights
+            read.add(before)
+    return tuple(found)
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """A name and the number at its end, -1 for none: `("lstm", 2)`."""
+    stem = name.rstrip("0123456789")
+    number = name.removeprefix(stem)
+    return (stem, int(number)) if 0 < len(number) < 7 else (name, -1)
+
+
+def _only_pair(checkpoint: Checkpoint, first: LSTM, second: LSTM) -> bool:
+    """Whether the output of one LSTM fits the input of another, and nothing else in the file has that width."""
+    width = first.output_width
+    own = {name for lstm in checkpoint.lstms for name in lstm.tensors.values()}
+    others = [lstm for lstm in checkpoint.lstms if lstm not in (first, second)]
+    return (
+        not first.proj_size
+        and second.input_size == width != first.input_size
+        and not any(width in (lstm.input_size, lstm.output_width) for lstm in others)
+        and not any(
+            width in tensor.shape[:2]
+            for name, tensor in checkpoint.tensors.items()
+            if name not in own and tensor.dim() > 1
+        )
+    )
+
+
 def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]:
     """{LSTM name: the recipe's consumers that read its output}, for every LSTM to prune.
 
