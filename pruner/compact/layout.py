@@ -116,7 +116,8 @@ def masked_layout(lstm: LSTM, masks: Mapping[str, Tensor], reconstructed: bool) 
 def chained(layouts: list[Layout]) -> list[Layout]:
     """The layouts of a file with the `inputs` of those that read one of the others.
 
-    Raises PrunerError where such a one has layers of different sizes, which the file does not hold under its own names.
+    Raises PrunerError where such a one has layers of different sizes, which the file does not hold under its own names, or
+    other inputs than the one before it has outputs.
     """
     found = []
     for layout in layouts:
@@ -125,6 +126,11 @@ def chained(layouts: list[Layout]) -> list[Layout]:
         if before is None:
             found.append(layout)
             continue
+        if layout.lstm.input_size != before.lstm.output_width:
+            raise PrunerError(
+                f"expected {layout.lstm.title} to read the {before.lstm.output_width} outputs of {before.lstm.title}, found "
+                f"{layout.lstm.input_size} inputs; leave out the consumer {names[0]!r}"
+            )
         if layout.stored_as != "LSTM":
             raise PrunerError(
                 f"expected as many units in every layer of {layout.lstm.title} to trim what it reads of "

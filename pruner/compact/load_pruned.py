@@ -316,10 +316,11 @@ def inside(name: str, bidirectional: bool) -> str:
 
 
 class _Indexed(nn.Module):
-    """A module whose buffers are indices: they keep their values where `to_empty` leaves none, and their type always."""
+    """A module with indices as buffers: they keep their values where `to_empty` leaves none, and their type always."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        indices = dict(self._buffers)
+        buffers = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        indices = {name: buffer for name, buffer in buffers.items() if buffer.dtype == torch.int64}
         super()._apply(fn, recurse)
         for name, before in indices.items():
             device = self._buffers[name].device

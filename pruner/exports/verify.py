@@ -28,12 +28,13 @@ from pruner.exports.manifest import (
     Manifest,
     entry,
     model_file,
+    new_sizes,
     not_the_export,
     rest,
     same,
 )
 from pruner.exports.stored import read_layouts, read_masks
-from pruner.files import formats
+from pruner.files import formats, stale
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.consumers import bias_beside
@@ -189,6 +190,8 @@ def _compare_with_source(
     source, form, recipe = expected.checkpoint, expected.forms[manifest.form], expected.recipe
     if any(found.lstm not in source.lstms for found in layouts):
         raise not_the_export(folder, "the LSTMs of the source", "others")
+    if manifest.settings is not None:
+        manifest.check(folder, "settings", stale.new_settings(source, form.changed, new_sizes(layouts)))
     tensors = form.tensors(source)
     refitted = form.changed.keys() if manifest.compensation is not None else set()
     if {name: source.location(name) for name in tensors} != pruned.locations:

@@ -115,6 +115,25 @@ def test_an_altered_chain_is_told(tmp_path: Path) -> None:
         verify(folder)
 
 
+@pytest.mark.parametrize(
+    ("entry", "consumers"),
+    [
+        (0, []),
+        (0, ["lstm2.weight_ih_l0", "lstm2.weight_ih_l0"]),
+        (0, ["fc.weight"]),
+        (1, ["lstm2.weight_ih_l0"]),
+        (1, ["fc.weight", "lstm2.weight_ih_l0"]),
+        (1, []),
+    ],
+    ids=str,
+)
+def test_consumers_that_are_claimed_are_checked(tmp_path: Path, entry: int, consumers: list[str]) -> None:
+    folder = run(saved_in(tmp_path, chain().state_dict()), recipe_of({})).save(tmp_path / "export")
+    edit_manifest(folder, ("lstms", entry, "consumers"), consumers)
+    with pytest.raises(PrunerError, match="expected"):
+        verify(folder)
+
+
 REFUSED: dict[str, tuple[dict[str, Tensor], Recipe, str]] = {
     "what is not the input": (
         chain().state_dict(),

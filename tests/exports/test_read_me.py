@@ -248,3 +248,13 @@ def test_the_examples_know_theirs(tmp_path: Path) -> None:
         assert [facts.batch_first for facts in checkpoint.learned.values()] == [True]
     folder = run(checkpoint, Recipe()).save(tmp_path / "export")
     assert load_lstms(folder)["lstm"].batch_first
+
+
+def test_new_settings_are_checked_against_the_source(tmp_path: Path) -> None:
+    checkpoint = saved_in(tmp_path, {"state_dict": TAGGER, "hidden_size": 4})
+    folder = run(checkpoint, TRIMMED).save(tmp_path / "export")
+    assert read_manifest(folder)["settings"] == {"hidden_size": {"before": 4, "after": 2}}
+    assert verify(folder, checkpoint)
+    edit_manifest(folder, ("settings", "hidden_size", "after"), 3)
+    with pytest.raises(PrunerError, match="expected settings as the manifest says"):
+        verify(folder, checkpoint)
