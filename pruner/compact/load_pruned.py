@@ -121,6 +121,11 @@ def _opened(folder: str | Path) -> tuple[dict[str, Any], Any]:
         raise ValueError(
             f"expected an export folder with a manifest.json, found none in {folder}; check the path"
         ) from error
+    if any("dense_hidden_size" not in entry for entry in manifest["lstms"]):
+        raise ValueError(
+            f"expected a manifest as this load_pruned.py reads it, found an older one in {folder}; use the "
+            "load_pruned.py that lies beside it, or export again"
+        )
     if (folder / "pruned.safetensors").exists():
         from safetensors.torch import load_file
 

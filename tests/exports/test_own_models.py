@@ -16,7 +16,7 @@ from pruner.calibration.calibration import Calibration
 from pruner.exports.verify import verify
 from tests.helpers.authors import AUTHORS, HIDDEN, trained
 from tests.helpers.compensated import calibration
-from tests.helpers.exports import read_manifest
+from tests.helpers.exports import read_manifest, write_manifest
 from tests.helpers.models import random_steps
 from tests.helpers.modules import scripted
 
@@ -328,3 +328,19 @@ def test_an_lstm_alone_is_in_no_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="found that of the LSTM itself; call load_lstms"):
         replace(nn.LSTM(3, HIDDEN), folder)
     assert read_manifest(folder)["rest"] == {}
+
+
+def test_an_export_that_does_not_say_where_the_rest_lies_is_no_model(tmp_path: Path) -> None:
+    """As those were that this version's README and example are not in: their LSTMs load, and are asked about."""
+    from pruner.compact.load_pruned import load_lstms, replace
+
+    torch.save(trained("tagger").state_dict(), tmp_path / "model.pt")
+    folder = run(open_checkpoint(tmp_path / "model.pt"), Recipe()).save(tmp_path / "export")
+    manifest = read_manifest(folder)
+    del manifest["rest"]
+    write_manifest(folder, manifest)
+    with pytest.raises(ValueError, match="expected an export that says where all its tensors lie, found an older one"):
+        replace(fresh("tagger"), folder)
+    with pytest.raises(ValueError, match="expected batch_first"):
+        load_lstms(folder)
+    assert load_lstms(folder, batch_first=True)
