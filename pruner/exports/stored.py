@@ -89,7 +89,8 @@ def _read_layout(
 ) -> Layout:
     """How an LSTM lies in the file, from the masks and what its entry says of its consumers."""
     named, stated = entry["consumers"], entry.get("tensors")
-    if not all(isinstance(name, str) for name in named) or not set(named) <= set(recipe.consumers):
+    known = {name for text in recipe.consumers for name in (text, text.partition("=")[2])}  # of LSTM=TENSOR
+    if not all(isinstance(name, str) for name in named) or not set(named) <= known:
         raise not_the_export(folder, "consumers that the recipe names", shown(named))
     reconstructed = isinstance(stated, dict) and reconstructs(stated)
     if form == "masked":
@@ -104,7 +105,8 @@ def _check_consumers(folder: Path, form: str, recipe: Recipe, layouts: list[Layo
         raise not_the_export(folder, "every consumer in one LSTM", shown(named))
     trims = form == "compact" and recipe.granularity == "units"
     untrimmed = {(each.lstm.output_width,) for each in layouts if not (trims and each.stored_as == "LSTM")}
-    for name in recipe.consumers:
+    for text in recipe.consumers:
+        name = text if text in pruned.tensors else text.partition("=")[2] or text
         width = tuple(pruned.tensors[name].shape[1:2]) if name in pruned.tensors else ()
         if name not in named and width not in untrimmed:
             raise not_the_export(folder, f"the consumer {shown(name)} in the entry of the LSTM it reads", "it in none")

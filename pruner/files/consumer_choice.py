@@ -5,7 +5,7 @@ import re
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.contents import Learned
-from pruner.files.names import tensor_named
+from pruner.files.names import consumer_named
 from pruner.lstm.lstm import DTYPES, LSTM
 from pruner.recipe import Recipe
 
@@ -85,18 +85,19 @@ def _only_pair(checkpoint: Checkpoint, first: LSTM, second: LSTM) -> bool:
 
 
 def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]:
-    """{LSTM name: the recipe's consumers that read its output}, for every LSTM to prune.
+    """{LSTM name: the recipe's consumers that read its output}, for every LSTM to prune. A consumer may be the first tensor
+    of another LSTM (`decoder.weight_ih_l0`), and `encoder=decoder.weight_ih_l0` says whom it reads.
 
     Raises PrunerError for a tensor that is not there or does not fit the output of exactly one of them.
     """
     lstms = checkpoint.select(recipe.lstms)
     found: dict[str, list[str]] = {lstm.name: [] for lstm in lstms}
-    names = list(dict.fromkeys(tensor_named(checkpoint, name) for name in recipe.consumers))
-    for name in names:
+    said = {name: lstm for lstm, name in (consumer_named(checkpoint, text) for text in recipe.consumers)}
+    for name, read in said.items():
         owner = next((lstm for lstm in checkpoint.lstms if name in lstm.tensors.values()), None)
         if owner is not None:
-            _check_reader(owner, name, names, lstms, recipe)
-        possible = [lstm for lstm in lstms if lstm is not owner]
+            _check_reader(owner, name, list(said), lstms, recipe)
+        possible = [lstm for lstm in lstms if lstm is not owner and read in (None, lstm.name)]
         found[_read_by(checkpoint, possible, name).name].append(name)
     return found
 
@@ -135,6 +136,7 @@ def _read_by(checkpoint: Checkpoint, lstms: list[LSTM], name: str) -> LSTM:
     if len(fitting) > 1:
         raise PrunerError(
             f"expected a consumer that fits one LSTM, found {name!r}, which fits "
-            f"{' and '.join(lstm.title for lstm in fitting)}; prune one LSTM at a time"
+            f"{' and '.join(lstm.title for lstm in fitting)}; name it as {fitting[0].name}={name}, or prune one LSTM at a "
+            "time"
         )
     return fitting[0]

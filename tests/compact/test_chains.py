@@ -239,6 +239,42 @@ def test_the_command_line_says_what_follows(
     chain(first=8, second=6).load_state_dict(torch.load("small/pruned.pt"))
 
 
+def pair_of_equals() -> dict[str, Tensor]:
+    """An encoder and a decoder that reads it, as wide as each other, each with a head."""
+    torch.manual_seed(0)
+    tensors = named(nn.LSTM(8, 8), "encoder.") | named(nn.LSTM(8, 8), "decoder.")
+    return tensors | {"one.weight": torch.randn(2, 8), "two.weight": torch.randn(3, 8)}
+
+
+SAID = ("encoder=decoder.weight_ih_l0", "encoder=one.weight", "decoder=two.weight")
+
+
+def test_who_reads_whom_can_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = saved_in(tmp_path, pair_of_equals())
+    recipe = Recipe(0.5, "units", consumers=SAID)
+    assert consumers_of(checkpoint, recipe) == {
+        "encoder": ["decoder.weight_ih_l0", "one.weight"],
+        "decoder": ["two.weight"],
+    }
+    line = " ".join(f"--consumer {text}" for text in SAID)
+    assert command(f"prune model.pt --granularity units {line} --output small") == 0
+    assert verify("small", checkpoint) and verify("small")
+    stored = torch.load("small/pruned.pt")
+    assert [stored[name].shape[1] for name in ("one.weight", "two.weight", "decoder.weight_ih_l0")] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("text", ["decoder=decoder.weight_ih_l0", "nobody=one.weight", "encoder=three.weight"])
+def test_what_is_said_must_be_possible(tmp_path: Path, text: str) -> None:
+    with pytest.raises(PrunerError, match="expected"):
+        consumers_of(saved_in(tmp_path, pair_of_equals()), Recipe(0.5, "units", consumers=(text,)))
+
+
+def test_a_name_that_fits_two_is_asked_about(tmp_path: Path) -> None:
+    with pytest.raises(PrunerError, match=r"name it as decoder=one\.weight, or prune one LSTM at a time"):
+        consumers_of(saved_in(tmp_path, pair_of_equals()), Recipe(0.5, "units", consumers=("one.weight",)))
+
+
 class ReaderFirst(Chain):
     """Whose second LSTM was made first, and whose head is no Linear alone."""
 
