@@ -5,6 +5,7 @@ import streamlit as st
 from pruner.dashboard import frame, history, lesson, link, model
 from pruner.dashboard.session import session
 from pruner.dashboard.text import plain
+from pruner.dashboard.work import work
 from pruner.lessons import LESSONS
 
 st.set_page_config(page_title="LSTM Saliency Pruner", page_icon=":material/content_cut:", layout="wide")
@@ -22,6 +23,12 @@ page = st.navigation(
                 icon=":material/folder_open:",
                 default=True,
                 help="Open a trained example or a checkpoint of your own, and see the LSTMs in it.",
+            ),
+            st.Page(
+                "pages/shrink.py",
+                title="Shrink",
+                icon=":material/compress:",
+                help="Find the smallest model that still answers like the whole one, and take it away.",
             ),
             st.Page(
                 "pages/overview.py",
@@ -112,6 +119,7 @@ with st.sidebar:
             st.caption(f"{plain(lstm.title)}: {lstm.input_size} → {lstm.hidden_size}, {layers}, {lstm.dtype}")
     else:
         st.caption("No model is open.")
+work.take_over()
 link.write()
 history.record()
 frame.run(page)

@@ -9,14 +9,14 @@ import torch
 
 from pruner import PrunerError, Recipe, examples
 from pruner.dashboard import frame, gathering, inputs, model, watching
-from pruner.dashboard.controls import Controls, controls
+from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.gathered import Gathered
-from pruner.dashboard.gathering import Wanted
+from pruner.dashboard.inputs_chooser import choose_inputs, wanted
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.scores import scores
-from pruner.dashboard.session import Session, session
-from pruner.dashboard.text import plain, stop_with
+from pruner.dashboard.session import session
+from pruner.dashboard.text import stop_with
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.importance.masks import make_masks_by_cost
@@ -26,21 +26,6 @@ from pruner.progress import Progress
 from pruner.views import data_figures
 
 frame.stand_in_app()
-
-SOURCE_TITLES = {
-    "example": "The example’s own",
-    "file": "A file",
-    "sampled": "Sampled from the model",
-    "gaussian": "Random numbers",
-}
-SOURCE_MEANING = {
-    "example": "What this model was made for: the best there is.",
-    "file": "What your model reads in use: inputs (N, T, I), one sequence (T, I), or token ids (N, T) with an embedding. In "
-    "a file of several arrays each is called like its LSTM.",
-    "sampled": "Text that the model writes itself, token by token, from its own embedding and output layer.",
-    "gaussian": "Not real inputs. They show little of what matters, and can serve the compensation Fold only; with an "
-    "embedding they take on its mean and covariance.",
-}
 
 st.title("Calibrate")
 checkpoint = model.required_checkpoint()
@@ -54,67 +39,12 @@ st.markdown(
 )
 
 
-def choose_inputs() -> None:
-    """Where inputs come from, and the embedding that they go through."""
-    offered = gathering.sources(checkpoint, lstms, example)
-    if session.inputs_from not in offered:
-        session.inputs_from = offered[0]
-    st.segmented_control(
-        "Inputs",
-        offered,
-        format_func=SOURCE_TITLES.__getitem__,
-        key=Session.inputs_from.key,
-        required=True,
-        persist_state="session",
-        wrap=True,
-    )
-    source = session.inputs_from
-    st.caption(SOURCE_MEANING[source])
-    if source == "file":
-        st.file_uploader(
-            "Drop inputs here: a .npy, .npz, .csv, .safetensors or .pt file",
-            type=list(gathering.FILE_TYPES),
-            key=session.inputs_upload.key,
-            max_upload_size=gathering.MAX_MEGABYTES,
-            help="The file stays in this session's memory. Nothing in it is executed.",
-        )
-        st.toggle(
-            "Time comes first: (T, N, …)",
-            key=Session.time_major.key,
-            persist_state="session",
-            help="Arrays of three dimensions are read as (N, T, I): sequences, steps, inputs. A CSV file is not changed.",
-        )
-    embeddings = gathering.embeddings(checkpoint, lstms)
-    if source != "example" and embeddings:
-        if session.embedding not in embeddings:
-            session.embedding = embeddings[0] if source == "sampled" else None
-        st.selectbox(
-            "Embedding",
-            embeddings,
-            format_func=plain,
-            key=Session.embedding.key,
-            persist_state="session",
-            placeholder="None: inputs are numbers, not token ids",
-            help="The tensor that turns token ids into inputs: a row a token, as wide as the input of the LSTM.",
-        )
-
-
 def start() -> None:
     """Start to gather; everything it needs is bound here, because its thread cannot ask the session."""
-    uploaded = session.inputs_upload.file if session.inputs_from == "file" else None
-    before = inputs.present()
-    again = before and before.calibration.source == "file" and before.calibration.embedding == session.embedding
-    wanted = Wanted(
-        session.inputs_from,
-        session.embedding,
-        session.time_major,
-        (uploaded.name, uploaded.getvalue()) if uploaded else None,
-        before.calibration if before and again else None,
-    )
-    recipe = controls.to_gather()
+    chosen, recipe = wanted(), controls.to_gather()
 
     def work(progress: Progress) -> Gathered:
-        return gathering.gather(checkpoint, example, wanted, recipe, progress)
+        return gathering.gather(checkpoint, example, chosen, recipe, progress)
 
     session.gathering = Job(work)
 
@@ -144,12 +74,7 @@ def shares_of(lstm: LSTM, masks: dict[str, torch.Tensor]) -> dict[str, dict[str,
     return {title: {block: own[block] for side in SIDES for block in BLOCKS[side]} for title, own in found.items()}
 
 
-choose_inputs()
-Controls.consumers.draw(to_gather)
-if to_gather.consumers:
-    Controls.task.draw(to_gather)
-if len(lstms) < len(checkpoint.lstms):
-    st.caption(f"For {', '.join(plain(lstm.title) for lstm in lstms)} only, as chosen on Masks.")
+choose_inputs(checkpoint, to_gather, example)
 try:
     consumers_of(checkpoint, to_gather)
 except PrunerError as error:

@@ -123,7 +123,9 @@ if checkpoint.lstms:
     for lstm in checkpoint.lstms:
         if told := told_beside(checkpoint, lstm):
             st.caption(f"**{plain(lstm.title)}**: {plain(' '.join(told))}")
-    st.page_link("pages/saliency.py", label="See the saliency of its rows", icon=":material/arrow_forward:")
+    with st.container(horizontal=True):
+        st.page_link("pages/shrink.py", label="Make it smaller", icon=":material/compress:")
+        st.page_link("pages/saliency.py", label="See the saliency of its rows", icon=":material/arrow_forward:")
 elif any(skipped.mapping for skipped in checkpoint.skipped):
     st.warning(
         "No LSTM in the layout of `nn.LSTM` was found, but one that somebody wrote by hand, it seems.", icon=HAND

@@ -35,7 +35,7 @@ def start() -> None:
     def do(progress: Progress) -> Result:
         return run(checkpoint, recipe, device, progress, quality, True, calibration, statistics)
 
-    work.run = Job(do)
+    work.run, work.newest = Job(do), "run"
     work.run_inputs = told(calibration.source, calibration.name) if calibration else None
 
 
@@ -71,7 +71,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 if len(devices) == 1:
     st.caption("No CUDA device was found on this machine, so the model runs on the CPU.")
 watching.follow(work.run, "run")
-result = work.result
+result = work.run.status.result if work.run else None
 if result is None:
     st.stop()
 

@@ -25,7 +25,7 @@ TARGET_TITLES = {"parameters": "Parameters", "macs": "Multiply-accumulates", "lo
 st.title("Sensitivity")
 checkpoint = model.required_checkpoint()
 recipe = controls.recipe()
-judged = explore.judged_by(examples.example_of(checkpoint))
+judged = explore.judged_by(examples.example_of(checkpoint), inputs.current())
 by_units = recipe.granularity == "units"
 part = "layer" if by_units else "gate of each layer"
 st.markdown(

@@ -11,6 +11,8 @@ from pruner.dashboard.jobs import Job
 from pruner.dashboard.words import COMPENSATION_TITLES, CRITERION_TITLES, criteria_of
 from pruner.dashboard.work import Work, work
 from pruner.progress import Progress
+from pruner.search.front import front, lost, smallest_within
+from pruner.search.references import DENSE, FACTORS
 from pruner.search.sweep import SEEDS, as_table
 from pruner.views import search_figures
 
@@ -19,7 +21,7 @@ frame.stand_in_app()
 st.title("Sweep")
 checkpoint = model.required_checkpoint()
 recipe = controls.recipe()
-judged = explore.judged_by(examples.example_of(checkpoint))
+judged = explore.judged_by(examples.example_of(checkpoint), inputs.current())
 st.markdown(
     "How much pruning a model bears depends on what is removed and on what the rest can take over. A criterion that does "
     "not beat random choice, the grey band, says nothing about this model."
@@ -95,36 +97,84 @@ watching.follow(work.sweep, "sweep")
 found = work.sweep.status.result if work.sweep else None
 if found is None:
     st.stop()
-table = as_table(found.rated)
+table, title, higher = as_table(found.rated), found.judged.name, found.judged.higher_is_better
+dense = found.dense
 mine = next((each for each in found.rated if each.recipe == recipe), None)
-title = found.judged.name
-st.plotly_chart(
-    search_figures.sweep_curves(
+best = front(found.rated, lambda each: (each.macs_per_step, lost(each.value, dense, higher)))
+titles = {**CRITERION_TITLES, **{name: name for name in COMPENSATION_TITLES}}
+st.segmented_control("Over", ["Size", "Sparsity"], key=Work.sweep_over.key, required=True, persist_state="session")
+if work.sweep_over == "Size":
+    compared = {
+        name: [(each.macs_per_step, each.value) for each in found.references if each.name == name]
+        for name in (DENSE, FACTORS)
+    }
+    figure = search_figures.sweep_sizes(
         table,
-        found.dense,
+        compared,
+        [(each.macs_per_step, each.value) for each in best],
         title,
-        (mine.recipe.sparsity, mine.value) if mine else None,
-        {**CRITERION_TITLES, **{name: name for name in COMPENSATION_TITLES}},
-    ),
+        (mine.macs_per_step, mine.value) if mine else None,
+        titles,
+    )
+else:
+    figure = search_figures.sweep_curves(
+        table, dense, title, (mine.recipe.sparsity, mine.value) if mine else None, titles
+    )
+st.plotly_chart(
+    figure,
     key="curves",
     config=png_button("sweep"),
-    alt=f"{title.capitalize()} over sparsity, one line for each criterion and compensation, random choices as a band",
+    alt=f"{title.capitalize()} over {work.sweep_over.lower()} of each criterion and compensation, and of references",
 )
-better = "Higher" if found.judged.higher_is_better else "Lower"
 st.caption(
-    f"{better} is better. Sizes are those of the compact form. Select a row of the table to take over its recipe."
+    f"{'Higher' if higher else 'Lower'} is better. Sizes are those of the compact form; the thin line joins those that no "
+    "other recipe beats in both. *Two factors*: every weight as the product of two thinner ones, from weights alone, which "
+    "no kernel makes faster."
 )
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.number_input(
+        "Bear a loss of (%)",
+        0.0,
+        100.0,
+        step=0.5,
+        format="%.1f",
+        key=Work.borne.key,
+        persist_state="session",
+        width=180,
+    )
+    smallest = smallest_within(found.rated, dense, higher, work.borne / 100)
+    if smallest is None:
+        st.markdown("No recipe of these loses so little: drop less, or heal.")
+    else:
+        share = smallest.macs_per_step / found.references[0].macs_per_step
+        how = f"{CRITERION_TITLES[smallest.recipe.criterion]}, {smallest.recipe.compensation}"
+        st.markdown(
+            f"The smallest that does leaves **{share:.0%}** of the multiply-accumulates: {how}, "
+            f"{smallest.recipe.sparsity:.0%}. It is selected below."
+        )
 shown = table.assign(
     criterion=table["criterion"].map(CRITERION_TITLES),
     compensation=table["compensation"].map(COMPENSATION_TITLES),
+    front=[each in best for each in found.rated],
 ).rename(columns={"macs_per_step": "multiply-accumulates a step", "value": title})
+preselected = [found.rated.index(smallest)] if smallest else []
 event = st.dataframe(
     shown,
     hide_index=True,
-    key="recipes",
-    column_order=["sparsity", "criterion", "compensation", title, "parameters", "multiply-accumulates a step", "seed"],
+    key=f"recipes_{'_'.join(map(str, preselected))}",
+    column_order=[
+        "sparsity",
+        "criterion",
+        "compensation",
+        title,
+        "parameters",
+        "multiply-accumulates a step",
+        "front",
+        "seed",
+    ],
     on_select="rerun",
     selection_mode="single-row",
+    selection_default={"selection": {"rows": preselected}},
     height=320,
     column_config={
         "sparsity": st.column_config.NumberColumn(format="percent"),
@@ -132,7 +182,7 @@ event = st.dataframe(
         "parameters": st.column_config.NumberColumn(format="localized"),
         "multiply-accumulates a step": st.column_config.NumberColumn(format="localized"),
     },
-    alt=f"Every recipe with its {title}, its parameters and its multiply-accumulates",
+    alt=f"Every recipe, the best first, with its {title}, its parameters and its multiply-accumulates",
 )
 chosen = [index for index in event.selection.rows if index < len(found.rated)]
 with st.container(horizontal=True, vertical_alignment="center"):

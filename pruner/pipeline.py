@@ -18,6 +18,7 @@ from pruner.files.consumer_choice import consumers_of
 from pruner.files.names import settled
 from pruner.importance.masks import check_layers
 from pruner.importance.scores import score_lstm
+from pruner.lstm.measure import Forward
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
 
@@ -30,13 +31,14 @@ def prune(
     masks: Mapping[str, Tensor] | None = None,
     device: str = "cpu",
     progress: Progress = silent,
+    forward: Forward | None = None,
 ) -> Pruned:
     """Prune a checkpoint in memory.
 
     `calibration` holds the inputs that scores from data and compensation need. `statistics`, what `gather_statistics` found
     on them, are gathered here if they are needed and not given; `masks` go before those that the recipe would choose. Masks
-    are chosen on the CPU; statistics and compensation run on `device`. Raises PrunerError for a recipe that does not fit the
-    checkpoint or needs calibration inputs where there are none.
+    are chosen on the CPU; statistics and compensation run on `device`. `forward` as in `result.run`. Raises PrunerError for
+    a recipe that does not fit the checkpoint or needs calibration inputs where there are none.
     """
     recipe = settled(checkpoint, recipe)
     check_data(recipe, calibration)
@@ -49,7 +51,7 @@ def prune(
     chosen = dict(masks or choose_masks(checkpoint, recipe, choosing, statistics))
     compensation = NO_COMPENSATION
     if statistics is not None and calibration is not None:
-        compensation = compensate(checkpoint, recipe, chosen, statistics, calibration, device, compensating)
+        compensation = compensate(checkpoint, recipe, chosen, statistics, calibration, device, compensating, forward)
     forming(0.0, "Making the masked and the compact form")
     return pruned_by(checkpoint, recipe, chosen, compensation)
 

@@ -18,7 +18,7 @@ from pruner.exports import export
 from pruner.exports.verdict import Verdict, by_answers, by_quality, unknown
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.learned import with_batch_first
-from pruner.lstm.measure import Drift, Latency, Modules, Quality, Rate, latency
+from pruner.lstm.measure import Drift, Forward, Latency, Modules, Quality, Rate, latency
 from pruner.lstm.module import build
 from pruner.pipeline import prune
 from pruner.progress import Progress, silent, split
@@ -117,6 +117,7 @@ def run(
     timed: bool = False,
     calibration: Calibration | None = None,
     statistics: Mapping[str, Statistics] | None = None,
+    forward: Forward | None = None,
 ) -> Result:
     """Prune a checkpoint in memory and measure what came of it.
 
@@ -127,6 +128,10 @@ def run(
     the whole model from its tensors and its runnable LSTMs, both keyed by name. `timed` measures
     latency, too. Masks are chosen on the CPU; the models run on `device`. Raises PrunerError for a device that is not there,
     or a recipe that needs calibration inputs where there are none.
+
+    `forward(tensors, lstms, batch) -> (..., V)` is the model's own forward pass, where that is more than an LSTM whose
+    output the consumers read. It gets batches of the calibration inputs as they are and calls the LSTMs like `nn.LSTM`s with
+    `batch_first`; what is pruned is healed to give its answers, and judged by them.
 
         >>> from pruner import Recipe, open_checkpoint, run
         >>> from pruner.examples import named
@@ -139,8 +144,8 @@ def run(
     if device not in devices:
         raise PrunerError(f"expected a device among {', '.join(devices)}; found {device!r}; run on cpu instead")
     pruning, measuring = split(progress, 1 if recipe.compensation != "heal" else 5, 1)
-    pruned = prune(checkpoint, recipe, calibration, statistics, device=device, progress=pruning)
-    result = measured(pruned, device, quality, timed, calibration, measuring)
+    pruned = prune(checkpoint, recipe, calibration, statistics, device=device, progress=pruning, forward=forward)
+    result = measured(pruned, device, quality, timed, calibration, measuring, forward)
     progress(1.0, "Done")
     return result
 
@@ -152,6 +157,7 @@ def measured(
     timed: bool = False,
     calibration: Calibration | None = None,
     progress: Progress = silent,
+    forward: Forward | None = None,
 ) -> Result:
     """What a pruned checkpoint costs, how far its outputs moved, how good and how fast it is; arguments as in `run`."""
     checkpoint, recipe = pruned.checkpoint, pruned.recipe
@@ -164,7 +170,7 @@ def measured(
     drift = measure_drift(checkpoint, recipe, calibration, before, after, drifting)
     answers = None
     if calibration is not None and calibration.source != "gaussian":
-        answers = held_back_loss(checkpoint, recipe, calibration, before, after, pruned.tensors())
+        answers = held_back_loss(checkpoint, recipe, calibration, before, after, pruned.tensors(), forward)
     rated = None if quality is None else _rated(pruned, modules, quality, device, rating)
     times = _timed(checkpoint, modules, timing) if timed else None
     counting(0.0, "Measuring the size")

@@ -10,9 +10,11 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.consumers import load_consumers
 from pruner.lstm.lstm import LSTM
-from pruner.lstm.measure import Drift, Modules, difference, outputs, random_input
+from pruner.lstm.measure import Drift, Forward, Modules, difference, outputs, random_input
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
+
+MOST_AT_ONCE = 64  # sequences
 
 
 def measure_drift(
@@ -50,15 +52,22 @@ def held_back_loss(
     before: Modules,
     after: Modules,
     tensors: Mapping[str, Tensor],
+    forward: Forward | None = None,
 ) -> float:
     """How much worse the answers are on inputs that nothing was fitted to, as a share: 0 for none, the largest of all LSTMs.
 
     `tensors` are those of the pruned model at full size. With the task `softmax` it is the divergence of the consumers'
     distributions over the entropy of the dense ones, the share by which the model's loss grows; else the squared error of
-    what the consumers give, or without consumers of the output itself, over the square of what it should be.
+    what the consumers give, or without consumers of the output itself, over the square of what it should be. A `forward`
+    pass of the whole model answers in place of the consumers.
     """
     consumers, worst = consumers_of(checkpoint, recipe), 0.0
     for lstm in checkpoint.select(recipe.lstms):
+        if forward is not None:
+            batch = next(iter(calibration.split()[1].sequences[lstm.name]))[:MOST_AT_ONCE]
+            one, other = forward(checkpoint.tensors, before, batch), forward(tensors, after, batch)
+            worst = max(worst, (_divergence if recipe.task == "softmax" else _squared)(one.cpu(), other.cpu()))
+            continue
         inputs, names = _held_back(lstm, checkpoint, calibration), consumers[lstm.name]
         wanted, found = outputs(before[lstm.name], inputs)[0], outputs(after[lstm.name], inputs)[0]
         pairs = [(wanted.float().cpu(), found.float().cpu())]

@@ -1,6 +1,7 @@
 """Commands that make and check exports: prune, shrink, verify."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from pruner.cli.options import (
     calibration_of,
     checkpoint_of,
     completed,
+    recipe_for,
     recipe_of,
     told,
     with_those_in_a_row,
     with_what_is_said,
 )
-from pruner.cli.output import show_progress
+from pruner.cli.output import ended_early, show_progress
 from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS
 from pruner.errors import PrunerError
 from pruner.exports.export import check_free
@@ -28,7 +30,8 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.learned import without_batch_first
 from pruner.recipe import Recipe, check_sparsity
 from pruner.result import measured, run
-from pruner.search.shrink import Shrunk, Target, shrink
+from pruner.search.candidates import Target
+from pruner.search.shrink import Shrunk, shrink
 from pruner.views.frontier import frontier_svg
 
 
@@ -68,17 +71,19 @@ def _prune(options: argparse.Namespace) -> None:
     check_free(Path(options.output))
     checkpoint = with_what_is_said(options, checkpoint_of(options))
     example = examples.example_of(checkpoint)
-    recipe = with_those_in_a_row(checkpoint, completed(checkpoint, recipe))
+    recipe = completed(checkpoint, recipe_for(options, checkpoint, recipe))
+    recipe = with_those_in_a_row(checkpoint, recipe)
     calibration = calibration_of(options, checkpoint, recipe)
     quality = example.quality if example else None
-    result = run(checkpoint, recipe, options.device, show_progress, quality, calibration=calibration)
+    with ended_early() if recipe.compensation == "heal" else nullcontext(show_progress) as progress:
+        result = run(checkpoint, recipe, options.device, progress, quality, calibration=calibration)
     form = options.form or DEFAULT_FORM[recipe.granularity]
     folder = result.save(options.output, form)
     if calibration is not None:
         print(told(calibration))
     for done in result.compensation.facts.get("lstms", []):
         for step in done["steps"]:
-            verdict = "kept" if step["kept"] else "left out"
+            verdict = ("kept" if step["kept"] else "left out") + (", ended early" if step.get("stopped") else "")
             print(f"{done['name'] or '(root)'}: {step['name']}: {step['before']:.4f} -> {step['after']:.4f}, {verdict}")
     where = "held-back inputs" if calibration is not None else "random inputs"
     for name, drift in result.drift.items():
@@ -102,7 +107,9 @@ def _prune(options: argparse.Namespace) -> None:
 
 def _shrink(options: argparse.Namespace) -> None:
     target = _target(options)
-    recipe = recipe_of(options, granularity="units", criterion="obs", compensation="heal")
+    by_rows = options.granularity == "rows"
+    ranked = {"criterion": "fisher", "allocation": "global"} if by_rows else {"criterion": "obs"}
+    recipe = recipe_of(options, granularity="units", compensation="heal", **ranked)
     check_free(Path(options.output))
     checkpoint = with_what_is_said(options, checkpoint_of(options))
     example = examples.example_of(checkpoint)
@@ -114,7 +121,8 @@ def _shrink(options: argparse.Namespace) -> None:
         )
     print(told(calibration))
     quality = example.quality if example else None
-    found = shrink(checkpoint, recipe, calibration, target, quality, show_progress)
+    with ended_early() as progress:
+        found = shrink(checkpoint, recipe, calibration, target, quality, progress, device=options.device)
     result = measured(found.chosen.pruned, options.device, quality, False, calibration)
     folder = result.save(options.output, options.form)
     _write_frontier(folder / "frontier", found)

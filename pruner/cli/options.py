@@ -94,6 +94,20 @@ def recipe_of(options: argparse.Namespace, **otherwise: Any) -> Recipe:
     return Recipe.from_json(text)
 
 
+def recipe_for(options: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Recipe:
+    """The recipe of a command that prunes. Units of a model whose inputs are known fall in the brain surgeon's order and are
+    healed, unless a criterion or a compensation is named: by weights alone they would leave a ruin."""
+    if options.recipe or options.criterion or options.compensation or recipe.granularity == "rows":
+        return recipe
+    if options.calibration in (None, "gaussian") and (options.calibration or not examples.example_of(checkpoint)):
+        return recipe
+    print(
+        "note: inputs are known, so units fall by obs and are healed; name a --criterion or --compensation for another way",
+        file=sys.stderr,
+    )
+    return replace(recipe, criterion="obs", compensation="heal")
+
+
 def _pairs(option: str, given: list[str]) -> dict[str, float]:
     try:
         return {key: float(value) for key, value in (pair.split("=") for pair in given)}

@@ -3,9 +3,12 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,36 @@ import pandas as pd
 
 from pruner.errors import PrunerError
 from pruner.examples import Example
+from pruner.progress import Progress
 
 
 def show_progress(fraction: float, what: str) -> None:
     if sys.stderr.isatty():
         print(f"\r{fraction:4.0%} {what:<60}", end="\n" if fraction == 1 else "", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def ended_early() -> Iterator[Progress]:
+    """The progress of work that the first Ctrl-C ends early, with what it has reached; the second stops it as ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield show_progress  # where no signal arrives
+        return
+    enough = threading.Event()
+
+    def end(*_: object) -> None:
+        enough.set()
+        signal.signal(signal.SIGINT, before)
+        print("ending early with what is reached; Ctrl-C again writes nothing", file=sys.stderr)
+
+    def progress(fraction: float, what: str) -> bool:
+        show_progress(fraction, what)
+        return enough.is_set()
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield progress
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def print_json(value: Any) -> None:

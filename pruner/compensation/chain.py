@@ -3,8 +3,9 @@
 Each step is a room of its own, and is kept only where it helps on calibration data that was held back; `Step` says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,12 +20,14 @@ from pruner.compensation.heal import Budget, heal
 from pruner.compensation.judge import Judge
 from pruner.compensation.lessons import Lessons
 from pruner.compensation.student import Student
+from pruner.compensation.whole import Batches, Model, Whole, judge
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.consumers import load_consumers
 from pruner.lstm.kept import Kept, Part, Reconstruction, consumer_part, counts, row_masks, unit_masks, unit_parts
 from pruner.lstm.lstm import LSTM
+from pruner.lstm.measure import Forward
 from pruner.lstm.traces import layers_of
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
@@ -72,10 +75,12 @@ def compensate(
     calibration: Calibration,
     device: str = "cpu",
     progress: Progress = silent,
+    forward: Forward | None = None,
 ) -> Compensation:
     """Compensate every pruned LSTM of a checkpoint as the recipe's `compensation` says, one after the other.
 
     `masks` are the recipe's, `statistics` those of the dense LSTMs on the part of `calibration` to fit on, by LSTM name.
+    `forward` stands in for "LSTM, then consumers": what is left is healed to give its answers, and judged by them.
     Raises PrunerError where a layer is left without units, and as `check_data` does.
     """
     if recipe.compensation == "none":
@@ -95,6 +100,7 @@ def compensate(
             Budget.of(recipe, len(lstms)),
             device,
             part,
+            forward and Model.of(checkpoint, lstm, forward, recipe.task, device),
         )
         changed |= tensors
         if reconstruction is not None:
@@ -124,11 +130,13 @@ def compensate_lstm(
     budget: Budget,
     device: str = "cpu",
     progress: Progress = silent,
+    model: Model | None = None,
 ) -> tuple[dict[str, Tensor], Reconstruction | None, list[Step]]:
     """Fit one pruned LSTM and its consumers: (new tensors of full size, reconstruction of the removed units, steps).
 
     `masks` are the recipe's; `statistics` are those of the dense LSTM on the part of `calibration` to fit on. What
-    masks drop is zero in the new tensors, and so are the columns that read dropped units. `progress` as in `heal`.
+    masks drop is zero in the new tensors, and so are the columns that read dropped units. `progress` as in `heal`; a `model`
+    answers in place of the consumers.
     """
     fit_on, held_back = calibration.split()
     task = recipe.task if consumers else None  # of other LSTMs' consumers
@@ -152,13 +160,22 @@ def compensate_lstm(
             for means in (None, statistics if lstm.bias else None)
         )
     progress(0.0, f"Compensating {lstm.title}: what is held back")
-    judge = Judge(lstm, tensors, held_back, dense.layers, dense.consumers, kept, task, device)
-    steps = [Step("fold" if kept else "mean into bias", judge.loss(bare), judge.loss(folded), {})]
+    teacher = Student(dense, lstm, None, None).requires_grad_(False)
+    student_of = partial(Student, lstm=lstm, kept=kept, masks=rows)
+    loss: Callable[[Shrunk], float]
+    if model is None:
+        loss = Judge(lstm, tensors, held_back, dense.layers, dense.consumers, kept, task, device).loss
+    else:
+        loss = judge(model, teacher, student_of, kept, held_back, device)
+    steps = [Step("fold" if kept else "mean into bias", loss(bare), loss(folded), {})]
     now = folded if steps[0].kept else bare
     if recipe.compensation == "heal":
-        teacher = Student(dense, lstm, None, None).requires_grad_(False)
-        lessons = Lessons(lstm, tensors, fit_on, teacher, teacher.widths(), task, device)
-        healed = heal(Student(now, lstm, kept, rows), lessons, judge.loss, budget, progress, lstm.title)
+        student: Student | Whole = student_of(now)
+        if model is None:
+            lessons: Lessons | Batches = Lessons(lstm, tensors, fit_on, teacher, teacher.widths(), task, device)
+        else:
+            student, lessons = Whole(student_of(now), model, kept), Batches(model, teacher, fit_on, device)
+        healed = heal(student, lessons, loss, budget, progress, lstm.title)
         spent = {"seconds": round(healed.seconds, 1), "updates": healed.updates, "stopped": healed.stopped}
         steps.append(Step("heal", healed.losses[0], min(healed.losses), spent))
         now = healed.shrunk

@@ -7,14 +7,14 @@ many times as long.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 
 from pruner.compensation.fold import Shrunk
-from pruner.compensation.lessons import Lessons
-from pruner.compensation.student import Student
 from pruner.progress import Progress
 from pruner.recipe import Recipe
 
@@ -42,6 +42,26 @@ class Budget:
         return min(1.0, (time.monotonic() - started) / self.seconds)
 
 
+class Learner(Protocol):
+    """What trains: see `student.Student`."""
+
+    weights: nn.ParameterList  # of its consumers
+
+    def __call__(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def shrunk(self) -> Shrunk: ...
+
+
+class Teacher(Protocol):
+    """What it learns from: see `lessons.Lessons`."""
+
+    def windows(self) -> Iterator[tuple[Tensor, Tensor, bool]]: ...
+
+    def loss(self, found: Tensor, wanted: Tensor) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Healed:
     """What is left after healing, with the seconds and updates it took, the losses on what was held back (before, then at
@@ -55,8 +75,8 @@ class Healed:
 
 
 def heal(
-    student: Student,
-    lessons: Lessons,
+    student: Learner,
+    lessons: Teacher,
     loss_of: Callable[[Shrunk], float],
     budget: Budget,
     progress: Progress,

@@ -44,25 +44,56 @@ class Student(nn.Module):
     def forward(self, steps: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Inputs (T, B, I) -> what is compared with the dense model, (T, B, V) of all consumers side by side or (T, B, D*H),
         and the state to go on from (of LSTMs that read forwards only)."""
-        directions, after = self._lstm.directions, []
-        for layer in range(self._lstm.num_layers):
-            outputs = []
-            for direction in range(directions):
-                cell = self.cells[layer * directions + direction]
-                read = steps.flip(0) if direction else steps
-                output, now = cell(read, None if state is None or directions > 1 else state[layer])
-                outputs.append(output.flip(0) if direction else output)
-                after.append(now)
-            steps = torch.cat(outputs, -1) if directions > 1 else outputs[0]
+        steps, after = self._steps(steps, state if self._lstm.directions == 1 else None)
         return self._read(steps), after
+
+    def called(
+        self, inputs: Tensor, state: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Called like an `nn.LSTM` with `batch_first`: (B, T, I) -> (B, T, D*H), h_n and c_n of full width, zeros where
+        units were removed. A state reaches the units that stay."""
+        begins = None if state is None else self._narrowed(*state)
+        steps, after = self._steps(inputs.transpose(0, 1), begins)
+        h_n, c_n = (
+            torch.cat([self._wide(each, place, what) for place, each in enumerate(column)])
+            for what, column in zip("hc", zip(*after, strict=True), strict=True)
+        )
+        return self._full(steps).transpose(0, 1), (h_n, c_n)
+
+    def trained(self) -> dict[str, Tensor]:
+        """The consumers' tensors by their names in the file, as wide as what is left."""
+        found: dict[str, Tensor] = {}
+        for before, (weight, bias) in zip(self._start.consumers, self._consumers(), strict=True):
+            found[before.name] = weight
+            if before.bias_name is not None and bias is not None:
+                found[before.bias_name] = bias
+        return found
 
     def widths(self) -> list[int]:
         """How many numbers are compared with the dense model's a step: of each consumer, else of the output."""
         return [weight.numel() // weight.shape[1] for weight in self.weights] or [self._lstm.output_width]
 
+    def _steps(self, steps: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Inputs (T, B, I) -> the output of what is left of the last layer, and the state of each layer and direction."""
+        directions, after = self._lstm.directions, []
+        for layer in range(self._lstm.num_layers):
+            outputs = []
+            for direction in range(directions):
+                place = layer * directions + direction
+                read = steps.flip(0) if direction else steps
+                output, now = self.cells[place](read, None if state is None else state[place])
+                outputs.append(output.flip(0) if direction else output)
+                after.append(now)
+            steps = torch.cat(outputs, -1) if directions > 1 else outputs[0]
+        return steps, after
+
     def _read(self, outputs: Tensor) -> Tensor:
         if len(self.weights):
             return torch.cat([read(outputs, *pair) for pair in self._consumers()], -1)
+        return self._full(outputs)
+
+    def _full(self, outputs: Tensor) -> Tensor:
+        """The output at full width, removed units as zeros or reconstructed."""
         if self._kept is None or self._lstm.proj_size:
             return outputs
         units, size = last_layer(self._lstm, self._kept), self._lstm.hidden_size
@@ -74,6 +105,26 @@ class Student(nn.Module):
                 wide = wide.index_copy(-1, without(units[direction], size), F.linear(own, weight, bias))
             parts.append(wide)
         return torch.cat(parts, -1)
+
+    def _units(self, place: int, part: str) -> Tensor | None:
+        """The units that stay of a layer and direction, for a state `h` or `c`; None where its width does."""
+        if self._kept is None or (part == "h" and self._lstm.proj_size):
+            return None
+        return self._kept[self._lstm.places[place]]
+
+    def _wide(self, state: Tensor, place: int, part: str) -> Tensor:
+        units = self._units(place, part)
+        if units is None:
+            return state
+        return state.new_zeros(*state.shape[:-1], self._lstm.hidden_size).index_copy(-1, units, state)
+
+    def _narrowed(self, h_0: Tensor, c_0: Tensor) -> State:
+        found = []
+        for place in range(len(self.cells)):
+            both = zip("hc", (h_0[place : place + 1], c_0[place : place + 1]), strict=True)
+            h, c = (own if (units := self._units(place, part)) is None else own[..., units] for part, own in both)
+            found.append((h.contiguous(), c.contiguous()))
+        return found
 
     def _consumers(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         for index, weight in enumerate(self.weights):

@@ -1,12 +1,16 @@
 """The widgets of the recipe's plain controls, each under the key of its control and beside the present recipe."""
 
+from collections.abc import Callable, Sequence
+
 import streamlit as st
 
 from pruner.dashboard import words
+from pruner.importance.masks import dropped_rows, rounded_up
 from pruner.recipe import MAX_ROUND_TO, MAX_SEED, TASKS, Recipe
 
 
-def choose_granularity(key: str, recipe: Recipe) -> None:
+def choose_granularity(key: str, recipe: Recipe, chosen: Callable[[], None]) -> None:
+    """Rows or units; `chosen` is called with another one set."""
     st.segmented_control(
         "Granularity",
         list(words.GRANULARITY_TITLES),
@@ -14,6 +18,7 @@ def choose_granularity(key: str, recipe: Recipe) -> None:
         key=key,
         required=True,
         persist_state="session",
+        on_change=chosen,
     )
     st.caption(words.GRANULARITY_MEANING[recipe.granularity])
 
@@ -77,7 +82,8 @@ def choose_allocation(key: str, recipe: Recipe) -> None:
     )
 
 
-def choose_rounding(key: str, recipe: Recipe) -> None:
+def choose_rounding(key: str, recipe: Recipe, sizes: Sequence[int]) -> None:
+    """Rounding, and what it does to layers of these hidden sizes."""
     st.number_input(
         "Round the kept count up to a multiple of",
         min_value=1,
@@ -87,6 +93,13 @@ def choose_rounding(key: str, recipe: Recipe) -> None:
         help="Kernels take steps: 257 units cost as much as 272, so a multiple of 16 is free. 1: off.",
         width=300,
     )
+    if recipe.round_to > 1 and recipe.allocation == "uniform":
+        kept = {size: (size - dropped_rows(size, recipe.sparsity)) for size in sizes}
+        told = [
+            f"{rounded_up(size, size - exact, recipe.round_to)} units of {size}, not {exact}"
+            for size, exact in kept.items()
+        ]
+        st.caption(f"Layers keep {'; '.join(told)}.")
 
 
 def choose_consumers(key: str, offered: list[str]) -> None:

@@ -19,7 +19,6 @@ from pruner.recipe import COST_CRITERIA, Recipe
 
 Value = TypeVar("Value")
 Reading = Callable[[list[str]], Any]  # what a link says: the value of a field, None for nothing
-SUGGESTED_ROUND_TO = 16  # multiplication kernels take steps of this many units
 DEFAULT = Recipe()
 
 
@@ -151,7 +150,12 @@ class Controls:
     __slots__ = ()
 
     sparsity = Control(Recipe.sparsity, _number)
-    granularity = Control(Recipe.granularity, _word, place="top", widget=choosers.choose_granularity)
+    granularity = Control(
+        Recipe.granularity,
+        _word,
+        place="top",
+        widget=lambda key, recipe: choosers.choose_granularity(key, recipe, Controls().follow_granularity),
+    )
     criterion = Control(
         Recipe.criterion,
         _word,
@@ -185,7 +189,15 @@ class Controls:
         place="detail",
         widget=choosers.choose_allocation,
     )
-    round_to = Control(SUGGESTED_ROUND_TO, _whole, applies=_of_units, place="detail", widget=choosers.choose_rounding)
+    round_to = Control(
+        Recipe.round_to,
+        _whole,
+        applies=_of_units,
+        place="detail",
+        widget=lambda key, recipe: choosers.choose_rounding(
+            key, recipe, sorted({lstm.hidden_size for lstm in to_prune(recipe)})
+        ),
+    )
     layer_sparsity = Control[dict[int, float]](
         {},
         _shares(_layer),
@@ -263,6 +275,17 @@ class Controls:
         for control in CONTROLS:
             if control.place == place and control.applies(recipe):
                 control.draw(recipe)
+
+    def follow_granularity(self) -> None:
+        """Units of a model whose inputs are known fall in the brain surgeon's order and are healed, unless something else
+        was chosen: by weights alone they leave a ruin. Rows go back to what they teach."""
+        opened, healed = session.checkpoint, ("obs", "heal")
+        known = opened is not None and (session.gathered is not None or examples.example_of(opened) is not None)
+        chosen = self.criterion, self.compensation
+        if self.granularity == "units" and known and chosen == (DEFAULT.criterion, DEFAULT.compensation):
+            self.criterion, self.compensation = healed
+        elif self.granularity == "rows" and chosen == healed:
+            self.criterion, self.compensation = DEFAULT.criterion, DEFAULT.compensation
 
     def name_consumers(self) -> None:
         """Once a model: name what is known of an example, its consumer and its task, or the consumers that the file shows,

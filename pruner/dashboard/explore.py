@@ -9,18 +9,21 @@ from pruner.dashboard.gathered import Gathered
 from pruner.examples import Example
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.measure import Quality
-from pruner.progress import Progress
+from pruner.progress import Progress, split
 from pruner.recipe import Recipe
+from pruner.search.front import lost
 from pruner.search.parts import Sensitivity
+from pruner.search.references import Reference, references
 from pruner.search.sensitivity import measure_sensitivity
-from pruner.search.sweep import Rated, dense_value, rate_all, sweep_recipes
+from pruner.search.sweep import Rated, rate_all, sweep_recipes
 
 LEAST, MOST = 0.1, 0.9  # sparsities that are tried
 
 
 @dataclass(frozen=True)
 class Judged:
-    """How models are compared: by the quality of an example, or by how far their output drifts."""
+    """How models are compared: by the quality of an example, else by their answers on inputs that were held back, else by
+    how far their output drifts on random ones."""
 
     name: str
     higher_is_better: bool
@@ -29,11 +32,15 @@ class Judged:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Recipes side by side, and what the dense model reaches."""
+    """Recipes side by side, the best first, and what they are to be compared with, the dense model before all."""
 
     rated: list[Rated]
-    dense: float
+    references: list[Reference]
     judged: Judged
+
+    @property
+    def dense(self) -> float:
+        return self.references[0].value
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,12 @@ class Measured:
     judged: Judged
 
 
-def judged_by(example: Example | None) -> Judged:
-    if example is None:
-        return Judged("output drift", False, None)
-    return Judged(example.quality_name, example.higher_is_better, example.quality)
+def judged_by(example: Example | None, gathered: Gathered | None) -> Judged:
+    if example is not None:
+        return Judged(example.quality_name, example.higher_is_better, example.quality)
+    if gathered is not None and gathered.calibration.source != "gaussian":
+        return Judged("difference of the answers on held-back inputs", False, None)
+    return Judged("output drift on random inputs", False, None)
 
 
 def spread(count: int) -> list[float]:
@@ -91,11 +100,14 @@ def sweep(
     checkpoint: Checkpoint, recipes: Sequence[Recipe], gathered: Gathered | None, judged: Judged, progress: Progress
 ) -> Sweep:
     """Rate all recipes. Raises PrunerError as `rate_all` does."""
-    progress(0.0, "Rating the model as it is")
-    dense = dense_value(checkpoint, judged.quality)
     calibration, statistics = (gathered.calibration, gathered.statistics) if gathered else (None, None)
-    rated = rate_all(checkpoint, recipes, calibration, statistics, judged.quality, progress)
-    return Sweep(rated, dense, judged)
+    rating, comparing = split(progress, 9, 1)
+    rated = rate_all(checkpoint, recipes, calibration, statistics, judged.quality, rating)
+    comparing(0.0, "Rating what they are compared with")
+    sizes = {each.recipe.sparsity: each.macs_per_step for each in reversed(rated)}  # of its first recipe
+    compared = references(checkpoint, recipes[0], sizes.values(), calibration, judged.quality)
+    best_first = sorted(rated, key=lambda each: lost(each.value, compared[0].value, judged.higher_is_better))
+    return Sweep(best_first, compared, judged)
 
 
 def measure(
@@ -123,4 +135,4 @@ def measure(
 
 def without_sparsities(recipe: Recipe) -> Recipe:
     """The recipe but for how much falls where: two that differ in nothing else have the same sensitivity."""
-    return replace(recipe, sparsity=0.5, layer_sparsity={}, gate_sparsity={}, allocation="uniform", round_to=1)
+    return replace(recipe, sparsity=0.5, layer_sparsity={}, gate_sparsity={}, allocation="uniform")

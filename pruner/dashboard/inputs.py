@@ -6,9 +6,12 @@ changes, it must be gathered again.
 
 import streamlit as st
 
+from pruner import examples
 from pruner.compensation.chain import check_data
+from pruner.dashboard import gathering, watching
 from pruner.dashboard.controls import controls
 from pruner.dashboard.gathered import Gathered
+from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import session
 from pruner.dashboard.text import plain
 from pruner.dashboard.words import CRITERION_TITLES
@@ -44,6 +47,10 @@ def required(recipe: Recipe) -> Gathered | None:
 def are_there(checkpoint: Checkpoint, recipe: Recipe) -> bool:
     """Whether all is there that the recipe needs of inputs; where it is not, say so and lead there."""
     gathered = current()
+    if recipe.needs_data and gathered is None and _gathering_the_examples(checkpoint):
+        st.caption("The example’s own inputs are gathered, once.")
+        watching.follow(session.gathering, "gathering")
+        gathered = current()
     if recipe.needs_data and gathered is None:
         by_score = recipe.criterion in DATA_CRITERIA
         ask_for(
@@ -59,6 +66,18 @@ def are_there(checkpoint: Checkpoint, recipe: Recipe) -> bool:
         _lead_there()
         return False
     return True
+
+
+def _gathering_the_examples(checkpoint: Checkpoint) -> bool:
+    """Whether an example's own inputs are being gathered: the first time they need not be asked for."""
+    example = examples.example_of(checkpoint)
+    if example is None or present() is not None:
+        return False
+    controls.name_consumers()
+    if session.gathering is None:
+        wanted, recipe = gathering.Wanted("example"), controls.to_gather()  # bound here, for its thread
+        session.gathering = Job(lambda progress: gathering.gather(checkpoint, example, wanted, recipe, progress))
+    return session.gathering.status.state == "running"
 
 
 def ask_for(why: str) -> None:

@@ -26,13 +26,13 @@ def start_button(
             )
 
 
-def follow(job: Job[Any] | None, name: str) -> None:
-    """Say how a job goes; while it runs, the page ends here."""
+def follow(job: Job[Any] | None, name: str, beside: Callable[[], None] = lambda: None) -> None:
+    """Say how a job goes, and draw what grows `beside` it; while it runs, the page ends here."""
     if job is None:
         return
     status = job.status
     if status.state == "running":
-        _watch(job)
+        _watch(job, beside)
         st.stop()
     if status.state == "failed":
         st.error(plain(status.error), title=f"The {name} failed", icon=":material/error:")
@@ -41,9 +41,10 @@ def follow(job: Job[Any] | None, name: str) -> None:
 
 
 @st.fragment(run_every=0.3)
-def _watch(job: Job[Any]) -> None:
+def _watch(job: Job[Any], beside: Callable[[], None]) -> None:
     """Follow the job while it runs, then show the whole page anew."""
     status = job.status
     if status.state != "running":
         st.rerun()
     st.progress(status.fraction, plain(status.what))
+    beside()

@@ -1,4 +1,4 @@
-"""The long work of a visitor's session, and what came of it: runs with their exports, sweeps, sensitivities."""
+"""The long work of a visitor's session, and what came of it: runs and smaller models with their exports, searches."""
 
 import shutil
 import tempfile
@@ -7,10 +7,13 @@ from pathlib import Path
 
 import streamlit as st
 
+from pruner.dashboard.controls import controls
 from pruner.dashboard.explore import Measured, Sweep
 from pruner.dashboard.jobs import Job
-from pruner.dashboard.session import Kept
+from pruner.dashboard.session import Kept, session
+from pruner.dashboard.shrinking import Smaller
 from pruner.result import Result
+from pruner.search.candidates import Candidate
 
 
 class Work:
@@ -20,6 +23,14 @@ class Work:
 
     device = Kept("cpu", "widget")
     run: Kept[Job[Result] | None] = Kept(None, "model")
+    shrink: Kept[Job[Smaller] | None] = Kept(None, "model")
+    tried: Kept[list[Candidate]] = Kept([], "model")  # by the shrinking that runs or ran last, as they come
+    shrunk: Kept[Smaller | None] = Kept(None, "model")  # what the controls were set to last
+    keep = Kept(97.0)  # per cent of the quality
+    target_size = Kept(50)  # per cent
+    shrink_for = Kept("keep")  # or the size of what is counted
+    shrink_budget = Kept(60.0)  # seconds a candidate
+    newest: Kept[str] = Kept("run", "model")  # or "shrink": what was started last
     run_inputs: Kept[str | None] = Kept(None, "model")  # those that the run was given, in words
     batch_first: Kept[bool | None] = Kept(None, "model")  # what the visitor says, where the file does not
     # The folders of a run, by form and what was said of `batch_first`.
@@ -28,14 +39,26 @@ class Work:
     sweep_count = Kept(5)
     sweep_criteria: Kept[list[str]] = Kept([])
     sweep_compensations: Kept[list[str]] = Kept([])
+    sweep_over = Kept("Size")  # or "Sparsity"
+    borne = Kept(3.0)  # per cent
     sensitivity: Kept[Job[Measured] | None] = Kept(None, "model")
     sensitivity_count = Kept(5)
     target = Kept("macs", "widget")
 
     @property
     def result(self) -> Result | None:
-        """What the last run made, whatever the controls say now."""
+        """What the last run or shrinking made, whatever the controls say now."""
+        if self.newest == "shrink":
+            found = self.shrink.status.result if self.shrink else None
+            return found.result if found else None
         return self.run.status.result if self.run else None
+
+    def take_over(self) -> None:
+        """Set the controls, and the inputs that scores come from, to those of a smaller model that was just found."""
+        found = self.shrink.status.result if self.shrink else None
+        if found is not None and found is not self.shrunk:
+            self.shrunk, session.gathered = found, found.gathered
+            controls.apply(found.result.recipe)
 
     def exported(self, result: Result, form: str) -> Path:
         """Write the export of a result in one form, with what is said of `batch_first`, or return the one written before; it

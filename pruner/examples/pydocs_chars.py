@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 FILE = Path(__file__).with_name("pydocs_chars.safetensors")
 STREAMS = 32  # the held-out text is read as this many parallel streams, each from a zero state
-PIECE = 512  # characters of a piece of training text, read from a zero state
+PIECE = 4096  # characters of a piece of training text: long, since the held-out text is read without a break, too
 UNKNOWN = "\ufffd"  # stands for every character the training text does not hold
 
 

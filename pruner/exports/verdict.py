@@ -36,7 +36,8 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in words, and where it is bad, the one thing to do."""
         if self.loss is None:
-            return f"Whether it still answers well is unknown: no inputs were given to judge by ({self.measure})."
+            drift = f"{self.measure} {self.after:.3f}"
+            return f"Whether it still answers well is unknown: no inputs were given to judge by ({drift})."
         figures = f"{self.measure} {self.before:.4g} before, {self.after:.4g} after"
         told = {
             "kept": f"It answers like the dense model ({figures}).",
@@ -60,4 +61,4 @@ def by_answers(loss: float, of_distributions: bool) -> Verdict:
 
 def unknown(drift: float) -> Verdict:
     """Where nothing is known but how far the output moved on random inputs."""
-    return Verdict(f"output drift on random inputs {drift:.3f}", None, None, None)
+    return Verdict("output drift on random inputs", 0.0, drift, None)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
 
 Modules = Mapping[str, nn.Module]  # by LSTM name
 Rate = Callable[[Mapping[str, Tensor], Modules], float]  # a whole model, from its tensors and its LSTMs
+# What a whole model answers to a batch of inputs, from its tensors and its LSTMs, which are called like `nn.LSTM`s.
+Forward = Callable[[Mapping[str, Tensor], Mapping[str, Callable[..., Any]], Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pruner.pipeline import choose_masks, gather_statistics
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
 from pruner.search.parts import UNITS, Sensitivity
-from pruner.search.sweep import dense_value, rate_all
+from pruner.search.sweep import dense_value, rate_all, runnable
 
 
 def measure_sensitivity(
@@ -33,7 +33,7 @@ def measure_sensitivity(
     By the recipe's criterion and compensation; layer k of all its LSTMs, in both directions, is one part. Raises PrunerError
     and calls `progress` as `rate_all` does.
     """
-    base = replace(recipe, layer_sparsity={}, gate_sparsity={}, allocation="uniform", round_to=1)
+    base = replace(recipe, layer_sparsity={}, gate_sparsity={}, allocation="uniform")
     if statistics is None and calibration is not None and base.needs_data:
         gathering, progress = split(progress, 1, 4)
         statistics = gather_statistics(checkpoint, base, calibration, progress=gathering)
@@ -44,8 +44,7 @@ def measure_sensitivity(
     for sparsity in sparsities:
         here = replace(base, sparsity=sparsity)
         everything = choose_masks(checkpoint, here, statistics=statistics)
-        # One layer alone leaves sizes that no consumer can be trimmed to; weights alone need consumers for nothing else.
-        recipes += [here if here.needs_data else replace(here, consumers=(), task=None)] * len(parts)
+        recipes += [runnable(here, uneven=True)] * len(parts)
         masks += [only(checkpoint, here, everything, part) for part in parts]
     rated = rate_all(checkpoint, recipes, calibration, statistics, quality, progress, masks)
     values = [each.value for each in rated]

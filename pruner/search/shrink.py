@@ -1,74 +1,44 @@
 """The smallest model that answers like the whole one, or the best one of a size: candidates folded, healed and judged.
 
 Statistics are gathered once and units removed in the order of the brain surgeon. A few sizes are healed briefly, side by
-side; from how their loss falls with size, and with time, follows which size a longer healing brings to the target.
+side; from how their loss grows with what is removed, and falls with time, follows which size a longer healing brings to the
+target.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import partial
 
+import numpy as np
 import pandas as pd
-import torch
 
 from pruner.calibration.calibration import Calibration
-from pruner.calibration.drift import held_back_loss
 from pruner.calibration.observations import Statistics
-from pruner.compact.costs import size_of_file, size_of_form, size_when_compact
-from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError
-from pruner.exports.verdict import Verdict, by_answers, by_quality
 from pruner.files.checkpoint import Checkpoint
-from pruner.importance.masks import dropped_rows
-from pruner.lstm.gates import GATES
-from pruner.lstm.measure import Quality, one_thread
-from pruner.lstm.module import build
-from pruner.pipeline import gather_statistics, prune
+from pruner.lstm.measure import Quality
+from pruner.pipeline import choose_masks, gather_statistics
 from pruner.progress import Progress, silent, split
-from pruner.recipe import Recipe
+from pruner.recipe import COST_CRITERIA, Recipe
+from pruner.search.candidates import (
+    Candidate,
+    Target,
+    candidate_of,
+    dense_quality_of,
+    frontier_of,
+    sparsity_for,
+)
 from pruner.search.workers import as_they_come
 
 FIRST = (0.4, 0.55, 0.7, 0.85)  # sparsities that are healed briefly
 BRIEFLY = 0.15  # of the budget
-LONGER_HELPS = 0.55  # what a loss after the brief healing comes to after the whole one, at most
+LONGER_HELPS = 0.55  # what a loss after the brief healing comes to after the whole one, until that was measured
 MARGIN = 0.9  # of the target is aimed at
 STEP = 0.06  # of sparsity, between neighbouring candidates
 MOST_SPARSITY, LEAST_SPARSITY = 0.95, 0.05
-MORE_ROUNDS = 2  # of whole healings, between what was borne and what was not
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is asked for: the share `keep` of the quality at least, or the share `amount` of `macs` or `size` at most."""
-
-    keep: float | None = 0.97
-    what: str | None = None
-    amount: float | None = None
-
-    @property
-    def loss(self) -> float:
-        """By what share the quality may be worse."""
-        return 1 - self.keep if self.keep is not None else math.inf
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A recipe that was tried: the pruned model, the shares of multiply-accumulates and parameters left, its verdict."""
-
-    pruned: Pruned
-    macs: float
-    parameters: float
-    verdict: Verdict
-    seconds: float
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.pruned.recipe
-
-    @property
-    def loss(self) -> float:
-        return math.inf if self.verdict.loss is None else self.verdict.loss
+ROUNDS = 3  # of whole healings, between what was borne and what was not
+LEAST_LOSS = 1e-6  # which has a logarithm
 
 
 @dataclass(frozen=True)
@@ -80,20 +50,8 @@ class Shrunk:
     told: list[str]
 
     def frontier(self) -> pd.DataFrame:
-        """One line a candidate: its sparsity, seconds of healing, sizes left and quality, the smallest first."""
-        lines = [
-            {
-                "sparsity": each.recipe.sparsity,
-                "seconds": each.seconds,
-                "macs": each.macs,
-                "parameters": each.parameters,
-                "quality": each.verdict.after,
-                "loss": each.verdict.loss,
-                "chosen": each is self.chosen,
-            }
-            for each in self.tried
-        ]
-        return pd.DataFrame(lines).sort_values(["macs", "seconds"], ignore_index=True)
+        """One line a candidate, see `frontier_of`."""
+        return frontier_of(self.tried, self.chosen)
 
 
 def shrink(
@@ -104,26 +62,36 @@ def shrink(
     quality: Quality | None = None,
     progress: Progress = silent,
     statistics: Mapping[str, Statistics] | None = None,
+    seen: Callable[[Candidate], object] = lambda candidate: None,
+    device: str = "cpu",
 ) -> Shrunk:
     """Find the smallest model of a checkpoint that reaches the target, or the best one of the size that it says.
 
     `recipe` fixes what is to be fixed (LSTMs, consumers, task, criterion, budget); its sparsity is what is sought.
     `quality` judges where there is one, else the answers on the held-back part of `calibration`. Candidates run side by
-    side through joblib, each healed for the recipe's budget. `progress(fraction, what)` is called several times a second;
-    raise in it to stop. Raises PrunerError for random inputs, and where no size reaches the target.
+    side through joblib, each healed on `device` for the recipe's budget; `seen` is called with each as it comes.
+    `progress(fraction, what)` is called several times a second; it may raise to stop, or return True: the best of what was
+    tried is then taken.
+
+    Random inputs heal nothing, candidates are folded only; and they cannot tell what a model is worth: without a `quality`
+    a model of a size is unknown, one that keeps its quality refused. Raises PrunerError for that, and where no size reaches
+    the target.
     """
     if calibration.source == "gaussian":
-        raise PrunerError(
-            "expected real or sampled inputs to shrink with, found random ones, on which nobody can tell what a model is "
-            "worth; give inputs"
-        )
+        recipe = replace(recipe, compensation="fold" if recipe.compensation == "heal" else recipe.compensation)
     gathering, searching = split(progress, 1, 8)
     if statistics is None:
-        statistics = gather_statistics(checkpoint, recipe, calibration, progress=gathering)
-    search = _Search(checkpoint, recipe, calibration, statistics, quality, searching)
+        statistics = gather_statistics(checkpoint, recipe, calibration, device=device, progress=gathering)
+    search = _Search(checkpoint, recipe, calibration, statistics, quality, searching, seen, device)
     if target.what is not None:
         return search.of_size(target)
+    if calibration.source == "gaussian" and quality is None:
+        raise search.no_promise(target)
     return search.keeping(target)
+
+
+class _Enough(Exception):
+    """Nobody waits for more candidates; those that there are will do."""
 
 
 class _Search:
@@ -137,65 +105,113 @@ class _Search:
         statistics: Mapping[str, Statistics],
         quality: Quality | None,
         progress: Progress,
+        seen: Callable[[Candidate], object],
+        device: str,
     ) -> None:
-        self._checkpoint, self._recipe, self._progress = checkpoint, recipe, progress
-        self._common = (calibration, statistics, quality, _dense_quality(checkpoint, quality))
+        self._checkpoint, self._recipe, self._progress, self._seen = checkpoint, recipe, progress, seen
+        self._statistics = statistics
+        self._common = (calibration, statistics, quality, dense_quality_of(checkpoint, quality), device)
         self._tried: list[Candidate] = []
-        self._rounds = 0
+        self._rounds, self._enough = 0, False
 
     def keeping(self, target: Target) -> Shrunk:
         """The smallest that keeps the quality."""
-        self._try(FIRST, BRIEFLY)
-        predicted = self._predicted(target.loss * MARGIN)
-        told = [f"Healed {len(FIRST)} sizes briefly; about {predicted:.0%} of the units looked like what can go."]
-        self._try([_bounded(predicted - STEP / 2), _bounded(predicted + STEP / 2)], 1.0)
-        for _ in range(MORE_ROUNDS):
+        self._try(self._of_sparsities(FIRST), BRIEFLY)
+        for _ in range(ROUNDS):
             low, high = self._borne(target), self._not_borne(target)
             if high - low <= STEP:
                 break
-            self._try([low + (high - low) / 3, low + 2 * (high - low) / 3], 1.0)
-        chosen = min((each for each in self._tried if each.loss <= target.loss), key=_size, default=None)
-        if chosen is None:
-            best = min(self._tried, key=lambda each: each.loss)
-            raise PrunerError(
-                f"expected a size that loses at most {target.loss:.1%}, found {best.loss:.1%} at the least, with "
-                f"{best.recipe.sparsity:.0%} of the units gone; ask for less, give more inputs or a longer budget"
+            near = self._predicted(target.loss * MARGIN)
+            least, most = low + STEP / 4, high - STEP / 4
+            self._try(
+                self._of_sparsities(
+                    sorted({_within(near - STEP / 2, least, most), _within(near + STEP / 2, least, most)})
+                )
             )
-        told.append(
-            f"Of {len(self._tried)} candidates, healed for up to {max(each.seconds for each in self._tried):.0f} seconds, "
-            f"the smallest that loses at most {target.loss:.1%} has {chosen.macs:.0%} of the multiply-accumulates. "
-            f"{chosen.verdict.sentence}"
-        )
-        return Shrunk(chosen, self._tried, told)
+        chosen = min((each for each in self._tried if each.loss <= target.loss), key=_size, default=None)
+        if chosen is None and self._tried and self._enough:
+            chosen = min(self._tried, key=_loss)
+        if chosen is None:
+            raise self._none_bears(target)
+        return Shrunk(chosen, self._tried, self._told(chosen, target))
 
     def of_size(self, target: Target) -> Shrunk:
-        """The best of a size, with layers alike or ranked together."""
-        sparsities = [_sparsity_for(self._checkpoint, self._recipe, target)]
-        self._try(sparsities, 1.0)
-        best = min(self._tried, key=lambda each: each.loss)
-        told = [f"{sparsities[0]:.0%} of the units had to go for {target.amount:.0%} of the {target.what}."]
-        return Shrunk(best, self._tried, [*told, best.verdict.sentence])
+        """The best of a size, with layers alike or their units ranked together."""
+        ways = [self._recipe]
+        if self._recipe.allocation == "uniform" and self._recipe.criterion in COST_CRITERIA and not _own(self._recipe):
+            ways.append(replace(self._recipe, allocation="global"))
+        self._try([replace(way, sparsity=self._sparsity_for(way, target)) for way in ways])
+        if not self._tried:
+            raise PrunerError("expected time to heal one candidate at least, found none; let it run for longer")
+        best = min(self._tried, key=_loss)
+        how = "all layers ranked together" if best.recipe.allocation == "global" else "of every layer alike"
+        removed = (
+            f"{best.recipe.sparsity:.0%} of the units, {how}, had to go for {target.amount:.0%} of the {target.what}."
+        )
+        return Shrunk(best, self._tried, [removed, best.verdict.sentence])
 
-    def _try(self, sparsities: Sequence[float], share: float) -> None:
-        """Heal candidates side by side for a share of the budget."""
+    def _sparsity_for(self, way: Recipe, target: Target) -> float:
+        by_shape = way.allocation == "uniform" and not _own(way)
+        masks = None if by_shape else partial(choose_masks, self._checkpoint, statistics=self._statistics)
+        return sparsity_for(self._checkpoint, way, target, masks)
+
+    def no_promise(self, target: Target) -> PrunerError:
+        """What to say where only random inputs are known."""
+        self._try(self._of_sparsities(FIRST))
+        drifts = ", ".join(f"{each.verdict.after:.3f} at {each.recipe.sparsity:.0%}" for each in self._tried)
+        return PrunerError(
+            f"expected inputs to tell how much can go, found random ones, on which nobody can; the output drift on them is "
+            f"{drifts} of the units gone; give inputs, or ask for a size (macs=0.5, say)"
+        )
+
+    def _told(self, chosen: Candidate, target: Target) -> list[str]:
+        longest = max(each.seconds for each in self._tried)
+        kept = chosen.loss <= target.loss
+        which = f"the smallest that loses at most {target.loss:.1%}" if kept else "the one that loses the least"
+        return [
+            *(["The search was ended early."] if self._enough else []),
+            f"Of {len(self._tried)} candidates, healed for up to {longest:.0f} seconds, {which} has {chosen.macs:.0%} of "
+            f"the multiply-accumulates. {chosen.verdict.sentence}",
+        ]
+
+    def _none_bears(self, target: Target) -> PrunerError:
+        if not self._tried:
+            return PrunerError("expected time to heal one candidate at least, found none; let it run for longer")
+        best = min(self._tried, key=_loss)
+        return PrunerError(
+            f"expected a size that loses at most {target.loss:.1%}, found {best.loss:.1%} at the least, with "
+            f"{best.recipe.sparsity:.0%} of the units gone; ask for less, give more inputs or a longer budget"
+        )
+
+    def _of_sparsities(self, sparsities: Iterable[float]) -> list[Recipe]:
+        return [replace(self._recipe, sparsity=round(sparsity, 3)) for sparsity in sparsities]
+
+    def _try(self, recipes: Sequence[Recipe], share: float = 1.0) -> None:
+        """Heal candidates side by side for a share of the budget, until all are there or enough are."""
+        if self._enough:
+            return
         self._rounds += 1
         steps = self._recipe.steps and max(1, round(self._recipe.steps * share))
-        base = replace(self._recipe, budget=self._recipe.budget * share, steps=steps)
-        recipes = [replace(base, sparsity=round(sparsity, 3)) for sparsity in sparsities]
         light = replace(self._checkpoint, container={})
-        calls = [(light, recipe, *self._common) for recipe in recipes]
-        done = 0
+        calls = [
+            (light, replace(recipe, budget=recipe.budget * share, steps=steps), *self._common) for recipe in recipes
+        ]
+        found: dict[int, Candidate] = {}
 
         def look(waiting: bool) -> None:
-            what = "Waiting for other work" if waiting else f"Round {self._rounds}: {done} of {len(calls)} sizes healed"
-            self._progress(1 - 0.6**self._rounds * (1 - 0.4 * done / len(calls)), what)
+            done = f"Round {self._rounds}: {len(found)} of {len(calls)} candidates healed"
+            part = 0.4 * len(found) / len(calls)
+            if self._progress(1 - 0.6**self._rounds * (1 - part), "Waiting for other work" if waiting else done):
+                raise _Enough
 
-        found: dict[int, Candidate] = {}
-        for index, candidate in as_they_come(_tried, calls, look):
-            done += 1
-            whole = replace(candidate.pruned, checkpoint=self._checkpoint)
-            found[index] = replace(candidate, pruned=whole)
-        self._tried += [found[index] for index in range(len(calls))]
+        try:
+            for index, candidate in as_they_come(candidate_of, calls, look):
+                whole = replace(candidate.pruned, checkpoint=self._checkpoint)
+                found[index] = replace(candidate, pruned=whole)
+                self._seen(found[index])
+        except _Enough:
+            self._enough = True
+        self._tried += [found[index] for index in sorted(found)]
 
     def _borne(self, target: Target) -> float:
         """The highest sparsity that was borne; longer healing would bear it, too."""
@@ -203,89 +219,43 @@ class _Search:
 
     def _not_borne(self, target: Target) -> float:
         """The lowest sparsity above that which was not, though healed for the whole budget."""
-        borne, longest = self._borne(target), max(each.seconds for each in self._tried)
-        lost = [
-            each.recipe.sparsity
-            for each in self._tried
-            if each.loss > target.loss and each.seconds >= longest / 2 and each.recipe.sparsity > borne
-        ]
-        return min(lost, default=1.0)
+        borne = self._borne(target)
+        lost = (each.recipe.sparsity for each in self._whole() if each.loss > target.loss)
+        return min((sparsity for sparsity in lost if sparsity > borne), default=MOST_SPARSITY + STEP)
+
+    def _brief(self) -> list[Candidate]:
+        return [each for each in self._tried if each.recipe.budget < self._recipe.budget]
+
+    def _whole(self) -> list[Candidate]:
+        return [each for each in self._tried if each.recipe.budget >= self._recipe.budget]
 
     def _predicted(self, loss: float) -> float:
-        """The sparsity that would lose so much after a whole healing, from the brief ones: straight lines between the
-        logarithms of their losses."""
-        points = sorted((each.recipe.sparsity, max(each.loss * LONGER_HELPS, 1e-6)) for each in self._tried)
-        if points[0][1] >= loss:
-            return _bounded(points[0][0] * loss / points[0][1])
-        for (low, before), (high, after) in pairwise(points):
-            if after >= loss:
-                part = (math.log(loss) - math.log(before)) / max(math.log(after) - math.log(before), 1e-9)
-                return _bounded(low + min(1.0, max(0.0, part)) * (high - low))
-        return _bounded(points[-1][0] + STEP)
+        """The sparsity that would lose so much after a whole healing: straight lines between the logarithms of the losses
+        after the brief ones, lowered by what longer healing brings."""
+        brief = sorted(self._brief(), key=lambda each: each.recipe.sparsity)
+        sparsities = np.array([0.0, *(each.recipe.sparsity for each in brief), 1.0])
+        logs = np.log([LEAST_LOSS, *(max(each.loss, LEAST_LOSS) for each in brief), 10.0])
+        logs = np.maximum.accumulate(logs) + 1e-9 * np.arange(len(logs))
+        helped = [
+            math.log(max(each.loss, LEAST_LOSS)) - float(np.interp(each.recipe.sparsity, sparsities, logs))
+            for each in self._whole()
+        ]
+        helps = min(0.0, float(np.mean(helped))) if helped else math.log(LONGER_HELPS)
+        return _within(float(np.interp(math.log(loss) - helps, logs, sparsities)), LEAST_SPARSITY, MOST_SPARSITY)
 
 
-def _tried(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    calibration: Calibration,
-    statistics: Mapping[str, Statistics],
-    quality: Quality | None,
-    dense_quality: float | None,
-    stop: Callable[[float, str], None],
-) -> Candidate:
-    """Prune by a recipe, on the CPU with one thread, and judge what came of it."""
-    with one_thread():
-        pruned = prune(checkpoint, recipe, calibration, statistics, progress=stop)
-        compact = pruned.modules("compact")
-        if quality is not None and dense_quality is not None:
-            after = quality(pruned.tensors(), compact)
-            verdict = by_quality(quality.name, quality.higher_is_better, dense_quality, after)
-        else:
-            dense = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms}
-            loss = held_back_loss(checkpoint, recipe, calibration, dense, compact, pruned.tensors())
-            verdict = by_answers(loss, recipe.task == "softmax" and bool(recipe.consumers))
-    before, after_size = size_of_file(checkpoint), size_of_form(checkpoint, pruned.forms["compact"])
-    healed = [step for lstm in pruned.compensation.facts.get("lstms", []) for step in lstm["steps"]]
-    return Candidate(
-        pruned,
-        after_size.macs_per_step / before.macs_per_step,
-        after_size.parameters / before.parameters,
-        verdict,
-        sum(step.get("seconds", 0.0) for step in healed),
-    )
-
-
-def _dense_quality(checkpoint: Checkpoint, quality: Quality | None) -> float | None:
-    if quality is None:
-        return None
-    return quality(checkpoint.tensors, {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms})
-
-
-def _sparsity_for(checkpoint: Checkpoint, recipe: Recipe, target: Target) -> float:
-    """The least sparsity, in whole per cent, that leaves no more than the target's amount, counted from shapes alone.
-
-    Raises PrunerError if none does.
-    """
-    whole = size_of_file(checkpoint)
-    for percent in range(1, 100):
-        masks: dict[str, torch.Tensor] = {}
-        for lstm in checkpoint.select(recipe.lstms):
-            kept = torch.arange(lstm.hidden_size) >= dropped_rows(lstm.hidden_size, percent / 100)
-            masks |= {name: kept.repeat(len(GATES)) for place in lstm.places for name in lstm.packed_names(*place)}
-        left = size_when_compact(checkpoint, recipe, masks)
-        share = (
-            left.macs_per_step / whole.macs_per_step
-            if target.what == "macs"
-            else left.tensor_bytes / whole.tensor_bytes
-        )
-        if share <= (target.amount or 0.0):
-            return percent / 100
-    raise PrunerError(f"expected a share of {target.what} that can be left, found {target.amount}; ask for more")
+def _own(recipe: Recipe) -> bool:
+    """Whether layers or gates have sparsities of their own, which one ranking knows nothing of."""
+    return bool(recipe.layer_sparsity or recipe.gate_sparsity)
 
 
 def _size(candidate: Candidate) -> tuple[float, float]:
     return candidate.macs, candidate.loss
 
 
-def _bounded(sparsity: float) -> float:
-    return min(MOST_SPARSITY, max(LEAST_SPARSITY, sparsity))
+def _loss(candidate: Candidate) -> float:
+    return candidate.loss
+
+
+def _within(sparsity: float, least: float, most: float) -> float:
+    return min(most, max(least, sparsity))

@@ -1,6 +1,5 @@
 """Layer sparsities that reach a target with the least loss, from what each layer bears alone."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from pruner.errors import PrunerError
@@ -10,7 +9,9 @@ from pruner.lstm.gates import GATES
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.sizes import macs_per_step, parameters_in
 from pruner.recipe import Recipe, check_choice
+from pruner.search.front import front
 from pruner.search.parts import Sensitivity
+from pruner.search.sweep import runnable
 
 TARGETS = ("parameters", "macs", "loss")
 
@@ -43,24 +44,27 @@ def suggest(checkpoint: Checkpoint, recipe: Recipe, sensitivity: Sensitivity, ta
     whole = sum(_cost(lstm, layer, recipe, 0.0, 0.0, target) for lstm in lstms for layer in range(lstm.num_layers))
     fronts: dict[float, list[_Choice]] = {}
     for layer, own in sorted(losses.items()):
-        reached: dict[float, list[_Choice]] = {}
+        longer: dict[float, list[_Choice]] = {}
         for level, loss in zip(levels, (0.0, *own), strict=True):
-            before = [choice for front in fronts.values() for choice in front] or [_Choice(0, 0.0, ())]
-            reached[level] = _front(
-                _Choice(
-                    choice.cost
-                    + sum(
-                        _cost(lstm, layer, recipe, choice.levels[-1] if choice.levels else 0.0, level, target)
-                        for lstm in lstms
-                        if layer < lstm.num_layers
-                    ),
-                    choice.loss + loss,
-                    (*choice.levels, level),
-                )
-                for choice in before
+            before = [choice for reached in fronts.values() for choice in reached] or [_Choice(0, 0.0, ())]
+            longer[level] = front(
+                (
+                    _Choice(
+                        choice.cost
+                        + sum(
+                            _cost(lstm, layer, recipe, choice.levels[-1] if choice.levels else 0.0, level, target)
+                            for lstm in lstms
+                            if layer < lstm.num_layers
+                        ),
+                        choice.loss + loss,
+                        (*choice.levels, level),
+                    )
+                    for choice in before
+                ),
+                _cost_and_loss,
             )
-        fronts = reached
-    ends = [choice for front in fronts.values() for choice in front]
+        fronts = longer
+    ends = [choice for reached in fronts.values() for choice in reached]
     if target == "loss":
         fitting = sorted((choice.cost, choice.loss, choice.levels) for choice in ends if choice.loss <= amount)
         cost, loss, chosen = fitting[0]  # dropping nothing loses nothing
@@ -77,6 +81,7 @@ def suggest(checkpoint: Checkpoint, recipe: Recipe, sensitivity: Sensitivity, ta
     suggested = replace(
         recipe, allocation="uniform", gate_sparsity={}, layer_sparsity=dict(enumerate(chosen)), sparsity=chosen[0]
     )
+    suggested = runnable(suggested, uneven=len(set(chosen)) > 1)
     return Suggestion(suggested, cost / whole, loss)
 
 
@@ -87,13 +92,8 @@ class _Choice:
     levels: tuple[float, ...]
 
 
-def _front(choices: Iterable[_Choice]) -> list[_Choice]:
-    """Those that no other beats in both cost and loss."""
-    found: list[_Choice] = []
-    for choice in sorted(choices, key=lambda each: (each.cost, each.loss)):
-        if not found or choice.loss < found[-1].loss:
-            found.append(choice)
-    return found
+def _cost_and_loss(choice: _Choice) -> tuple[int, float]:
+    return choice.cost, choice.loss
 
 
 def _losses_by_layer(sensitivity: Sensitivity) -> dict[int, tuple[float, ...]]:

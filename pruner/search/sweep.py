@@ -1,13 +1,14 @@
-"""Many recipes rated side by side, in parallel: by the quality of what they leave, or by how far its output drifts."""
+"""Many recipes rated side by side, in parallel: by the quality of what they leave, else by how far its answers are from the
+dense model's on held-back inputs, else by how far its output drifts on random ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruner.calibration.calibration import Calibration
-from pruner.calibration.drift import measure_drift
+from pruner.calibration.drift import held_back_loss, measure_drift
 from pruner.calibration.observations import Statistics
 from pruner.compact.costs import size_of_form
 from pruner.files.checkpoint import Checkpoint
@@ -23,9 +24,8 @@ SEEDS = 3  # of the random band, which every other score should beat
 
 @dataclass(frozen=True)
 class Rated:
-    """A recipe with what it leaves: `value` is the quality, or where there is none the relative drift of the output, the
-    largest of all pruned LSTMs; parameters of the whole file and multiply-accumulates a step of its LSTMs are those of the
-    compact form."""
+    """A recipe with what it leaves: `value` as `value_of` gives it; parameters of the whole file and multiply-accumulates a
+    step of its LSTMs are those of the compact form."""
 
     recipe: Recipe
     value: float
@@ -43,7 +43,7 @@ def sweep_recipes(
     """The grid from a base recipe: every sparsity by criterion and compensation, and `random` with so many seeds.
 
     A layer's or a gate's own sparsity is left out, since the grid sets them all. An allocation that a criterion does
-    not know becomes uniform.
+    not know becomes uniform, and consumers are named where that can run.
     """
     base = replace(recipe, layer_sparsity={}, gate_sparsity={}, allocation="uniform", seed=0, criterion="l1")
     by_units = recipe.granularity == "units"
@@ -52,18 +52,15 @@ def sweep_recipes(
     for compensation in compensations:
         for criterion, seed in [*((name, 0) for name in criteria if name != "random"), *drawn]:
             allocation = recipe.allocation if by_units or criterion in COST_CRITERIA else "uniform"
-            found += [
-                replace(
-                    base,
-                    sparsity=sparsity,
-                    criterion=criterion,
-                    compensation=compensation,
-                    allocation=allocation,
-                    seed=seed,
-                )
-                for sparsity in sparsities
-            ]
+            line = replace(base, criterion=criterion, compensation=compensation, allocation=allocation, seed=seed)
+            found += [replace(runnable(line, allocation == "global"), sparsity=sparsity) for sparsity in sparsities]
     return found
+
+
+def runnable(recipe: Recipe, uneven: bool) -> Recipe:
+    """The recipe without the consumers that it cannot run with: weights alone name them only to be trimmed, which needs as
+    many units of every layer."""
+    return replace(recipe, consumers=(), task=None) if uneven and not recipe.needs_data else recipe
 
 
 def rate(
@@ -77,26 +74,40 @@ def rate(
 ) -> Rated:
     """Rate one recipe on the CPU with one thread, so that the number is the same whoever computes it.
 
-    `masks` go before those that the recipe would choose. Drift is measured on the held-back part of `calibration`, or
-    on random inputs where there is none. `progress` as in `pipeline.prune`. Raises PrunerError as that does.
+    `masks` go before those that the recipe would choose. `progress` as in `pipeline.prune`. Raises PrunerError as that does.
     """
     with one_thread():
         pruning, rating = split(progress, 3, 1)
         pruned = prune(checkpoint, recipe, calibration, statistics, masks, progress=pruning)
         rating(0.0, "Rating")
         compact = pruned.modules("compact")
-        if quality is not None:
-            value = quality(pruned.tensors(), compact)
-        else:
-            dense = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.select(recipe.lstms)}
-            moved = measure_drift(checkpoint, recipe, calibration, dense, compact)
-            value = max(drift.relative for drift in moved.values())
+        value = value_of(checkpoint, recipe, calibration, quality, pruned.tensors(), compact)
         left = size_of_form(checkpoint, pruned.forms["compact"])
         return Rated(recipe, value, left.parameters, left.macs_per_step)
 
 
+def value_of(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    calibration: Calibration | None,
+    quality: Rate | None,
+    tensors: Mapping[str, Tensor],
+    modules: Mapping[str, nn.Module],
+) -> float:
+    """What a model is worth whose tensors, at full size, and LSTMs these are: its quality; where that is unknown, how much
+    worse its answers are on the held-back part of `calibration` (`drift.held_back_loss`); without real inputs the relative
+    drift of the output on random ones, the largest of all pruned LSTMs."""
+    if quality is not None:
+        return quality(tensors, modules)
+    dense = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.select(recipe.lstms)}
+    if calibration is not None and calibration.source != "gaussian":
+        return held_back_loss(checkpoint, recipe, calibration, dense, modules, tensors)
+    moved = measure_drift(checkpoint, recipe, None, dense, modules)
+    return max(drift.relative for drift in moved.values())
+
+
 def dense_value(checkpoint: Checkpoint, quality: Rate | None) -> float:
-    """The quality of the dense model; its drift from itself, 0, where there is none."""
+    """The quality of the dense model; its distance from itself, 0, where there is none."""
     if quality is None:
         return 0.0
     return quality(checkpoint.tensors, {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms})

@@ -1,6 +1,8 @@
 """Calls that run side by side through joblib, here or on whatever machines its backend reaches, and that can be stopped."""
 
+import multiprocessing
 import queue
+import signal
 import tempfile
 import threading
 import uuid
@@ -87,4 +89,7 @@ def as_they_come(
 
 
 def _indexed(index: int, function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
+    # Ctrl-C reaches every process of a terminal; whoever waits for the workers decides what it means.
+    if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return index, function(*arguments)

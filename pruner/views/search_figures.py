@@ -1,6 +1,6 @@
 """Recipes side by side -> Plotly figures: sweeps and the sensitivity of each part."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -64,23 +64,31 @@ def sweep_curves(
         figure.add_scatter(**_line(group["sparsity"], group["value"], criterion, compensation, name))
     figure.add_hline(dense, line={"dash": "dot", "color": "#999999"}, annotation={"text": "dense", "xanchor": "right"})
     if current is not None:
-        figure.add_scatter(
-            x=[100 * current[0]],
-            y=[current[1]],
-            mode="markers",
-            name="your recipe",
-            marker={"symbol": "star", "size": 16, "color": DROPPED, "line": {"color": "#555555", "width": 1}},
-            hovertemplate="your recipe<br>%{x:.0f} %<br>%{y:.4g}<extra></extra>",
-        )
-    figure.update_layout(
-        height=420,
-        margin={"l": 0, "r": 0, "t": 10, "b": 0},
-        xaxis={"title": "sparsity (%)", "range": [0, 100]},
-        yaxis={"title": value_title},
-        legend={"orientation": "h", "y": -0.22, "yanchor": "top"},
-        showlegend=True,
-    )
+        figure.add_scatter(**_star(100 * current[0], current[1], "%{x:.0f} %"))
+    figure.update_layout(**_layout("sparsity (%)", value_title), xaxis_range=[0, 100])
     return figure
+
+
+def _star(x: float, y: float, across: str) -> dict[str, object]:
+    return {
+        "x": [x],
+        "y": [y],
+        "mode": "markers",
+        "name": "your recipe",
+        "marker": {"symbol": "star", "size": 16, "color": DROPPED, "line": {"color": "#555555", "width": 1}},
+        "hovertemplate": f"your recipe<br>{across}<br>%{{y:.4g}}<extra></extra>",
+    }
+
+
+def _layout(across: str, value_title: str) -> dict[str, object]:
+    return {
+        "height": 420,
+        "margin": {"l": 0, "r": 0, "t": 10, "b": 0},
+        "xaxis_title": across,
+        "yaxis_title": value_title,
+        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top"},
+        "showlegend": True,
+    }
 
 
 def _line(
@@ -95,6 +103,95 @@ def _line(
         "marker": {"symbol": COMPENSATION_SYMBOLS[compensation], "size": 8},
         "hovertemplate": f"{name}<br>%{{x:.0f}} %<br>%{{y:.4g}}<extra></extra>",
     }
+
+
+def sweep_sizes(
+    table: pd.DataFrame,
+    references: Mapping[str, Sequence[tuple[int, float]]],
+    best: Sequence[tuple[int, float]],
+    value_title: str = "value",
+    current: tuple[float, float] | None = None,
+    titles: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """What is left over the multiply-accumulates that it takes: a dot a recipe, a line through those that nothing beats.
+
+    `table` is that of `sweep.as_table`, `references` are by their names and `best` in order: (multiply-accumulates, value)
+    each, and `current` is the one to mark. `titles` names criteria and compensations.
+    """
+    figure = go.Figure()
+    for (criterion, compensation), group in table.groupby(["criterion", "compensation"], sort=False):
+        name = f"{(titles or {}).get(criterion, criterion)}, {(titles or {}).get(compensation, compensation).lower()}"
+        figure.add_scatter(
+            x=group["macs_per_step"].to_numpy(),
+            y=group["value"].to_numpy(),
+            mode="markers",
+            name=name,
+            marker={"color": CRITERION_COLORS[criterion], "symbol": COMPENSATION_SYMBOLS[compensation], "size": 8},
+            customdata=100 * group["sparsity"].to_numpy(),
+            hovertemplate=f"{name}, %{{customdata:.0f}} %<br>%{{x:,}}<br>%{{y:.4g}}<extra></extra>",
+        )
+    for (name, points), symbol in zip(references.items(), ("star-diamond", "x"), strict=False):
+        figure.add_scatter(
+            x=[macs for macs, _ in points],
+            y=[value for _, value in points],
+            mode="markers",
+            name=name,
+            marker={"color": "#555555", "symbol": symbol, "size": 9},
+            hovertemplate=f"{name}<br>%{{x:,}}<br>%{{y:.4g}}<extra></extra>",
+        )
+    figure.add_scatter(
+        x=[macs for macs, _ in best],
+        y=[value for _, value in best],
+        mode="lines",
+        name="front",
+        line={"color": "#555555", "width": 1},
+        hoverinfo="skip",
+    )
+    if current is not None:
+        figure.add_scatter(**_star(*current, "%{x:,}"))
+    figure.update_layout(**_layout("multiply-accumulates a step", value_title), xaxis_rangemode="tozero")
+    return figure
+
+
+def frontier(table: pd.DataFrame, measure: str, dense: float | None, worst: float | None = None) -> go.Figure:
+    """Size against quality of all that was tried, the table of `candidates.frontier_of`: a dot a candidate, larger the
+    longer it was healed, the chosen one filled.
+
+    `dense` is a dotted line, `worst`, the least quality that is asked for, a dashed one.
+    """
+    shown = table.dropna(subset=["quality"])
+    longest = max(shown["seconds"].max(), 1e-9) if len(shown) else 1.0
+    figure = go.Figure()
+    figure.add_scatter(
+        x=100 * shown["macs"].to_numpy(),
+        y=shown["quality"].to_numpy(),
+        mode="markers",
+        name="tried",
+        marker={
+            "size": (8 + 8 * shown["seconds"] / longest).to_numpy(),
+            "color": [DROPPED if chosen else "rgba(0, 114, 178, 0.25)" for chosen in shown["chosen"]],
+            "line": {"color": "#0072b2", "width": 2},
+        },
+        customdata=np.stack([100 * shown["sparsity"], shown["seconds"]], -1),
+        hovertemplate="%{x:.0f} % of the multiply-accumulates<br>%{y:.4g}<br>%{customdata[0]:.0f} % of the units gone, "
+        "healed for %{customdata[1]:.0f} s<extra></extra>",
+    )
+    if dense is not None:
+        figure.add_hline(
+            dense, line={"dash": "dot", "color": "#999999"}, annotation={"text": "dense", "xanchor": "right"}
+        )
+    if worst is not None:
+        figure.add_hline(
+            worst, line={"dash": "dash", "color": DROPPED}, annotation={"text": "asked for", "x": 0, "xanchor": "left"}
+        )
+    figure.update_layout(
+        height=320,
+        margin={"l": 0, "r": 0, "t": 10, "b": 0},
+        xaxis={"title": "multiply-accumulates left (%)", "range": [0, 100]},
+        yaxis={"title": measure},
+        showlegend=False,
+    )
+    return figure
 
 
 def sensitivity_heatmap(sensitivity: Sensitivity, value_title: str = "loss") -> go.Figure:

@@ -189,7 +189,7 @@ def test_a_compact_example_is_rated_like_its_masked_form(
     workplace: Path, capsys: pytest.CaptureFixture[str], options: str
 ) -> None:
     printed(capsys, "examples embedded-reber --output reber.safetensors")
-    told = printed(capsys, f"prune reber.safetensors --sparsity 0.3 {options} --output new")
+    told = printed(capsys, f"prune reber.safetensors --sparsity 0.3 --criterion l1 {options} --output new")
     quality = json.loads(printed(capsys, "measure new --json"))["quality"]
     assert f"strings wholly right: 1.0000 before, {quality['value']:.4f} after" in told
 

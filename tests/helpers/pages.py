@@ -16,6 +16,7 @@ from pruner.dashboard.jobs import Job
 from tests.helpers.project import PROJECT
 
 STUDIO = [  # in the order of the journey, after the page that opens a model
+    "shrink",
     "overview",
     "saliency",
     "unit",

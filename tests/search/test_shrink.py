@@ -2,17 +2,25 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
-from pruner import PrunerError, Recipe, examples
+from pruner import PrunerError, Recipe, examples, open_checkpoint
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.inputs import gaussian
 from pruner.cli.main import main
+from pruner.compact.costs import size_of_file, size_of_form
 from pruner.exports.verify import verify
-from pruner.search.shrink import Target, shrink
+from pruner.search.candidates import Candidate, Target
+from pruner.search.shrink import FIRST, shrink
+from tests.helpers.files import saved
+from tests.helpers.models import named, random_lstm
 
 STEPS = 60  # of healing: enough for the grammar, and the same on every machine
 
@@ -56,8 +64,20 @@ def test_what_cannot_be_reached_is_said() -> None:
     calibration = EXAMPLE.calibration(checkpoint)
     with pytest.raises(PrunerError, match=r"expected a share of size that can be left, found 1e-06; ask for more"):
         shrink(checkpoint, RECIPE, calibration, Target(None, "size", 1e-6))
-    with pytest.raises(PrunerError, match="expected real or sampled inputs to shrink with, found random ones"):
-        shrink(checkpoint, RECIPE, gaussian(checkpoint, checkpoint.lstms), Target())
+
+
+def test_on_random_inputs_nothing_is_promised_and_their_drift_is_called_so() -> None:
+    checkpoint = EXAMPLE.open()
+    calibration, seen = gaussian(checkpoint, checkpoint.lstms), list[Candidate]()
+    with pytest.raises(
+        PrunerError, match=r"found random ones.* drift on them is 0\.\d+ at 40%, .* give inputs, or ask"
+    ):
+        shrink(checkpoint, RECIPE, calibration, Target(), seen=seen.append)
+    assert [each.verdict.word for each in seen] == ["unknown"] * len(FIRST)
+    found = shrink(checkpoint, RECIPE, calibration, Target(None, "macs", 0.5))
+    assert found.chosen.macs <= 0.5
+    assert (found.chosen.verdict.word, found.chosen.recipe.compensation) == ("unknown", "fold")
+    assert found.frontier()["quality"].notna().all()  # the drift
 
 
 @pytest.mark.parametrize(
@@ -78,3 +98,39 @@ def test_other_demands_are_refused_in_one_line(
     assert main(f"shrink model.pt {options} --output small".split()) == 2
     assert found in capsys.readouterr().err
     assert not Path("small").exists()
+
+
+def test_what_was_tried_is_seen_as_it_comes_and_may_be_enough() -> None:
+    checkpoint, seen = EXAMPLE.open(), list[Candidate]()
+
+    def enough(fraction: float, what: str) -> bool:
+        return bool(seen)
+
+    found = shrink(
+        checkpoint, RECIPE, EXAMPLE.calibration(checkpoint), Target(), EXAMPLE.quality, enough, seen=seen.append
+    )
+    assert found.told[0] == "The search was ended early."
+    assert [each.recipe.sparsity for each in found.tried] == sorted(each.recipe.sparsity for each in seen)
+    assert len(seen) < len(FIRST) + 1 and found.chosen in found.tried
+
+
+def test_enough_before_anything_was_tried_is_nothing() -> None:
+    checkpoint = EXAMPLE.open()
+    for target in (Target(), Target(None, "macs", 0.5)):
+        with pytest.raises(PrunerError, match="expected time to heal one candidate at least, found none"):
+            shrink(checkpoint, RECIPE, EXAMPLE.calibration(checkpoint), target, EXAMPLE.quality, lambda *_: True)
+
+
+def test_of_a_size_layers_alike_and_ranked_together_are_tried_and_the_better_taken() -> None:
+    source = {**named(random_lstm(num_layers=2, hidden_size=12), "rnn."), **named(nn.Linear(12, 3), "head.")}
+    checkpoint = open_checkpoint(saved(source), "two.pt")
+    inputs = Calibration("file", {"rnn": [torch.randn(40, 20, checkpoint.lstms[0].input_size)]})
+    recipe = Recipe(0.5, "units", "obs", consumers=("head.weight",), task="regression", compensation="fold")
+    found = shrink(checkpoint, recipe, inputs, Target(None, "size", 0.6))
+    assert {each.recipe.allocation for each in found.tried} == {"uniform", "global"}
+    assert found.chosen.loss == min(each.loss for each in found.tried)
+    for each in found.tried:
+        left = size_of_form(checkpoint, each.pruned.forms["compact"]).tensor_bytes
+        assert left <= 0.6 * size_of_file(checkpoint).tensor_bytes
+    fixed = shrink(checkpoint, replace(recipe, layer_sparsity={0: 0.1}), inputs, Target(None, "macs", 0.9))
+    assert len(fixed.tried) == 1 and 0.8 < fixed.chosen.macs <= 0.9
