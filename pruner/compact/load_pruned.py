@@ -927,8 +927,27 @@ class ReconstructingLSTMCell(_Reconstructing, nn.LSTMCell):
         hx: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `nn.LSTMCell`."""
-        h, c = super().forward(input, hx)
-        return self.reconstruction[0](h.index_select(-1, self.kept_0), h), c
+        if torch.jit.is_scripting():
+            h, c = self._dense(input, hx)
+        else:
+            h, c = super().forward(input, hx)
+        for each in self.reconstruction:
+            h = each(h.index_select(-1, each.kept), h)
+        return h, c
+
+    def _dense(self, input: Tensor, hx: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:  # noqa: A002
+        """What `nn.LSTMCell.forward` does, which TorchScript cannot call on a class below it."""
+        wide = list(input.shape[:-1]) + [self.hidden_size]  # noqa: RUF005 - TorchScript has no *
+        h_0 = input.new_zeros(wide)
+        c_0 = h_0
+        if hx is not None:
+            h_0, c_0 = hx
+            _check_shape(h_0, wide, 0)
+            _check_shape(c_0, wide, 1)
+        steps = input[None] if input.dim() == 1 else input
+        state = [h_0.reshape(-1, self.hidden_size), c_0.reshape(-1, self.hidden_size)]
+        h, c = torch._VF.lstm_cell(steps, state, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        return h.view(wide), c.view(wide)
 
 
 def _checked_choice(on_lost_state: str) -> str:

@@ -16,6 +16,7 @@ from pruner.compact.load_pruned import (
     CompactLSTM,
     CompactLSTMCell,
     ReconstructingLSTM,
+    ReconstructingLSTMCell,
     RowCompactLSTM,
     RowCompactLSTMCell,
 )
@@ -174,6 +175,20 @@ def test_the_older_exporter_to_onnx_writes_it(module: nn.Module, tmp_path: Path)
     torch.onnx.export(module, (INPUTS,), path, dynamo=False, opset_version=17, input_names=["x"])
     found, *_ = onnxruntime.InferenceSession(path).run(None, {"x": INPUTS.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), module(INPUTS)[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("make", [CompactLSTMCell, RowCompactLSTMCell, ReconstructingLSTMCell])
+def test_a_scripted_cell_is_the_same(make: Any, bias: bool) -> None:
+    cell = filled(make(3, 8, ROWS[:1] if make is RowCompactLSTMCell else KEPT[:1], bias=bias))
+    script = scripted(cell)
+    for inputs in (INPUTS[:, 0], INPUTS[0, 0]):
+        state = cell(inputs)
+        for found, wanted in zip(
+            (*script(inputs), *script(inputs, state)), (*state, *cell(inputs, state)), strict=True
+        ):
+            torch.testing.assert_close(found, wanted)
 
 
 WRONG_SHAPES = [(4, 3, 8), (2, 2, 8), (4, 2, 7), (1, 2, 8)]
