@@ -13,18 +13,23 @@ from pruner.dashboard.controls import controls
 from pruner.dashboard.gathering import told
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
-from pruner.dashboard.work import work
+from pruner.dashboard.work import Work, work
 from pruner.exports.export import pack
-from pruner.exports.manifest import LOADER, MANIFEST, MASKS
+from pruner.exports.manifest import EXAMPLE, LOADER, MANIFEST, MASKS, README
+from pruner.exports.read_me import ways
+from pruner.files.learned import without_batch_first
 
 frame.stand_in_app()
 
+BATCH_FIRST_TITLES = {True: "Batches first (N, T, I)", False: "Time steps first (T, N, I)"}
 FORM_TITLES = {"masked": "Masked: full size, with zeros", "compact": "Compact: without what was dropped"}
-MIME_TYPES = {".json": "application/json", ".py": "text/x-python"}
+MIME_TYPES = {".json": "application/json", ".py": "text/x-python", ".md": "text/markdown"}
 WHAT_IT_IS = {
     MANIFEST: "what was done to what, sizes before and after, hashes and the certificate",
     MASKS: "1 for every kept row, under the names of the source's tensors",
     LOADER: "loads the pruned LSTMs with torch alone",
+    README: "what this is and how to load it, in words",
+    EXAMPLE: "loads and runs it, with torch alone",
 }
 
 st.title("Export")
@@ -47,6 +52,15 @@ form = st.segmented_control(
     required=True,
     key=f"form_{result.recipe.granularity}",
 )
+if unsaid := without_batch_first(checkpoint, checkpoint.select(result.recipe.lstms)):
+    st.segmented_control(
+        f"How {', '.join(plain(lstm.title) for lstm in unsaid)} read{'s' if len(unsaid) == 1 else ''} inputs",
+        list(BATCH_FIRST_TITLES),
+        format_func=BATCH_FIRST_TITLES.__getitem__,
+        key=Work.batch_first.key,
+        persist_state="session",
+        help="The file does not say. What you say here is what the loader of the export goes by; unsaid, it asks.",
+    )
 try:
     folder = work.exported(result, form)
 except PrunerError as error:
@@ -105,23 +119,8 @@ for file in sorted(folder.iterdir()):
             f"{file.stat().st_size:,} bytes: {WHAT_IT_IS.get(file.name, 'the pruned checkpoint, under its own names')}"
         )
 st.subheader("Use it")
-pruned_file = next(file.name for file in folder.iterdir() if file.name.startswith("pruned."))
-entries = manifest["lstms"]
-if form == "masked" or all(entry["consumers"] for entry in entries):
-    path = next(iter(entries[0]["tensors"].values()))
-    nesting = "".join(f"[{key!r}]" for key in path[:-1])
-    sizes = {layer["hidden_size"]["after"] for entry in entries for layer in entry["layers"]}
-    smaller = f"with hidden size {', '.join(map(str, sorted(sizes)))}" if form == "compact" else "as before"
-    load = (
-        f'from safetensors.torch import load_file\n\nmodel.load_state_dict(load_file("{pruned_file}"))'
-        if pruned_file.endswith(".safetensors")
-        else f'import torch\n\nmodel.load_state_dict(torch.load("{pruned_file}", weights_only=True){nesting})'
-    )
-    st.code(f"{load}  # your own class, {smaller}", language="python")
-else:
-    st.caption(
-        "Each module has the output width of the LSTM it replaces, so that all else in your model stays as it is."
-    )
-    lines = "\n".join(f"model.{entry['name'] or 'lstm'} = lstms[{entry['name']!r}]" for entry in entries)
-    st.code(f'from load_pruned import load_lstms\n\nlstms = load_lstms(".")\n{lines}', language="python")
+for way in ways(manifest):
+    st.caption(way.title)
+    st.code(way.code, language="python")
+st.caption("The same lines are in README.md.")
 st.code(f"python -m pruner verify {name}.zip", language="bash")

@@ -200,7 +200,7 @@ class Recipe:
         _read_names,
         action="append",
         metavar="TENSOR",
-        help="a tensor that reads the output (repeatable)",
+        help="a tensor that reads the output, LSTM=TENSOR where it fits several (repeatable)",
     )
     compensation: str = _setting(
         "none",

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from pruner.errors import PrunerError
 from pruner.exports import export
 from pruner.exports.verdict import Verdict, by_answers, by_quality, unknown
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.learned import with_batch_first
 from pruner.lstm.measure import Drift, Forward, Latency, Modules, Quality, Rate, latency
 from pruner.lstm.module import build
 from pruner.pipeline import prune
@@ -41,7 +42,7 @@ class Result:
         32
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     sorted(file.name for file in result.save(f"{folder}/pruned").iterdir())
-        ['load_pruned.py', 'manifest.json', 'masks.safetensors', 'pruned.safetensors']
+        ['README.md', 'example.py', 'load_pruned.py', 'manifest.json', 'masks.safetensors', 'pruned.safetensors']
     """
 
     pruned: Pruned
@@ -85,14 +86,17 @@ class Result:
             return by_answers(self.answers, self.recipe.task == "softmax" and bool(self.recipe.consumers))
         return unknown(max(drift.relative for drift in self.drift.values()))
 
-    def save(self, folder: str | os.PathLike[str], form: str | None = None) -> Path:
+    def save(self, folder: str | os.PathLike[str], form: str | None = None, batch_first: bool | None = None) -> Path:
         """Write the export folder in one form: masked or compact, by default masked for rows and compact for units.
 
-        Raises PrunerError if the folder is in use or cannot be written, or the export does not compute what the masks say.
+        `batch_first`, as the model's `nn.LSTM` has it, is for whoever loads the export, where the file does not say. Raises
+        PrunerError if it says otherwise, the folder is in use or cannot be written, or the export does not compute what the
+        masks say.
         """
         name = form or DEFAULT_FORM[self.recipe.granularity]
         check_choice("form", name, FORMS)
-        return export.save(folder, self.pruned, name, self.costs["dense"], self.costs[name], self.verdict)
+        pruned = replace(self.pruned, checkpoint=with_batch_first(self.checkpoint, batch_first))
+        return export.save(folder, pruned, name, self.costs["dense"], self.costs[name], self.verdict)
 
 
 def available_devices() -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pruner import examples
 from pruner.cli.options import (
+    add_batch_first,
     add_checkpoint,
     add_mapping,
     add_recipe_options,
@@ -16,6 +17,8 @@ from pruner.cli.options import (
     recipe_for,
     recipe_of,
     told,
+    with_those_in_a_row,
+    with_what_is_said,
 )
 from pruner.cli.output import ended_early, show_progress
 from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS
@@ -23,7 +26,9 @@ from pruner.errors import PrunerError
 from pruner.exports.export import check_free
 from pruner.exports.verify import verify
 from pruner.files import stale
-from pruner.recipe import check_sparsity
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.learned import without_batch_first
+from pruner.recipe import Recipe, check_sparsity
 from pruner.result import measured, run
 from pruner.search.candidates import Target
 from pruner.search.shrink import Shrunk, shrink
@@ -35,6 +40,7 @@ def add_commands(commands: Any) -> None:
     prune = commands.add_parser("prune", help="prune a checkpoint and export it as a folder")
     add_checkpoint(prune)
     add_recipe_options(prune)
+    add_batch_first(prune)
     prune.add_argument("--form", choices=FORMS, help="default: masked for rows, compact for units")
     prune.add_argument("--device", default="cpu", metavar="cpu|cuda")
     prune.add_argument("--output", required=True, metavar="DIR")
@@ -48,6 +54,7 @@ def add_commands(commands: Any) -> None:
     shrink.add_argument("--target", metavar="macs=0.5|size=0.5", help="the best model of a size instead")
     add_recipe_options(shrink)
     shrink.add_argument("--output", required=True, metavar="DIR")
+    add_batch_first(shrink)
     shrink.add_argument("--form", choices=FORMS, help="default: masked for rows, compact for units")
     shrink.add_argument("--device", default="cpu", metavar="cpu|cuda")
     shrink.set_defaults(command=_shrink)
@@ -62,9 +69,10 @@ def add_commands(commands: Any) -> None:
 def _prune(options: argparse.Namespace) -> None:
     recipe = recipe_of(options)
     check_free(Path(options.output))
-    checkpoint = checkpoint_of(options)
+    checkpoint = with_what_is_said(options, checkpoint_of(options))
     example = examples.example_of(checkpoint)
     recipe = completed(checkpoint, recipe_for(options, checkpoint, recipe))
+    recipe = with_those_in_a_row(checkpoint, recipe)
     calibration = calibration_of(options, checkpoint, recipe)
     quality = example.quality if example else None
     with ended_early() if recipe.compensation == "heal" else nullcontext(show_progress) as progress:
@@ -85,6 +93,7 @@ def _prune(options: argparse.Namespace) -> None:
     print(f"{result.verdict.word}: {result.verdict.sentence}")
     for note in stale.notes(checkpoint, result.forms[form].changed):
         print(f"note: {note}")
+    _ask_for_batch_first(checkpoint, recipe)
     before, after = result.costs["dense"], result.costs[form]
     if form == "masked":
         dropped = sum(int((~mask).sum()) for mask in result.masks.values())
@@ -102,7 +111,7 @@ def _shrink(options: argparse.Namespace) -> None:
     ranked = {"criterion": "fisher", "allocation": "global"} if by_rows else {"criterion": "obs"}
     recipe = recipe_of(options, granularity="units", compensation="heal", **ranked)
     check_free(Path(options.output))
-    checkpoint = checkpoint_of(options)
+    checkpoint = with_what_is_said(options, checkpoint_of(options))
     example = examples.example_of(checkpoint)
     recipe = completed(checkpoint, recipe)
     calibration = calibration_of(options, checkpoint, recipe)
@@ -119,10 +128,20 @@ def _shrink(options: argparse.Namespace) -> None:
     _write_frontier(folder / "frontier", found)
     for sentence in found.told:
         print(sentence)
+    _ask_for_batch_first(checkpoint, recipe)
     before, after = result.costs["dense"], result.costs["compact"]
     print(
         f"{folder}: {before.parameters:,} parameters became {after.parameters:,}; all that was tried: {folder}/frontier"
     )
+
+
+def _ask_for_batch_first(checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Say that whoever loads the export will be asked, where nobody knows."""
+    if unsaid := without_batch_first(checkpoint, checkpoint.select(recipe.lstms)):
+        print(
+            f"note: {checkpoint.name} does not say whether {', '.join(lstm.title for lstm in unsaid)} read batches first: "
+            "--batch-first true or false tells the export's loader, which asks otherwise"
+        )
 
 
 def _target(options: argparse.Namespace) -> Target:

@@ -12,7 +12,8 @@ from pruner.calibration.inputs import gaussian, read_calibration, sampled
 from pruner.cli.output import show_progress
 from pruner.errors import PrunerError, label
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumer_choice import proven
+from pruner.files.consumer_choice import in_a_row, proven
+from pruner.files.learned import with_batch_first
 from pruner.files.mapping import read_mapping
 from pruner.files.opening import open_checkpoint
 from pruner.files.source import read_small
@@ -37,6 +38,25 @@ def checkpoint_of(options: argparse.Namespace, path: str | None = None) -> Check
     """The checkpoint that was named, or the one at `path`, read in a process of its own."""
     mapping = read_mapping(options.map) if options.map else None
     return open_checkpoint(path or options.checkpoint, isolated=True, mapping=mapping)
+
+
+def add_batch_first(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch-first",
+        choices=("true", "false"),
+        help="as the model's nn.LSTM has it, where the file does not say: the export's loader goes by it",
+    )
+
+
+def with_what_is_said(options: argparse.Namespace, checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint with `batch_first` as it was given, or as it is known of an example."""
+    example = examples.example_of(checkpoint)
+    said = (
+        example.batch_first
+        if example and options.batch_first is None
+        else {"true": True, "false": False}.get(options.batch_first)
+    )
+    return with_batch_first(checkpoint, said)
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -153,3 +173,14 @@ def completed(checkpoint: Checkpoint, recipe: Recipe) -> Recipe:
             print(f"note: consumers, as {checkpoint.name} shows them: {', '.join(map(label, found))}", file=sys.stderr)
         return replace(recipe, consumers=found)
     return recipe
+
+
+def with_those_in_a_row(checkpoint: Checkpoint, recipe: Recipe) -> Recipe:
+    """The recipe with the consumers that follow from those named, and a note of them."""
+    if found := in_a_row(checkpoint, recipe):
+        print(
+            f"note: {', '.join(map(label, found))} trimmed, too, as the only consumer that fits, by number and size; "
+            "--lstm with the other LSTMs alone leaves it whole",
+            file=sys.stderr,
+        )
+    return replace(recipe, consumers=(*recipe.consumers, *found))

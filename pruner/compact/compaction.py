@@ -115,6 +115,10 @@ def _settings(lstm: nn.LSTM | CompactLSTM | RowCompactLSTM) -> dict[str, Any]:
 @torch.no_grad()
 def _take(small: nn.Module, name: str, lstm: nn.LSTM, source: str, part: Part) -> None:
     """Copy what stays of a parameter, which stays frozen if it was."""
-    values, target = lstm.get_parameter(source), small.get_parameter(name)
-    target.copy_(part.shrink(values))
+    values = lstm.get_parameter(source)
+    kept = part.shrink(values)
+    if name.endswith("weight_hh_rows"):  # so in files; turned in memory
+        name, kept = name.replace("weight_hh_rows", "weight_hh_columns"), kept.t()
+    target = small.get_parameter(name)
+    target.copy_(kept)
     target.requires_grad_(values.requires_grad)

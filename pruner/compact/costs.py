@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pruner.compact.layout import Layout, compact_layout, stored_tensors
+from pruner.compact.layout import Layout, chained, compact_layout, stored_tensors
 from pruner.compact.masked_and_compact import Form, leftover_masks
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
@@ -56,19 +56,21 @@ def size_when_compact(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str
     Raises PrunerError where the form cannot be made, as `masked_and_compact.compact_form` does.
     """
     consumers, layouts = consumers_of(checkpoint, recipe), []
-    tensors: dict[str, Tensor | None] = {**checkpoint.tensors}
     for lstm in checkpoint.select(recipe.lstms):
         named = consumers.get(lstm.name, [])
         rebuilt = recipe.compensation != "none" and recipe.granularity == "units" and not named and not lstm.proj_size
-        layout = compact_layout(lstm, masks, recipe.granularity, named, rebuilt, recipe.needs_data)
-        changed: dict[str, Tensor | None] = dict.fromkeys(lstm.tensors.values())
-        changed |= {layout.tensors[name]: tensor for name, tensor in stored_tensors(layout, masks).items()}
+        layouts.append(compact_layout(lstm, masks, recipe.granularity, named, rebuilt, recipe.needs_data))
+    layouts = chained(layouts)
+    changed: dict[str, Tensor | None] = {}
+    for layout in layouts:
         for name in layout.consumers:
             first, _, *rest = checkpoint.tensors[name].shape
             shape = (first, sum(map(len, layout.last_units)), *rest)
             changed[name] = torch.empty(shape, dtype=checkpoint.tensors[name].dtype, device="meta")
-        tensors |= changed | leftover_masks(changed, checkpoint.tensors)
-        layouts.append(layout)
+    for layout in layouts:
+        changed |= dict.fromkeys(layout.lstm.tensors.values())
+        changed |= {layout.tensors[name]: tensor for name, tensor in stored_tensors(layout, masks).items()}
+    tensors: dict[str, Tensor | None] = {**checkpoint.tensors, **changed, **leftover_masks(changed, checkpoint.tensors)}
     left = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     return size(left, _stored(checkpoint, layouts))
 

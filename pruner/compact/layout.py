@@ -1,7 +1,7 @@
 """How a pruned LSTM lies in a file: as which module, under which names, in which shapes."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,8 @@ class Layout:
     `stored_as` is `LSTM` (PyTorch's own tensors, smaller where units were removed), `CompactLSTM` (layers of different
     sizes, or removed units reconstructed), `ReconstructingLSTM` (the same masked) or `RowCompactLSTM`; `tensors` maps
     the names in that module's state dict to the names in the file. `consumers` are the tensors that were trimmed: they
-    lost the columns of the last layer's removed units.
+    lost the columns of the last layer's removed units. `inputs` are the columns of its own input that are left where it is
+    itself the consumer of another LSTM.
     """
 
     lstm: LSTM  # of the source, at full size
@@ -32,6 +33,7 @@ class Layout:
     kept_units: dict[Place, list[int]]  # the units that are in the file
     kept_rows: dict[Place, dict[str, int]]  # how many rows of each block are kept
     consumers: list[str]
+    inputs: list[int] | None = None
 
     def describe(self) -> dict[str, Any]:
         """The entry in the manifest, with names of the file where that has the keys which lead to them."""
@@ -40,6 +42,7 @@ class Layout:
         facts["dense_hidden_size"] = facts.pop("hidden_size")
         sizes = {len(units) for units in self.kept_units.values()}
         facts["stored_hidden_size"] = sizes.pop() if len(sizes) == 1 else None
+        facts |= {} if self.inputs is None else {"stored_input_size": len(self.inputs)}
         facts |= {"stored_as": self.stored_as, "tensors": self.tensors, "consumers": self.consumers}
         facts["layers"] = [
             {
@@ -70,7 +73,7 @@ class Layout:
         Raises PrunerError if they do not fit together.
         """
         facts = self.describe()
-        state = {name: tensors[stored] for name, stored in self.tensors.items()}
+        state = {name: self._as_wide_as_before(stored, tensors[stored]) for name, stored in self.tensors.items()}
         if self.lstm.kind == "LSTMCell":
             facts["kind"] = "LSTM"
             own = self.lstm.tensors if self.stored_as in ("LSTM", "ReconstructingLSTM") else {}
@@ -79,6 +82,20 @@ class Layout:
             return load_pruned.assemble(facts, state, batch_first=True).eval().requires_grad_(False)
         except (ValueError, RuntimeError, KeyError) as error:
             raise PrunerError(f"expected the tensors of {self.lstm.title} to fit together, found {error}") from error
+
+    def _as_wide_as_before(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor of the file with zeros in the columns that it lost as a consumer: what it read there is zero."""
+        if self.inputs is None or name not in self.lstm.input_weights:
+            return tensor
+        return Part(None, torch.tensor(self.inputs)).widen(tensor, (len(tensor), self.lstm.input_size))
+
+    def as_it_reads(self, inputs: Tensor) -> Tensor:
+        """Inputs (.., I) with zeros where the LSTM before it, of which this is a consumer, gives zeros."""
+        if self.inputs is None:
+            return inputs
+        given = torch.zeros_like(inputs)
+        given[..., self.inputs] = inputs[..., self.inputs]
+        return given
 
     def masked_twin(self, tensors: Mapping[str, Tensor]) -> nn.Module:
         """The masked LSTM of full size, from the tensors of the file."""
@@ -94,6 +111,35 @@ def masked_layout(lstm: LSTM, masks: Mapping[str, Tensor], reconstructed: bool) 
         names |= {name: _prefixed(lstm, name) for name in added}
     stored_as = "ReconstructingLSTM" if reconstructed else "LSTM"
     return Layout(lstm, stored_as, names, _everything(lstm), _kept_rows(lstm, masks), [])
+
+
+def chained(layouts: list[Layout]) -> list[Layout]:
+    """The layouts of a file with the `inputs` of those that read one of the others.
+
+    Raises PrunerError where such a one has layers of different sizes, which the file does not hold under its own names, or
+    other inputs than the one before it has outputs.
+    """
+    found = []
+    for layout in layouts:
+        names = layout.lstm.input_weights
+        before = next((each for each in layouts if set(names) & set(each.consumers)), None)
+        if before is None:
+            found.append(layout)
+            continue
+        if layout.lstm.input_size != before.lstm.output_width:
+            raise PrunerError(
+                f"expected {layout.lstm.title} to read the {before.lstm.output_width} outputs of {before.lstm.title}, found "
+                f"{layout.lstm.input_size} inputs; leave out the consumer {names[0]!r}"
+            )
+        if layout.stored_as != "LSTM":
+            raise PrunerError(
+                f"expected as many units in every layer of {layout.lstm.title} to trim what it reads of "
+                f"{before.lstm.title}, found {', '.join(str(len(each)) for each in layout.kept_units.values())}; use one "
+                f"sparsity for all layers, or leave out the consumer {names[0]!r}"
+            )
+        columns = before.trimmed.columns
+        found.append(layout if columns is None else replace(layout, inputs=columns.tolist()))
+    return found
 
 
 def compact_layout(
@@ -169,7 +215,8 @@ def stored_tensors(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, Ten
     else:
         units = [torch.tensor(units) for units in layout.kept_units.values()]
         filled = reconstructs(layout.tensors)
-        stored = CompactLSTM(lstm.input_size, lstm.hidden_size, units, **settings, reconstruct=filled).state_dict()
+        inputs = lstm.input_size if layout.inputs is None else len(layout.inputs)
+        stored = CompactLSTM(inputs, lstm.hidden_size, units, **settings, reconstruct=filled).state_dict()
     if layout.stored_as == "LSTM":
         return {name: stored[load_pruned.inside(name, lstm.bidirectional)] for name in layout.tensors}
     return stored

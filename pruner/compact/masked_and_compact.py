@@ -1,7 +1,7 @@
 """The forms that a pruned checkpoint can take: masked, of full size with zeros, and compact, without what was dropped."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pruner.compact import load_pruned
 from pruner.compact.compaction import compact_rows, compact_units
-from pruner.compact.layout import Layout, compact_layout, masked_layout, stored_indices
+from pruner.compact.layout import Layout, chained, compact_layout, masked_layout, stored_indices
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.computed_weights import mask_beside
@@ -102,34 +102,39 @@ def compact_form(
     Raises PrunerError as `layout.compact_layout` does, or if the file already holds a tensor of a name that is needed.
     """
     tensors = {**checkpoint.tensors, **compensation.tensors}
-    changed: dict[str, Tensor | None] = {**compensation.tensors}
-    touched = list(compensation.tensors)
-    layouts = []
-    for lstm in lstms:
-        filled = compensation.reconstructions.get(lstm.name)
-        named = consumers.get(lstm.name, [])
-        layout = compact_layout(lstm, masks, granularity, named, filled is not None, from_data)
-        state = _compacted(lstm, tensors, masks, granularity, filled).state_dict()
+    rebuilt = compensation.reconstructions
+    layouts = chained(
+        [
+            compact_layout(lstm, masks, granularity, consumers.get(lstm.name, []), lstm.name in rebuilt, from_data)
+            for lstm in lstms
+        ]
+    )
+    trimmed = {name: layout.trimmed.shrink(tensors[name]) for layout in layouts for name in layout.consumers}
+    tensors |= trimmed  # before the LSTMs, which may be consumers themselves
+    changed: dict[str, Tensor | None] = {**compensation.tensors, **trimmed}
+    touched = [*compensation.tensors, *trimmed]
+    for layout in layouts:
+        lstm = layout.lstm
+        state = _compacted(layout, tensors, masks, granularity, rebuilt.get(lstm.name)).state_dict()
         if layout.stored_as == "LSTM":
             state = {name: state[load_pruned.inside(name, lstm.bidirectional)] for name in layout.tensors}
         else:
             _check_names(layout, checkpoint, set())
             changed |= dict.fromkeys(lstm.tensors.values())
         changed |= {stored: state[name].contiguous() for name, stored in layout.tensors.items()}
-        changed |= {name: layout.trimmed.shrink(tensors[name]) for name in layout.consumers}
-        touched += [*lstm.tensors.values(), *layout.consumers]
-        layouts.append(layout)
+        touched += lstm.tensors.values()
     changed |= leftover_masks({name: changed[name] for name in touched}, checkpoint.tensors)
     return Form("compact", changed, layouts)
 
 
 def _compacted(
-    lstm: LSTM,
+    layout: Layout,
     tensors: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
     granularity: str,
     filled: Reconstruction | None,
 ) -> nn.Module:
+    lstm = layout.lstm if layout.inputs is None else replace(layout.lstm, input_size=len(layout.inputs))
     names = lstm.tensors.values()
     wide = build(
         lstm, {name: drop_rows(tensors[name], masks[name]) if name in masks else tensors[name] for name in names}

@@ -13,6 +13,7 @@ from pruner.calibration.calibration import BURN_IN, Calibration
 from pruner.errors import PrunerError
 from pruner.examples import embedded_reber, pydocs_chars
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.learned import with_batch_first
 from pruner.files.opening import open_checkpoint
 from pruner.lstm.measure import Quality
 from pruner.recipe import Recipe
@@ -30,6 +31,7 @@ class Example:
     calibration: Callable[[Checkpoint], Calibration]
     consumer: str = "linear.weight"
     task: str = "softmax"
+    batch_first: bool = True
 
     @property
     def quality_name(self) -> str:
@@ -40,7 +42,7 @@ class Example:
         return self.quality.higher_is_better
 
     def open(self) -> Checkpoint:
-        return open_checkpoint(self.file)
+        return with_batch_first(open_checkpoint(self.file), self.batch_first)
 
     def complete(self, recipe: Recipe) -> Recipe:
         """The recipe with what is known of an example, its consumer and its task, where scores from data or compensation ask

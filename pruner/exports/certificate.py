@@ -21,7 +21,7 @@ def certify(masked: Iterable[nn.Module], layouts: Sequence[Layout], written: Map
     """
     found: dict[torch.dtype | None, list[Drift]] = {torch.float64: [], None: []}
     for reference, layout in zip(masked, layouts, strict=True):
-        module, inputs = layout.module(written), random_input(layout.lstm)
+        module, inputs = layout.module(written), layout.as_it_reads(random_input(layout.lstm))
         for dtype, drifts in found.items():
             previewed, stored = (
                 copy.deepcopy(each) if dtype is None else copy.deepcopy(each).to(dtype) for each in (reference, module)

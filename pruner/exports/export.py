@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from pruner.compact import load_pruned
 from pruner.compact.costs import Cost
 from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError
+from pruner.exports import read_me
 from pruner.exports.certificate import certify
-from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, totals
+from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, new_sizes, rest, totals
 from pruner.exports.verdict import Verdict
 from pruner.files import stale
 from pruner.files.opening import open_checkpoint
@@ -83,20 +85,21 @@ def _write_files(staging: Path, pruned: Pruned, name: str, before: Cost, after: 
     write(checkpoint, form.changed, model)
     write_masks(pruned.masks, staging / MASKS)
     shutil.copyfile(load_pruned.__file__, staging / LOADER)
-    certificate = certify(masked_lstms(pruned), form.layouts, open_checkpoint(model).tensors)
+    written = open_checkpoint(model)
+    certificate = certify(masked_lstms(pruned), form.layouts, written.tensors)
     if not certificate["holds"]:
         raise PrunerError(
             f"expected the written model to compute what the masks say, found a difference of "
             f"{certificate['max_abs_difference']:.3g}; nothing was exported, please report this with the checkpoint"
         )
-    Manifest(
+    manifest = Manifest(
         source={"name": checkpoint.name, "sha256": checkpoint.sha256, "format": checkpoint.format},
         recipe=pruned.recipe.to_dict(),
         form=name,
         lstms=[entry(layout, checkpoint) for layout in form.layouts],
         totals=totals(before, after),
         certificate=certificate,
-        files={file.name: file_facts(file) for file in sorted(staging.iterdir())},
+        files={},
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -106,7 +109,12 @@ def _write_files(staging: Path, pruned: Pruned, name: str, before: Cost, after: 
         verdict=verdict.told(),
         learned={name: learned.told() for name, learned in checkpoint.learned.items()} or None,
         notes=stale.notes(checkpoint, form.changed) or None,
-    ).write(staging)
+        rest=rest(form.layouts, written),
+        settings=stale.new_settings(checkpoint, form.changed, new_sizes(form.layouts)) or None,
+    )
+    for title, text in read_me.texts(manifest.told()).items():
+        (staging / title).write_text(text, encoding="utf-8")
+    replace(manifest, files={file.name: file_facts(file) for file in sorted(staging.iterdir())}).write(staging)
     for file in staging.iterdir():
         file.chmod(0o644)  # safetensors writes files that only their owner can read
 

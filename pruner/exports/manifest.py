@@ -1,7 +1,7 @@
 """The manifest of an export: what was done to what. One class writes it, reads it and says what is wrong with it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_origin
@@ -16,8 +16,9 @@ from pruner.files.source import read_small
 from pruner.recipe import Recipe
 
 MASKS, MANIFEST, LOADER = "masks.safetensors", "manifest.json", "load_pruned.py"
+README, EXAMPLE = "README.md", "example.py"
 MODELS = ("pruned.pt", "pruned.safetensors")
-_OPTIONAL = {"compensation": dict, "verdict": dict, "learned": dict, "notes": list}
+_OPTIONAL = {"compensation": dict, "verdict": dict, "learned": dict, "notes": list, "rest": dict, "settings": dict}
 MAX_BYTES = 2**23  # of the file
 
 
@@ -51,6 +52,12 @@ class Manifest:
     verdict: dict[str, Any] | None = None  # as `Verdict.told` has it; what verify cannot tell again
     learned: dict[str, Any] | None = None  # what the source says of LSTMs beside their weights, by their names
     notes: list[str] | None = None  # what is no longer true in the rest of the file, as `stale.notes` has it
+    rest: dict[str, Any] | None = (
+        None  # {name: {"keys", "shape"}} of the tensors outside the pruned LSTMs; older ones do not say
+    )
+    settings: dict[str, Any] | None = (
+        None  # {number beside the tensors: {"before", "after"}}, as `stale.new_settings` has it
+    )
     counts_integers: bool = False  # as manifests did that know no `dense_hidden_size`: as parameters, in their totals
 
     @classmethod
@@ -86,11 +93,14 @@ class Manifest:
         required = {key: found[key] for key in types} | {"lstms": entries}
         return cls(**required, **more, counts_integers=older)
 
+    def told(self) -> dict[str, Any]:
+        """What the file says, as JSON has it."""
+        kept = {key: getattr(self, key) for key in _types()}
+        return kept | {key: getattr(self, key) for key in _OPTIONAL if getattr(self, key) is not None}
+
     def write(self, folder: Path) -> None:
         """Write the file `manifest.json`."""
-        kept = {key: getattr(self, key) for key in _types()}
-        kept |= {key: getattr(self, key) for key in _OPTIONAL if getattr(self, key)}
-        (folder / MANIFEST).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(json.dumps(self.told(), indent=2) + "\n", encoding="utf-8")
 
     def check(self, folder: Path, name: str, found: Any) -> None:
         """Raise PrunerError unless one of its fields is what was found in the files."""
@@ -108,6 +118,24 @@ def entry(layout: Layout, checkpoint: Checkpoint) -> dict[str, Any]:
     facts = layout.describe()
     facts["tensors"] = {name: list(checkpoint.location(stored)) for name, stored in layout.tensors.items()}
     return facts
+
+
+def rest(layouts: Sequence[Layout], pruned: Checkpoint) -> dict[str, dict[str, Any]]:
+    """{name: the keys that lead to it, its shape} of every tensor of a written file outside the pruned LSTMs."""
+    own = {name for layout in layouts for name in layout.tensors.values()}
+    return {
+        name: {"keys": list(keys), "shape": list(pruned.tensors[name].shape)}
+        for name, keys in pruned.locations.items()
+        if name not in own
+    }
+
+
+def new_sizes(layouts: Sequence[Layout]) -> dict[int, int]:
+    """{hidden size before: after}, where one size became one other."""
+    found: dict[int, set[int]] = {}
+    for layout in layouts:
+        found.setdefault(layout.lstm.hidden_size, set()).update(map(len, layout.kept_units.values()))
+    return {before: after.pop() for before, after in found.items() if len(after) == 1}
 
 
 def totals(before: Cost, after: Cost) -> dict[str, Any]:

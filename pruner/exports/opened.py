@@ -46,7 +46,7 @@ def read_export(folder: Path, *, isolated: bool = False) -> Export:
             name: wide[standard if "_l" in standard else f"{standard}_l0"]
             for standard, name in layout.lstm.tensors.items()
         }
-        for name in layout.consumers:
+        for name in set(layout.consumers) & tensors.keys():
             first, _, *rest = pruned.tensors[name].shape
             tensors[name] = layout.trimmed.widen(pruned.tensors[name], (first, layout.lstm.output_width, *rest))
     return Export(cost_of_file(pruned, layouts), modules, replace(pruned, tensors=tensors, lstms=lstms))

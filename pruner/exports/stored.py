@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruner.compact.layout import Layout, compact_layout, masked_layout, reconstructs, stored_indices, stored_tensors
+from pruner.compact.layout import (
+    Layout,
+    chained,
+    compact_layout,
+    masked_layout,
+    reconstructs,
+    stored_indices,
+    stored_tensors,
+)
 from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import MASKS, Manifest, not_the_export
 from pruner.files.checkpoint import Checkpoint
@@ -63,9 +71,10 @@ def read_layouts(folder: Path, manifest: Manifest, pruned: Checkpoint, masks: Ma
             raise not_the_export(folder, f"masks of {rows} rows for {shown(lstm.title)}", "others")
         if recipe.granularity == "units":
             _check_whole_units(folder, lstm, masks)
-        layout = _read_layout(folder, entry, lstm, manifest.form, recipe, masks)
+        layouts.append(_read_layout(folder, entry, lstm, manifest.form, recipe, masks))
+    layouts = chained(layouts)
+    for layout in layouts:
         _check_stored(folder, layout, pruned, masks, manifest.form)
-        layouts.append(layout)
     stored = [name for layout in layouts for name in layout.tensors.values()]
     if len(stored) != len(set(stored)):
         raise not_the_export(folder, "every tensor in one LSTM", "some in several")
@@ -80,7 +89,8 @@ def _read_layout(
 ) -> Layout:
     """How an LSTM lies in the file, from the masks and what its entry says of its consumers."""
     named, stated = entry["consumers"], entry.get("tensors")
-    if not all(isinstance(name, str) for name in named) or not set(named) <= set(recipe.consumers):
+    known = {name for text in recipe.consumers for name in (text, text.partition("=")[2])}  # of LSTM=TENSOR
+    if not all(isinstance(name, str) for name in named) or not set(named) <= known:
         raise not_the_export(folder, "consumers that the recipe names", shown(named))
     reconstructed = isinstance(stated, dict) and reconstructs(stated)
     if form == "masked":
@@ -95,7 +105,8 @@ def _check_consumers(folder: Path, form: str, recipe: Recipe, layouts: list[Layo
         raise not_the_export(folder, "every consumer in one LSTM", shown(named))
     trims = form == "compact" and recipe.granularity == "units"
     untrimmed = {(each.lstm.output_width,) for each in layouts if not (trims and each.stored_as == "LSTM")}
-    for name in recipe.consumers:
+    for text in recipe.consumers:
+        name = text if text in pruned.tensors else text.partition("=")[2] or text
         width = tuple(pruned.tensors[name].shape[1:2]) if name in pruned.tensors else ()
         if name not in named and width not in untrimmed:
             raise not_the_export(folder, f"the consumer {shown(name)} in the entry of the LSTM it reads", "it in none")

@@ -15,11 +15,26 @@ from pruner.compact.costs import cost_of_file
 from pruner.compact.layout import Layout, last_unit_masks, reconstructs
 from pruner.compact.masked_and_compact import Compensation, Pruned, pruned_by
 from pruner.errors import PrunerError, shown
+from pruner.exports import read_me
 from pruner.exports.certificate import certify, same_certificate
 from pruner.exports.export import file_facts, masked_lstms
-from pruner.exports.manifest import LOADER, MANIFEST, MASKS, MODELS, Manifest, entry, model_file, not_the_export, same
+from pruner.exports.manifest import (
+    EXAMPLE,
+    LOADER,
+    MANIFEST,
+    MASKS,
+    MODELS,
+    README,
+    Manifest,
+    entry,
+    model_file,
+    new_sizes,
+    not_the_export,
+    rest,
+    same,
+)
 from pruner.exports.stored import read_layouts, read_masks
-from pruner.files import formats
+from pruner.files import formats, stale
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.consumers import bias_beside
@@ -30,7 +45,7 @@ from pruner.lstm.sizes import parameters as count_parameters
 from pruner.pipeline import choose_masks
 from pruner.recipe import DATA_CRITERIA, Recipe
 
-FILES = {MANIFEST, MASKS, LOADER, *MODELS}
+FILES = {MANIFEST, MASKS, LOADER, README, EXAMPLE, *MODELS}
 MAX_UNPACKED_RATIO = 50
 
 
@@ -69,8 +84,8 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
             raise not_the_export(folder, f"a source with sha256 {str(made_from.get('sha256'))[:64]}", source.sha256)
         same(folder, made_from, "format", source.format)
     files = {file.name: file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST}
-    models = sorted(files.keys() - {MASKS, LOADER})
-    if files.keys() != {MASKS, LOADER, *models} or models not in (["pruned.pt"], ["pruned.safetensors"]):
+    models = sorted(files.keys() - {MASKS, LOADER, README, EXAMPLE})  # older exports have neither of the last two
+    if not files.keys() >= {MASKS, LOADER} or models not in (["pruned.pt"], ["pruned.safetensors"]):
         raise not_the_export(
             folder, f"one pruned model, {MASKS} and {LOADER}", ", ".join(sorted(files)) or "none of them"
         )
@@ -82,19 +97,19 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
     for name, file in files.items():
         same(folder, stated, name, file_facts(file))
     yield f"{len(files)} files are complete and unaltered"
-    own = Path(load_pruned.__file__).read_bytes()
-    if files[LOADER].stat().st_size != len(own) or files[LOADER].read_bytes() != own:
-        yield f"{LOADER} differs from that of this version of the pruner; it was not run"
     if made_from.get("format") not in formats.ALL or model_file(made_from["format"]) != models[0]:
         raise not_the_export(folder, f"a source format that is written as {models[0]}", shown(made_from.get("format")))
     pruned = open_checkpoint(files[models[0]], isolated=isolated)
     masks = read_masks(files[MASKS], folder)
     layouts = read_layouts(folder, manifest, pruned, masks)
     manifest.check(folder, "lstms", [entry(layout, pruned) for layout in layouts])
+    if manifest.rest is not None:
+        manifest.check(folder, "rest", rest(layouts, pruned))
     yield f"{models[0]} holds {len(layouts)} LSTM{'s' if len(layouts) > 1 else ''} of the shapes in the manifest"
     dropped = f"{sum(int((~mask).sum()) for mask in masks.values()):,} masked rows are"
     yield f"{dropped} {'zero' if manifest.form == 'masked' else 'not stored, or read by nothing'}"
     _check_totals(folder, manifest, pruned, layouts, source)
+    yield from _differing(files, manifest)
     reference: Sequence[nn.Module] = [layout.masked_twin(pruned.tensors) for layout in layouts]
     if source is not None:
         expected = _expected(source, manifest, masks, layouts)
@@ -108,6 +123,20 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
         yield "the LSTMs run and compute what their masked form of full size does, at the scale that the certificate says"
     else:
         yield f"the certificate holds: largest difference {certificate['max_abs_difference']:g}"
+
+
+def _differing(files: Mapping[str, Path], manifest: Manifest) -> Iterator[str]:
+    """A sentence on each file for people that is not what this version of the pruner writes beside such a manifest."""
+    own = {LOADER: Path(load_pruned.__file__).read_bytes()}
+    if told := {README, EXAMPLE} & files.keys():
+        try:
+            texts = {name: text.encode() for name, text in read_me.texts(manifest.told()).items()}
+        except (AttributeError, KeyError, TypeError, ValueError):  # of what nobody can check: learned, verdict, notes
+            texts = {}
+        own |= {name: texts.get(name, b"") for name in sorted(told)}
+    for name, written in own.items():
+        if files[name].stat().st_size != len(written) or files[name].read_bytes() != written:
+            yield f"{name} differs from that of this version of the pruner; it was not run"
 
 
 def _check_totals(
@@ -131,12 +160,13 @@ def _widened_size(pruned: Checkpoint, layouts: list[Layout]) -> dict[str, int]:
     pruning tools had left beside the tensors of an LSTM."""
     now = cost_of_file(pruned, layouts)
     parameters, macs = now.parameters, now.macs_per_step
+    own = {name for layout in layouts for name in layout.lstm.tensors.values()}
     for layout in layouts:
         stored = [pruned.tensors[name] for name in layout.tensors.values()]
         parameters += layout.lstm.parameters - count_parameters(stored)
         macs += macs_per_step(layout.lstm.shapes().values()) - macs_per_step(tuple(each.shape) for each in stored)
         kept = sum(map(len, layout.last_units))
-        for name in layout.consumers:
+        for name in set(layout.consumers) - own:
             parameters += pruned.tensors[name].numel() // kept * (layout.lstm.output_width - kept)
     plain = all(name.rpartition(".")[2] == standard for each in layouts for standard, name in each.lstm.tensors.items())
     return {"macs_per_step": macs, **({"parameters": parameters} if plain else {})}
@@ -160,6 +190,8 @@ def _compare_with_source(
     source, form, recipe = expected.checkpoint, expected.forms[manifest.form], expected.recipe
     if any(found.lstm not in source.lstms for found in layouts):
         raise not_the_export(folder, "the LSTMs of the source", "others")
+    if manifest.settings is not None:
+        manifest.check(folder, "settings", stale.new_settings(source, form.changed, new_sizes(layouts)))
     tensors = form.tensors(source)
     refitted = form.changed.keys() if manifest.compensation is not None else set()
     if {name: source.location(name) for name in tensors} != pruned.locations:

@@ -5,7 +5,7 @@ import re
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.contents import Learned
-from pruner.files.names import tensor_named
+from pruner.files.names import consumer_named
 from pruner.lstm.lstm import DTYPES, LSTM
 from pruner.recipe import Recipe
 
@@ -38,27 +38,88 @@ def suggestions(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
     return sorted(fitting, key=lambda name: (checkpoint.tensors[name].dim() != 2, not _LIKELY.search(name), name))
 
 
+def in_a_row(checkpoint: Checkpoint, recipe: Recipe) -> tuple[str, ...]:
+    """Consumers that follow from those that a recipe names: `lstm2.weight_ih_l0`, where `lstm1` and `lstm2` are numbered in
+    a row, it is known who reads `lstm2`, and no other tensor of the file could read `lstm1` or feed `lstm2`."""
+    if recipe.granularity != "units" or recipe.needs_data or not recipe.consumers:
+        return ()
+    lstms = {lstm.name: lstm for lstm in checkpoint.select(recipe.lstms)}
+    read = {name for name, own in consumers_of(checkpoint, recipe).items() if own}
+    found: list[str] = []
+    for name in sorted(lstms, key=_numbered, reverse=True):
+        stem, number = _numbered(name)
+        before = f"{stem}{number - 1}"
+        if (
+            before in lstms
+            and before not in read
+            and name in read
+            and _only_pair(checkpoint, lstms[before], lstms[name])
+        ):
+            found += lstms[name].input_weights
+            read.add(before)
+    return tuple(found)
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """A name and the number at its end, -1 for none: `("lstm", 2)`."""
+    stem = name.rstrip("0123456789")
+    number = name.removeprefix(stem)
+    return (stem, int(number)) if 0 < len(number) < 7 else (name, -1)
+
+
+def _only_pair(checkpoint: Checkpoint, first: LSTM, second: LSTM) -> bool:
+    """Whether the output of one LSTM fits the input of another, and nothing else in the file has that width."""
+    width = first.output_width
+    own = {name for lstm in checkpoint.lstms for name in lstm.tensors.values()}
+    others = [lstm for lstm in checkpoint.lstms if lstm not in (first, second)]
+    return (
+        not first.proj_size
+        and second.input_size == width != first.input_size
+        and not any(width in (lstm.input_size, lstm.output_width) for lstm in others)
+        and not any(
+            width in tensor.shape[:2]
+            for name, tensor in checkpoint.tensors.items()
+            if name not in own and tensor.dim() > 1
+        )
+    )
+
+
 def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]:
-    """{LSTM name: the recipe's consumers that read its output}, for every LSTM to prune.
+    """{LSTM name: the recipe's consumers that read its output}, for every LSTM to prune. A consumer may be the first tensor
+    of another LSTM (`decoder.weight_ih_l0`), and `encoder=decoder.weight_ih_l0` says whom it reads.
 
     Raises PrunerError for a tensor that is not there or does not fit the output of exactly one of them.
     """
     lstms = checkpoint.select(recipe.lstms)
     found: dict[str, list[str]] = {lstm.name: [] for lstm in lstms}
-    for name in dict.fromkeys(tensor_named(checkpoint, name) for name in recipe.consumers):
-        found[_read_by(checkpoint, lstms, name).name].append(name)
+    said = {name: lstm for lstm, name in (consumer_named(checkpoint, text) for text in recipe.consumers)}
+    for name, read in said.items():
+        owner = next((lstm for lstm in checkpoint.lstms if name in lstm.tensors.values()), None)
+        if owner is not None:
+            _check_reader(owner, name, list(said), lstms, recipe)
+        possible = [lstm for lstm in lstms if lstm is not owner and read in (None, lstm.name)]
+        found[_read_by(checkpoint, possible, name).name].append(name)
     return found
+
+
+def _check_reader(owner: LSTM, name: str, names: list[str], lstms: list[LSTM], recipe: Recipe) -> None:
+    """Raise PrunerError unless an LSTM can be the consumer of another: pruned along, read whole, and not from data."""
+    inputs, wrong = owner.input_weights, ""
+    if name not in inputs:
+        wrong = f"expected a consumer outside of the LSTMs, or one that reads the input of one ({', '.join(inputs)})"
+    elif owner not in lstms:
+        wrong = f"expected {owner.title} among the LSTMs to prune, because its input is trimmed"
+    elif recipe.needs_data:
+        wrong = "expected a consumer outside of the LSTMs where scores or compensation come from data"
+    elif missing := [other for other in inputs if other not in names]:
+        wrong = f"expected all that reads the input of {owner.title}, {missing[0]!r} too"
+    if wrong:
+        raise PrunerError(f"{wrong}, found {name!r} of {owner.title}; leave it out: the output keeps its width for it")
 
 
 def _read_by(checkpoint: Checkpoint, lstms: list[LSTM], name: str) -> LSTM:
     """The LSTM whose output a consumer reads."""
     tensor = checkpoint.tensors[name]
-    owner = next((lstm for lstm in checkpoint.lstms if name in lstm.tensors.values()), None)
-    if owner is not None:
-        raise PrunerError(
-            f"expected a consumer outside of the LSTMs, found {name!r} of {owner.title}; leave it out: the output "
-            "keeps its width for it"
-        )
     if tensor.dtype not in DTYPES:
         raise PrunerError(
             f"expected a consumer of floating-point numbers, found {name!r} of {tensor.dtype}; leave it out"
@@ -75,6 +136,7 @@ def _read_by(checkpoint: Checkpoint, lstms: list[LSTM], name: str) -> LSTM:
     if len(fitting) > 1:
         raise PrunerError(
             f"expected a consumer that fits one LSTM, found {name!r}, which fits "
-            f"{' and '.join(lstm.title for lstm in fitting)}; prune one LSTM at a time"
+            f"{' and '.join(lstm.title for lstm in fitting)}; name it as {fitting[0].name}={name}, or prune one LSTM at a "
+            "time"
         )
     return fitting[0]

@@ -1,6 +1,8 @@
-"""What a file says of an LSTM beside its weights, in words."""
+"""What a file, or its owner, says of an LSTM beside its weights: in words, and added to."""
 
-from pruner.errors import label
+from dataclasses import replace
+
+from pruner.errors import PrunerError, label
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.contents import Learned
 from pruner.lstm.lstm import LSTM
@@ -21,3 +23,34 @@ def told_beside(checkpoint: Checkpoint, lstm: LSTM) -> list[str]:
     if known.consumers:
         told.append(f"Read by {', '.join(map(label, known.consumers))}, as the file shows.")
     return [*told, *known.notes]
+
+
+def with_batch_first(checkpoint: Checkpoint, batch_first: bool | None) -> Checkpoint:
+    """The checkpoint with `batch_first`, as in `nn.LSTM`, known of every LSTM; None for nothing new. Cells have none.
+
+    Raises PrunerError where the file says otherwise.
+
+        >>> from pruner.examples import named
+        >>> checkpoint = with_batch_first(named("embedded-reber").open(), True)
+        >>> checkpoint.learned["lstm"].batch_first
+        True
+    """
+    if batch_first is None:
+        return checkpoint
+    learned = dict(checkpoint.learned)
+    for lstm in checkpoint.lstms:
+        known = learned.get(lstm.name, Learned())
+        if known.batch_first not in (None, batch_first):
+            raise PrunerError(
+                f"expected batch_first as {checkpoint.name} says of {lstm.title}, {str(known.batch_first).lower()}, found "
+                f"{str(batch_first).lower()}; leave it out"
+            )
+        if lstm.kind == "LSTM":
+            learned[lstm.name] = replace(known, batch_first=batch_first)
+    return replace(checkpoint, learned=learned)
+
+
+def without_batch_first(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[LSTM]:
+    """Those of some LSTMs of which nobody said whether they read batches first."""
+    known = checkpoint.learned
+    return [lstm for lstm in lstms if lstm.kind == "LSTM" and known.get(lstm.name, Learned()).batch_first is None]

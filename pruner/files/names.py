@@ -40,9 +40,21 @@ def tensor_named(checkpoint: Checkpoint, name: str) -> str:
     )
 
 
+def consumer_named(checkpoint: Checkpoint, text: str) -> tuple[str | None, str]:
+    """(the LSTM that a consumer is said to read, its name in `checkpoint.tensors`): of `encoder=decoder.weight_ih_l0` both,
+    of `linear.weight` the name alone. Raises PrunerError as `tensor_named` does.
+    """
+    lstm, equals, name = text.partition("=")
+    if equals and lstm in {each.name for each in checkpoint.lstms} and text not in checkpoint.tensors:
+        return lstm, tensor_named(checkpoint, name)
+    return None, tensor_named(checkpoint, text)
+
+
 def settled(checkpoint: Checkpoint, recipe: Recipe) -> Recipe:
     """The recipe with the names that its consumers have in this checkpoint. Raises PrunerError for one that is not there."""
-    return replace(recipe, consumers=tuple(dict.fromkeys(tensor_named(checkpoint, name) for name in recipe.consumers)))
+    known = (consumer_named(checkpoint, text) for text in recipe.consumers)
+    written = (name if lstm is None else f"{lstm}={name}" for lstm, name in known)
+    return replace(recipe, consumers=tuple(dict.fromkeys(written)))
 
 
 def _ending_alike(name: str, known: Iterable[str]) -> list[str]:

@@ -14,6 +14,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.computed_weights import Weights, compute_weights, unexplained, why_declined
 from pruner.files.contents import Contents, Learned
 from pruner.files.isolation import read_isolated
+from pruner.files.made_smaller import compact_lstms, is_inside
 from pruner.files.mapping import apply_mapping
 from pruner.files.materialise import Materialiser, check_tensors
 from pruner.files.naming import Named, as_text, named
@@ -95,15 +96,16 @@ def _checkpoint(source: Source, contents: Contents, name: str, mapping: Mapping[
 def _lstms(weights: Weights) -> tuple[list[LSTM], list[Skipped]]:
     """The LSTMs among the weights that a model computes with, by the names in the file; and what only looks like one."""
     found, skipped = find_lstms({alias: weights.tensors[name] for alias, name in weights.aliases.items()})
+    compact = compact_lstms(weights.tensors)
     lstms, in_order = [], sorted(weights.tensors)
-    for lstm in found:
+    for lstm in (each for each in found if not is_inside(each.name, compact)):
         names = {standard: weights.aliases[alias] for standard, alias in lstm.tensors.items()}
         here = replace(lstm, tensors=names)
         if others := unexplained(here, weights, in_order):
             skipped.append(Skipped(lstm.name, why_declined(others)))
         else:
             lstms.append(here)
-    return lstms, skipped + weights.unresolved
+    return lstms, skipped + compact + weights.unresolved
 
 
 def _places(locations: Mapping[str, tuple[str, ...]], weights: Weights) -> dict[str, tuple[str, ...]]:

@@ -80,6 +80,12 @@ def stale_settings(checkpoint: Checkpoint, changed: Changed) -> list[tuple[str, 
     ]
 
 
+def new_settings(checkpoint: Checkpoint, changed: Changed, sizes: Mapping[int, int]) -> dict[str, dict[str, int]]:
+    """{name: {"before", "after"}} of the numbers that `stale_settings` names; `sizes` says what became of a hidden size."""
+    stale = stale_settings(checkpoint, changed)
+    return {name: {"before": value, "after": sizes[value]} for name, value in stale if value in sizes}
+
+
 def _form(checkpoint: Checkpoint) -> Iterator[str]:
     if not checkpoint.plain:
         yield f"{checkpoint.name} is {checkpoint.format}; what is written is a plain state dict under its tensors' names"

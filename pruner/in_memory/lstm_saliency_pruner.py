@@ -1,7 +1,7 @@
 """Gate-aware saliency pruning of a model in memory, in the workflow of torch.ao.pruning."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from pruner.compact.load_pruned import inside
 from pruner.errors import PrunerError, shown
 from pruner.importance.masks import dropped_rows, keep_highest, keep_mask, row_ranks
 from pruner.importance.weights import row_saliency, summed
-from pruner.in_memory.linear_consumers import linear_consumers
+from pruner.in_memory.only_consumers import only_consumers
 from pruner.lstm.gates import GATES, parse_standard_name
 from pruner.lstm.kept import Part, counts, output_columns, row_masks, unit_masks
 from pruner.lstm.lstm import Place
@@ -140,12 +140,12 @@ class LSTMSaliencyPruner:
 
         With `units` that is a `CompactLSTM`, which computes from a zero state what the masked model computed, whatever reads
         it, because removed units come back as zeros. Where the model's `forward` shows for certain that only `nn.Linear`
-        layers read the output, or single layers of `h_n`, and where all layers and directions keep as many units as each
-        other, it is the `nn.LSTM` itself, smaller: its `hidden_size` is the number of kept units, and those Linears lose the
-        columns of the others. With `rows` it is a `RowCompactLSTM`, which multiplies only the kept rows. An `LSTMCell`
-        keeps its size and its zeros. Returns the model, which is changed in place; if the model is itself an `nn.LSTM`, the
-        smaller module. Hooks move over to it. Raises PrunerError, before anything is changed, for an LSTM with a `forward`
-        of its own or with weights that another tool computes: they would be lost.
+        layers and other LSTMs read the output, or single layers of `h_n`, and where all layers and directions keep as many
+        units as each other, it is the `nn.LSTM` itself, smaller: its `hidden_size` is the number of kept units, and what
+        reads it loses the columns of the others. With `rows` it is a `RowCompactLSTM`, which multiplies only the kept rows.
+        An `LSTMCell` keeps its size and its zeros. Returns the model, which is changed in place; if the model is itself an
+        `nn.LSTM`, the smaller module. Hooks move over to it. Raises PrunerError, before anything is changed, for an LSTM
+        with a `forward` of its own or with weights that another tool computes: they would be lost.
         """
         model = self._prepared()
         masks: dict[nn.Module, dict[str, Tensor]] = {}
@@ -159,9 +159,11 @@ class LSTMSaliencyPruner:
         if isinstance(model, nn.LSTM):
             return _with_hooks_of(model, self._compacted(model, masks[model]))
         # After squash_mask: torch.fx cannot look into parametrized modules.
-        consumers = linear_consumers(model) if self.granularity == "units" else {}
+        consumers = only_consumers(model) if self.granularity == "units" else {}
         small: dict[nn.Module, nn.Module] = {}
-        for path, module in list(model.named_modules(remove_duplicate=False)):
+        places = list(model.named_modules(remove_duplicate=False))
+        order = [*consumers, *(path for path, _ in places if path not in consumers)]  # trimmed as a consumer first
+        for path, module in sorted(places, key=lambda place: order.index(place[0])):
             if isinstance(module, nn.LSTM) and module in masks:
                 if module not in small:
                     compact = self._compacted(module, masks[module])
@@ -254,7 +256,7 @@ def _place(name: str) -> Place:
 
 
 def _trim(model: nn.Module, module: nn.LSTM, compact: nn.Module, consumers: dict[str, list[int]]) -> bool:
-    """Shrink an `nn.LSTM` to the units of its `CompactLSTM`, and trim the columns of the Linears that alone read it.
+    """Shrink an `nn.LSTM` to the units of its `CompactLSTM`, and trim the columns of what alone reads it.
 
     They change in place, so whatever else refers to them sees the same. False, and nothing done, if layers or directions
     differ in size: an `nn.LSTM` has one.
@@ -263,16 +265,25 @@ def _trim(model: nn.Module, module: nn.LSTM, compact: nn.Module, consumers: dict
     if len(counts(kept)) > 1:
         return False
     for path, blocks in consumers.items():
-        linear = cast(nn.Linear, model.get_submodule(path))
-        columns = output_columns([kept[block] for block in blocks], module.hidden_size)
-        narrow = Part(None, columns).shrink(linear.weight.detach())
-        linear.weight = nn.Parameter(narrow, linear.weight.requires_grad)
-        linear.in_features = len(columns)
+        _narrow(model.get_submodule(path), output_columns([kept[block] for block in blocks], module.hidden_size))
     for name in described(module).tensors:
         setattr(module, name, compact.get_parameter(inside(name, module.bidirectional)))
     module.hidden_size = len(kept[0])
     module.flatten_parameters()
     return True
+
+
+def _narrow(consumer: nn.Module, columns: Tensor) -> None:
+    """Leave an `nn.Linear` or `nn.LSTM` these columns of its input."""
+    names = described(consumer).input_weights if isinstance(consumer, nn.LSTM) else ["weight"]
+    for name in names:
+        weight = consumer.get_parameter(name)
+        setattr(consumer, name, nn.Parameter(Part(None, columns).shrink(weight.detach()), weight.requires_grad))
+    if isinstance(consumer, nn.LSTM):
+        consumer.input_size = len(columns)
+        consumer.flatten_parameters()
+    elif isinstance(consumer, nn.Linear):
+        consumer.in_features = len(columns)
 
 
 def _check_plain(module: nn.Module, name: str, tensor_fqn: str) -> None:

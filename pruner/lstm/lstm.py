@@ -53,6 +53,12 @@ class LSTM:
         return [(layer, direction) for layer in range(self.num_layers) for direction in range(self.directions)]
 
     @property
+    def input_weights(self) -> list[str]:
+        """The names in the file of the tensors that read its input."""
+        names = self.weight_names()
+        return [names[0, direction, "ih"] for direction in range(self.directions)]
+
+    @property
     def output_size(self) -> int:
         """Width of one direction's output: the projection if there is one, else the hidden size."""
         return self.proj_size or self.hidden_size

@@ -38,13 +38,13 @@ def test_a_layer_that_no_chosen_lstm_has_is_no_part_of_the_recipe(app: AppTest) 
 def test_the_code_to_load_an_export_finds_a_nested_state_dict(app: AppTest) -> None:
     data = saved({"epoch": 3, "state_dict": named(random_lstm())})
     app = go(run_to_the_end(upload(app.run(), "nested.pt", data)), "export")
-    assert "torch.load(\"pruned.pt\", weights_only=True)['state_dict']" in app.code[0].value
+    assert 'torch.load("pruned.pt", weights_only=True)["state_dict"]' in app.code[0].value
 
 
 def test_units_are_exported_compact_with_their_certificate(units: AppTest) -> None:
     units = go(run_to_the_end(units), "export")
     assert "in float64" in units.success[0].value
-    folder = units.session_state.export[1]["compact"]
+    folder = units.session_state.export[1]["compact", None]
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["form"] == "compact" and manifest["certificate"]["holds"]
     assert "load_pruned" in units.code[0].value
@@ -127,3 +127,30 @@ def test_a_model_that_answers_as_before_is_kept(app: AppTest) -> None:
     app.query_params.update({**UNITS, "sparsity": "0"})
     app = run_to_the_end(app.run())
     assert app.success[0].proto.title == "Kept: it answers like the dense model"
+
+
+def test_what_the_file_does_not_say_the_visitor_can(app: AppTest) -> None:
+    app = go(run_to_the_end(upload(app.run(), "model.pt", saved(named(random_lstm(), "rnn.")))), "export")
+    asked = next(control for control in app.get("button_group") if control.label == "How rnn reads inputs")
+    assert [option.content for option in asked.proto.options] == [
+        "Batches first (N, T, I)",
+        "Time steps first (T, N, I)",
+    ]
+    assert any("batch_first=False)  # True, if yours" in code.value for code in app.code)
+    app = set_to(app, batch_first=True)
+    assert not any("batch_first" in code.value for code in app.code)
+    folder = app.session_state.export[1]["masked", True]
+    assert json.loads((folder / "manifest.json").read_text())["learned"] == {"rnn": {"batch_first": True}}
+    assert not any(
+        control.label.startswith("How")
+        for control in go(click(go(app, "open"), "open_embedded-reber"), "export").get("button_group")
+    )
+
+
+def test_the_page_shows_the_lines_of_the_readme(units: AppTest) -> None:
+    units = go(run_to_the_end(units), "export")
+    (folder,) = units.session_state.export[1].values()
+    text = (folder / "README.md").read_text()
+    assert all(f"```python\n{code.value}\n```" in text for code in units.code[:-1])
+    labels = [button.label for button in units.get("download_button")]
+    assert {"README.md", "example.py"} <= set(labels)

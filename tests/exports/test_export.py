@@ -25,6 +25,7 @@ from tests.helpers.exports import read_manifest
 from tests.helpers.models import named, random_lstm
 
 EVERYTHING = {"num_layers": 2, "bidirectional": True, "proj_size": 2}
+BESIDE = ("README.md", "example.py", "load_pruned.py", "masks.safetensors")  # the model and the manifest
 RECIPE = Recipe(0.5, gate_sparsity={"hf": 0.25})
 
 
@@ -67,7 +68,7 @@ def test_the_model_has_the_container_and_names_of_its_source(
         container = {key: container, "epoch": 3}
     result = result_of(tmp_path, container, suffix, **options)
     folder = result.save(tmp_path / "export")
-    assert {path.name for path in folder.iterdir()} == {model, "masks.safetensors", "manifest.json", "load_pruned.py"}
+    assert {path.name for path in folder.iterdir()} == {model, "manifest.json", *BESIDE}
     if suffix == "safetensors":
         stored = safetensors.torch.load_file(folder / model)
         with safetensors.safe_open(folder / model, "pt") as file:
@@ -112,7 +113,7 @@ def test_the_manifest_says_what_was_made_from_what(result: Result, tmp_path: Pat
     }
     assert manifest["files"] == {
         name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
-        for name in ("load_pruned.py", "masks.safetensors", "pruned.pt")
+        for name in ("pruned.pt", *BESIDE)
     }
     assert manifest["totals"]["bytes"]["after"] == manifest["files"]["pruned.pt"]["bytes"]
     assert manifest["versions"].keys() >= {"torch", "safetensors"}
@@ -248,7 +249,7 @@ def test_the_loader_gives_every_lstm_by_name(loaded: Any) -> None:
 def test_the_loader_is_importable_from_its_folder(result: Result, tmp_path: Path) -> None:
     folder = result.save(tmp_path / "export")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    code = "from load_pruned import load_lstms; print(list(load_lstms('.', device='cpu')))"
+    code = "from load_pruned import load_lstms; print(list(load_lstms('.', device='cpu', batch_first=True)))"
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment, check=True, capture_output=True, text=True
     )
@@ -262,7 +263,7 @@ def test_masks_left_in_the_source_count_in_the_loader_too(tmp_path: Path, tensor
     path = tmp_path / "model.pt"
     torch.save(lstm.state_dict(), path)
     folder = run(open_checkpoint(path), Recipe(0.0)).save(tmp_path / "export")
-    loaded = runpy.run_path(str(folder / "load_pruned.py"))["load_lstms"](folder)[""]
+    loaded = runpy.run_path(str(folder / "load_pruned.py"))["load_lstms"](folder, batch_first=False)[""]
     with torch.inference_mode():
         torch.testing.assert_close(loaded(INPUTS), lstm(INPUTS))
 
@@ -270,7 +271,7 @@ def test_masks_left_in_the_source_count_in_the_loader_too(tmp_path: Path, tensor
 def test_the_loader_loses_no_lstm_to_another_of_its_name(tmp_path: Path) -> None:
     result = result_of(tmp_path, {**named(random_lstm(), "rnn."), **named(nn.LSTMCell(3, 4), "rnn.")})
     folder = result.save(tmp_path / "export")
-    loaded = runpy.run_path(str(folder / "load_pruned.py"))["load_lstms"](folder)
+    loaded = runpy.run_path(str(folder / "load_pruned.py"))["load_lstms"](folder, batch_first=False)
     assert len(loaded) == len(read_manifest(folder)["lstms"]) == len(result.masks) / 2
 
 
@@ -336,7 +337,7 @@ def test_a_place_in_use_is_refused(result: Result, tmp_path: Path, what: str) ->
 def test_a_new_or_empty_folder_is_taken(result: Result, tmp_path: Path, place: str) -> None:
     (tmp_path / "empty").mkdir()
     assert result.save(str(tmp_path / place)).resolve() == (tmp_path / place).resolve()
-    assert len(list((tmp_path / place).iterdir())) == 4
+    assert len(list((tmp_path / place).iterdir())) == 2 + len(BESIDE)
 
 
 def test_a_name_that_no_file_can_have_is_refused(result: Result, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pruner import PrunerError, examples
+from pruner.compact.load_pruned import load_lstms, resize
 from pruner.exports.manifest import Manifest
 from pruner.exports.opened import read_export
 from pruner.exports.verify import verify
@@ -37,6 +38,12 @@ def test_its_own_loader_gives_the_modules_that_are_opened_now(older: Path) -> No
     inputs = torch.randn(2, 9, 7)
     loaded = loader.load_lstms(older, batch_first=True)["lstm"](inputs)[0]
     assert torch.equal(loaded, read_export(older).modules["lstm"](inputs)[0])
+
+
+def test_another_loader_than_its_own_says_so(older: Path) -> None:
+    for call in (load_lstms, resize):
+        with pytest.raises(ValueError, match=r"found an older one in .*; use the load_pruned\.py that lies beside it"):
+            call(older)
 
 
 def test_its_sizes_are_called_by_the_names_of_today(older: Path) -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pruner import LSTMSaliencyPruner
 from pruner.compact.load_pruned import CompactLSTM
-from pruner.in_memory.linear_consumers import linear_consumers
+from pruner.in_memory.only_consumers import only_consumers
 from tests.helpers.linear_consumers import (
     BOTH,
     DEEP,
@@ -78,6 +78,9 @@ FOLDABLE: dict[str, tuple[dict[str, Any], Callable[..., Any], dict[str, list[int
     "flattened": ({}, flattened, {"head": [0]}),
     "configured": ({}, configured, {"head": [0]}),
     "others beside": ({}, lambda m, x: (m.head(y(m, x)).relu(), m.norm(m.embedding.weight)), {"head": [0]}),
+    "second LSTM": ({}, lambda m, x: m.second(y(m, x))[0], {"second": [0]}),
+    "second LSTM, both directions": (BOTH, lambda m, x: m.second(m.dropout(y(m, x)), None)[0], {"second": [0, 1]}),
+    "second LSTM and a head": ({}, lambda m, x: (m.second(y(m, x))[0], head(m, x)), {"second": [0], "head": [0]}),
     "nobody": ({}, lambda m, x: (m.lstm(x), m.ahead(x))[1], {}),
 }
 
@@ -104,6 +107,11 @@ def with_state(model: Any, inputs: Tensor) -> Any:
 def own_state(model: Any, inputs: Tensor) -> Any:
     state = torch.zeros(1, len(INPUTS), H).double()
     return model.head(model.lstm(inputs, hx=(state, state))[0])
+
+
+def second_with_state(model: Any, inputs: Tensor) -> Any:
+    outputs, _ = model.lstm(inputs)
+    return model.second(outputs, model.second(outputs)[1])[0]
 
 
 def given_state(model: Any, inputs: Tensor) -> Any:
@@ -135,7 +143,8 @@ NOT_FOLDABLE: dict[str, tuple[dict[str, Any], Callable[..., Any], int]] = {
     "norm": ({}, lambda m, x: m.head(m.norm(y(m, x))), 1),
     "alpha dropout": ({}, lambda m, x: m.head(m.alpha(y(m, x))), 1),
     "convolution": ({}, lambda m, x: m.convolution(y(m, x).transpose(1, 2)), 1),
-    "second LSTM": ({}, lambda m, x: m.second(y(m, x))[0], 1),
+    "second LSTM with a state": ({}, second_with_state, 1),
+    "second LSTM and more": ({}, lambda m, x: m.second(y(m, x))[0].sum() + y(m, x).sum(), 1),
     "activation": ({}, lambda m, x: m.head(y(m, x).relu()), 1),
     "sum": ({}, lambda m, x: m.head(y(m, x) + 1), 1),
     "Linear of a subclass": ({}, lambda m, x: m.subclass(y(m, x)), 1),
@@ -176,7 +185,7 @@ def test_linear_consumers_are_folded(
     settings: dict[str, Any], read: Callable[..., Any], readers: dict[str, list[int]], sparsity: float
 ) -> None:
     model = Model(read, max(map(len, readers.values()), default=1), **settings).eval()
-    assert linear_consumers(model).get("lstm") == readers
+    assert only_consumers(model).get("lstm") == readers
     lstm, head = model.lstm, model.head
     twin = pruned(model, sparsity)
     size = max(1, H - int(H * sparsity))
@@ -194,7 +203,7 @@ def test_linear_consumers_are_folded(
 def test_all_else_keeps_its_width(settings: dict[str, Any], read: Callable[..., Any], blocks: int) -> None:
     model = Model(read, blocks, **settings).eval()
     before = set(vars(model)), len(model.listed)
-    assert "lstm" not in linear_consumers(model)
+    assert "lstm" not in only_consumers(model)
     assert (set(vars(model)), len(model.listed)) == before
     twin = pruned(model)
     assert_full(model)
@@ -203,7 +212,7 @@ def test_all_else_keeps_its_width(settings: dict[str, Any], read: Callable[..., 
 
 @pytest.mark.parametrize("read", [penalty, lambda m, x: m.head(y(m, x)) + m.lstm.weight_hh_l0.sum()])
 def test_readers_of_the_weights_themselves_are_seen(read: Callable[..., Any]) -> None:
-    assert linear_consumers(Model(read)) == {}
+    assert only_consumers(Model(read)) == {}
 
 
 class Optional(nn.Module):
@@ -256,7 +265,7 @@ def test_what_cannot_be_followed_has_no_readers(kind: type[nn.Module]) -> None:
     model = kind()
     if kind is nn.ModuleDict:
         model.update({"lstm": nn.LSTM(3, H), "head": nn.Linear(H, 2)})
-    assert linear_consumers(model) == {}
+    assert only_consumers(model) == {}
     prepared(model).prune()
     assert isinstance(model.get_submodule("lstm"), CompactLSTM)
 
@@ -273,7 +282,7 @@ def test_readers_of_nested_modules_and_of_several_lstms_are_found() -> None:
             return self.head(self.second(self.first(inputs))[0]) + self.norm(self.third(inputs)[0]).sum()
 
     model = Stacked().double()
-    assert linear_consumers(model) == {"first.0": {"first.2": [0]}, "second": {"head": [0]}}
+    assert only_consumers(model) == {"first.0": {"first.2": [0]}, "second": {"head": [0]}}
     twin = copy.deepcopy(model)
     for each, finish in ((twin, "squash_mask"), (model, "prune")):
         pruner = LSTMSaliencyPruner({"sparsity_level": 0.25}, granularity="units")

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 
 from pruner import LSTMSaliencyPruner
 from pruner.compact.load_pruned import CompactLSTM
-from pruner.in_memory.linear_consumers import linear_consumers
+from pruner.in_memory.only_consumers import only_consumers
 from tests.helpers.linear_consumers import (
     BOTH,
     DEEP,
@@ -83,9 +83,9 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_is_shared_or_changed_keeps_its_width(change: Callable[[Any], Any]) -> None:
     model = Model(head).eval()
-    assert "lstm" in linear_consumers(model)
+    assert "lstm" in only_consumers(model)
     change(model)
-    assert "lstm" not in linear_consumers(model)
+    assert "lstm" not in only_consumers(model)
     if "forward" not in vars(model.head):  # a copy would call the original
         twin = pruned(model)
         assert_full(model)

@@ -1,4 +1,4 @@
-"""Which `nn.Linear` layers are the only consumers of an `nn.LSTM` of a model in memory."""
+"""Which `nn.Linear` layers and LSTMs are the only consumers of an `nn.LSTM` of a model in memory."""
 
 import ast
 import copy
@@ -6,6 +6,7 @@ import inspect
 import operator
 import textwrap
 from collections import Counter
+from graphlib import TopologicalSorter
 from typing import Any
 
 from torch import fx, nn
@@ -20,10 +21,11 @@ class _Unclear(Exception):
     pass
 
 
-def linear_consumers(model: nn.Module) -> dict[str, dict[str, list[int]]]:
-    """{path of an `nn.LSTM`: {path of an `nn.Linear`: blocks}}, for each LSTM that nothing but these Linears reads.
+def only_consumers(model: nn.Module) -> dict[str, dict[str, list[int]]]:
+    """{path of an `nn.LSTM`: {path of an `nn.Linear` or another LSTM: blocks}}, for each LSTM that nothing but these reads,
+    those that come first before those that read them.
 
-    The columns of such a Linear are blocks of H, each the output of one layer and direction, given by its index in the
+    The columns of such a consumer are blocks of H, each the output of one layer and direction, given by its index in the
     order of `nn.LSTM`. The model stays as it is: `torch.fx` traces copies of it, as it stands, in training and in
     evaluation. An LSTM is left out where the three do not agree, where it is given a state, or where anything is unclear.
     What is seen is what `forward` computes from batches, where it is written without branches: not what other methods read.
@@ -42,7 +44,9 @@ def linear_consumers(model: nn.Module) -> dict[str, dict[str, list[int]]]:
             continue
         if seen[0] == seen[1] == seen[2]:
             found[path] = seen[0]
-    return found
+    # Who reads comes after whom it reads; in a graph without circles, as a trace is, there is such an order.
+    order = TopologicalSorter({path: [other for other in found if path in found[other]] for path in found})
+    return {path: found[path] for path in order.static_order()}
 
 
 def _hooked(module: nn.Module) -> bool:
@@ -90,7 +94,7 @@ def _trace(model: nn.Module, training: bool | None) -> fx.Graph:
         if type(module) is nn.Linear:
             del module.in_features
         elif type(module) is nn.LSTM:
-            del module.hidden_size
+            del module.hidden_size, module.input_size
             vars(module)["flatten_parameters"] = lambda: None  # which a forward may call, and which needs the size
     return tracer.trace(twin)
 
@@ -98,11 +102,11 @@ def _trace(model: nn.Module, training: bool | None) -> fx.Graph:
 def _consumers(
     model: nn.Module, alone: dict[str, nn.Module], path: str, lstm: nn.LSTM, graph: fx.Graph
 ) -> dict[str, list[int]]:
-    """{path of a Linear: blocks} for the LSTM at a path; raises _Unclear where its output may go anywhere else."""
-    reads: dict[fx.Node, list[int]] = {}  # the blocks that each call of a Linear reads
+    """{path of a consumer: blocks} for the LSTM at a path; raises _Unclear where its output may go anywhere else."""
+    reads: dict[fx.Node, list[int]] = {}  # the blocks that each call of a consumer reads
 
     def follow(value: fx.Node, what: Any) -> None:
-        """Note the Linears that read a value: a list of values, or (number of axes before the features, blocks)."""
+        """Note what reads a value: a list of values, or (number of axes before the features, blocks)."""
         for user in value.users:
             module: Any = model.get_submodule(str(user.target)) if user.op == "call_module" else None
             index: Any = None
@@ -116,7 +120,7 @@ def _consumers(
                 if len(index) > what[0] or any(type(part) not in (int, slice) for part in index):
                     raise _Unclear  # it might reach the features
                 follow(user, (what[0] - sum(type(part) is int for part in index), what[1]))
-            elif type(module) is nn.Linear and user.args == (value,):
+            elif type(module) in (nn.Linear, nn.LSTM) and user.args in ((value,), (value, None)) and not user.kwargs:
                 reads[user] = what[1]
             elif user.target is F.dropout or (type(module) in (nn.Dropout, nn.Identity) and not _hooked(module)):
                 if user.args[:1] != (value,):
@@ -135,7 +139,7 @@ def _consumers(
         follow(call, [(2, places[-directions:]), [[(1, [place]) for place in places], []]])
     found = {str(node.target): blocks for node, blocks in reads.items()}
     widths = {name: len(blocks) * lstm.hidden_size for name, blocks in found.items()}
-    if not calls or any(name not in alone or alone[name].in_features != widths[name] for name in found):
+    if not calls or path in found or any(_inputs(alone.get(name)) != widths[name] for name in found):
         raise _Unclear
     owners = (path, *found)
     for node in (node for node in graph.nodes if node.op in ("call_module", "get_attr")):
@@ -143,9 +147,14 @@ def _consumers(
         if any(own.startswith(f"{name}.") for own in owners):
             raise _Unclear  # a module that holds one of them may call it unseen
         if node.op == "call_module" and name in found and reads.get(node) != found[name]:
-            raise _Unclear  # a Linear that reads something else too, or in another order
+            raise _Unclear  # a consumer that reads something else too, or in another order
         if node.op == "get_attr" and (
             name in owners or name.rpartition(".")[0] in owners or "_tensor_constant" in name
         ):
             raise _Unclear  # one of their tensors, or one computed on the way, which may come from any
     return found
+
+
+def _inputs(consumer: Any) -> int | None:
+    """How many columns the weights of a consumer have that read its input."""
+    return consumer.input_size if isinstance(consumer, nn.LSTM) else getattr(consumer, "in_features", None)

@@ -1,0 +1,318 @@
+"""The words and lines that travel with an export: README.md, example.py, and how to load it, from its manifest alone."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pruner.errors import label
+from pruner.exports.verdict import Verdict
+
+Facts = Mapping[str, Any]  # a manifest, or an LSTM's entry in it, as JSON has it
+
+_BATCH, _STEPS = 2, 5  # of the inputs in the lines
+_FIGURES = {
+    "parameters": "parameters",
+    "zeros": "zeros among those of the LSTMs",
+    "bytes": "bytes of the file",
+    "macs_per_step": "multiply-accumulates of the LSTMs per time step",
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to load an export: what it is for, and its lines, run in the folder."""
+
+    title: str
+    code: str
+
+
+def texts(manifest: Facts) -> dict[str, str]:
+    """{file: what it says} of the files for people."""
+    return {"README.md": readme(manifest), "example.py": example(manifest)}
+
+
+def ways(manifest: Facts) -> list[Way]:
+    """Every way to load an export that applies to it, the plainest first."""
+    found = [_own_class(manifest)] if _loads_plainly(manifest) else []
+    if all(entry["name"] for entry in manifest["lstms"]):
+        found.append(_replaced())
+    return [*found, _alone(manifest)]
+
+
+def readme(manifest: Facts) -> str:
+    """The README.md of an export."""
+    source, totals = manifest["source"], manifest["totals"]
+    rows = [f"| {_FIGURES[name]} | {totals[name]['before']:,} | {totals[name]['after']:,} |" for name in _FIGURES]
+    loading = [f"### {way.title}\n\n```python\n{way.code}\n```" for way in ways(manifest)]
+    parts = [
+        f"# {_quoted(source['name'])}, pruned",
+        f"{_what_it_is(manifest)} It was made of {_quoted(source['name'])} (sha256 `{source['sha256']}`) by LSTM Saliency "
+        "Pruner; `manifest.json` says how.",
+        "\n".join(["| | before | after |", "|---|---|---|", *rows]),
+        *_sizes(manifest),
+        *_quality(manifest),
+        "## Load it",
+        "In this folder, with torch"
+        + (" and safetensors" if _is_safetensors(manifest) else "")
+        + ' alone; elsewhere, copy `load_pruned.py` beside your code and give the path of this folder in place of `"."`. '
+        "`python example.py` runs it all.",
+        *loading,
+        "## Limits",
+        "\n".join(f"- {sentence}" for sentence in _limits(manifest)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def example(manifest: Facts) -> str:
+    """The example.py of an export: a program that needs nothing but the folder and torch."""
+    stand_in = _stand_in(manifest)
+    needed = "load_lstms, replace" if stand_in else "load_lstms"
+    lines = [
+        '"""Loads what lies in this folder and runs it on random numbers: python example.py"""',
+        "",
+        "import sys",
+        "from pathlib import Path",
+        "",
+        "import torch",
+        *(["from torch import nn"] if stand_in else []),
+        "",
+        "FOLDER = Path(__file__).resolve().parent",
+        "sys.path.insert(0, str(FOLDER))  # where load_pruned.py lies",
+        "",
+        f"from load_pruned import {needed}",
+        "",
+        "# The LSTMs alone, each called like the one it came from.",
+        _load_lines(manifest, "FOLDER"),
+        *(line for entry in manifest["lstms"] for line in ("", *_run_lines(manifest, entry, _module_of(entry)))),
+        *stand_in,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _what_it_is(manifest: Facts) -> str:
+    granularity = manifest["recipe"]["granularity"]
+    model = "`pruned.safetensors`" if _is_safetensors(manifest) else "`pruned.pt`"
+    return {
+        ("masked", "rows"): f"{model} is a checkpoint of full size in which every gate lost rows: they are zeros.",
+        (
+            "masked",
+            "units",
+        ): f"{model} is a checkpoint of full size in which hidden units were removed: they are zeros.",
+        ("compact", "rows"): f"{model} is a checkpoint whose LSTMs hold, and multiply, only the rows that were kept.",
+        ("compact", "units"): f"{model} is a smaller checkpoint: its LSTMs hold only the hidden units that were kept.",
+    }[manifest["form"], granularity]
+
+
+def _sizes(manifest: Facts) -> list[str]:
+    """Hidden units of each LSTM where some were removed."""
+    lines = []
+    for entry in manifest["lstms"]:
+        sizes = [layer["hidden_size"] for layer in entry["layers"]]
+        if any(size["before"] != size["after"] for size in sizes):
+            told = ", ".join(str(size["after"]) for size in sizes)
+            lines.append(f"- {_title(entry)}: {told} of {entry['dense_hidden_size']} hidden units stay")
+        if entry["consumers"]:
+            lines.append(f"- {', '.join(map(_quoted, entry['consumers']))}: columns of the removed units went along")
+    return ["\n".join(lines)] if lines else []
+
+
+def _quality(manifest: Facts) -> list[str]:
+    known = manifest.get("verdict")
+    if not known:
+        return []
+    verdict = Verdict(known["measure"], known["before"], known["after"], known["loss"])
+    return [f"**{verdict.word.capitalize()}.** {verdict.sentence}"]
+
+
+def _limits(manifest: Facts) -> list[str]:
+    """What whoever loads the export must know."""
+    entries = manifest["lstms"]
+    compact, units = manifest["form"] == "compact", manifest["recipe"]["granularity"] == "units"
+    told = []
+    if not compact:
+        told.append("Zeros are stored and multiplied like other numbers: size and speed are as before.")
+    if compact and units:
+        told.append(
+            "A state that you pass in (`hx`) must be zero where units were removed; any other is refused, or, with "
+            '`on_lost_state="ignore"` set on the module, cut down.'
+        )
+    if any(entry["consumers"] for entry in entries):
+        told.append("Nothing but the trimmed tensors may read the LSTM's output, which is narrower than before.")
+    elif compact and units:
+        told.append(
+            "Removed units come back as "
+            + ("what the others tell of them" if _reconstructs(manifest) else "zeros")
+            + ", so the output is as wide as before and whatever reads it stays as it is."
+        )
+    if any(entry["stored_as"] != "LSTM" for entry in entries):
+        told.append("Scripted modules take tensors, not packed sequences.")
+    if any(_batch_first(manifest, entry) is None for entry in entries):
+        told.append(
+            "The file does not say whether its LSTMs read batches first: the lines above take what you tell them."
+        )
+    told += [label(note, most=400) + ("" if note.endswith(".") else ".") for note in manifest.get("notes") or ()]
+    return [*told, "`python -m pruner verify .` checks the folder again, if the pruner is at hand."]
+
+
+def _loads_plainly(manifest: Facts) -> bool:
+    """Whether one state dict holds all as the model's own class has it, perhaps at another size."""
+    places = {tuple(keys[:-1]) for keys in _all_keys(manifest)}
+    return len(places) == 1 and all(
+        entry["stored_as"] == "LSTM"
+        and (
+            entry["stored_hidden_size"] == entry["dense_hidden_size"]
+            or entry["consumers"]
+            or entry["proj_size"]
+            or not manifest["rest"]
+        )
+        for entry in manifest["lstms"]
+    )
+
+
+def _all_keys(manifest: Facts) -> list[list[str]]:
+    own = [keys for entry in manifest["lstms"] for keys in entry["tensors"].values()]
+    return own + [place["keys"] for place in manifest["rest"].values()]
+
+
+def _own_class(manifest: Facts) -> Way:
+    nesting = "".join(f"[{json.dumps(key)}]" for key in _all_keys(manifest)[0][:-1])
+    if _is_safetensors(manifest):
+        needed, state = "from safetensors.torch import load_file", 'load_file("pruned.safetensors")'
+    else:
+        needed, state = "import torch", f'torch.load("pruned.pt", weights_only=True){nesting}'
+    load = f"model.load_state_dict({state})  # your own class,"
+    if manifest["form"] == "masked":
+        return Way("Into your own class, built as before", f"{needed}\n\n{load} as before")
+    sizes = sorted({entry["stored_hidden_size"] for entry in manifest["lstms"]})
+    lines = [
+        *sorted(["from load_pruned import resize", needed], key=lambda line: not line.startswith("import")),
+        "",
+        'print(resize("."))  # what your class is to be built with',
+        f"{load} with hidden size {', '.join(map(str, sizes))}",
+    ]
+    return Way("Into your own class, built smaller", "\n".join(lines))
+
+
+def _replaced() -> Way:
+    lines = ["from load_pruned import replace", "", 'model = replace(model, ".")  # your own, built as before pruning']
+    return Way("Into your own model, whatever was removed", "\n".join(lines))
+
+
+def _alone(manifest: Facts) -> Way:
+    entry = manifest["lstms"][0]
+    lines = ["import torch", "from load_pruned import load_lstms", "", _load_lines(manifest, '"."')]
+    return Way("The LSTMs alone", "\n".join([*lines, *_run_lines(manifest, entry, _module_of(entry), show=False)]))
+
+
+def _load_lines(manifest: Facts, folder: str) -> str:
+    if all(_batch_first(manifest, entry) is not None for entry in manifest["lstms"]):
+        return f"lstms = load_lstms({folder})"
+    return (
+        f"lstms = load_lstms({folder}, batch_first=False)  # True, if yours read (N, T, I): the file does not say which"
+    )
+
+
+def _module_of(entry: Facts) -> str:
+    return f"lstms[{json.dumps(entry['name'])}]"
+
+
+def _run_lines(manifest: Facts, entry: Facts, module: str, show: bool = True) -> list[str]:
+    """One call on random numbers; `show` prints what came of it."""
+    if entry["kind"] == "LSTMCell":
+        shape, axes, call = [_BATCH], "N, I", "h, c"
+    elif _batch_first(manifest, entry):
+        shape, axes, call = [_BATCH, _STEPS], "N, T, I", "output, (h_n, c_n)"
+    else:
+        shape, axes, call = [_STEPS, _BATCH], "T, N, I", "output, (h_n, c_n)"
+    shape = [*shape, entry["input_size"]]
+    dtype = "" if entry["dtype"] == "float32" else f", dtype=torch.{entry['dtype']}"
+    lines = [f"inputs = torch.randn({', '.join(map(str, shape))}{dtype})  # ({axes})", f"{call} = {module}(inputs)"]
+    if show:
+        first = call.partition(",")[0]
+        lines.append(f"print({json.dumps(entry['name'] or 'the LSTM')}, tuple({first}.shape))")
+    return lines
+
+
+def _stand_in(manifest: Facts) -> list[str]:
+    """Lines that build a dense model under the names of the file and make it the pruned one."""
+    modules: dict[str, str] = {}
+    for entry in manifest["lstms"]:
+        modules[entry["name"]] = _dense(manifest, entry)
+        for name in entry["consumers"]:
+            if name in manifest["rest"]:
+                modules[name.removesuffix(".weight")] = _reader(manifest, entry, name)
+    if not all(modules.values()) or not all(part for name in modules for part in name.split(".")):
+        return []
+    return [
+        "",
+        "",
+        "def put(model, name, module):",
+        '    """Let a model have a module under a name."""',
+        '    *path, last = name.split(".")',
+        "    for part in path:",
+        "        if part not in dict(model.named_children()):",
+        "            setattr(model, part, nn.Module())",
+        "        model = model.get_submodule(part)",
+        "    setattr(model, last, module)",
+        "",
+        "",
+        "# A model of your own: this one stands for it, with random weights, as it was built before pruning.",
+        "model = nn.Module()",
+        *(f"put(model, {json.dumps(name)}, {made})" for name, made in modules.items()),
+        "replace(model, FOLDER)",
+        "print(model)",
+    ]
+
+
+def _dense(manifest: Facts, entry: Facts) -> str:
+    settings = {} if entry["bias"] else {"bias": "False"}
+    if entry["dtype"] != "float32":
+        settings["dtype"] = f"torch.{entry['dtype']}"
+    sizes = [entry["input_size"], entry["dense_hidden_size"]]
+    if entry["kind"] == "LSTM":
+        sizes.append(entry["num_layers"])
+        settings |= {key: "True" for key in ("bidirectional",) if entry[key]}
+        settings |= {"proj_size": str(entry["proj_size"])} if entry["proj_size"] else {}
+        settings |= {"batch_first": "True"} if _batch_first(manifest, entry) else {}
+    return (
+        f"nn.{entry['kind']}({', '.join([*map(str, sizes), *(f'{key}={value}' for key, value in settings.items())])})"
+    )
+
+
+def _reader(manifest: Facts, entry: Facts, name: str) -> str:
+    """A module of full size whose weight is a trimmed tensor; nothing where its name does not tell."""
+    shape = manifest["rest"][name]["shape"]
+    width = entry["dense_hidden_size"] * (2 if entry["bidirectional"] else 1)
+    bias = "" if f"{name.removesuffix('weight')}bias" in manifest["rest"] else ", bias=False"
+    if not name.endswith(".weight") or len(shape) not in (2, 3):
+        return ""
+    return (
+        f"nn.Linear({width}, {shape[0]}{bias})"
+        if len(shape) == 2
+        else f"nn.Conv1d({width}, {shape[0]}, {shape[2]}{bias})"
+    )
+
+
+def _batch_first(manifest: Facts, entry: Facts) -> bool | None:
+    """What is known of it; a cell reads no sequences."""
+    if entry["kind"] == "LSTMCell":
+        return False
+    return (manifest.get("learned") or {}).get(entry["name"], {}).get("batch_first")
+
+
+def _reconstructs(manifest: Facts) -> bool:
+    return any("reconstruction." in name for entry in manifest["lstms"] for name in entry["tensors"])
+
+
+def _is_safetensors(manifest: Facts) -> bool:
+    return manifest["source"]["format"] == "safetensors"
+
+
+def _title(entry: Facts) -> str:
+    return _quoted(entry["name"]) if entry["name"] else "the LSTM"
+
+
+def _quoted(name: str) -> str:
+    """A name as code in Markdown."""
+    return f"`{label(name).replace('`', chr(39))}`"
