@@ -85,14 +85,16 @@ class Result:
             return by_answers(self.answers, self.recipe.task == "softmax" and bool(self.recipe.consumers))
         return unknown(max(drift.relative for drift in self.drift.values()))
 
-    def save(self, folder: str | os.PathLike[str], form: str | None = None) -> Path:
-        """Write the export folder in one form: masked or compact, by default masked for rows and compact for units.
+    def save(self, folder: str | os.PathLike[str], form: str | None = None, *, onnx: bool = False) -> Path:
+        """Write the export folder in one form: masked or compact, by default masked for rows and compact for units; with
+        `onnx` it holds `pruned.onnx` and `pruned.int8.onnx`, too, or the manifest says why it does not.
 
         Raises PrunerError if the folder is in use or cannot be written, or the export does not compute what the masks say.
         """
         name = form or DEFAULT_FORM[self.recipe.granularity]
         check_choice("form", name, FORMS)
-        return export.save(folder, self.pruned, name, self.costs["dense"], self.costs[name], self.verdict)
+        costs = self.costs["dense"], self.costs[name]
+        return export.save(folder, self.pruned, name, *costs, self.verdict, onnx, self.judge)
 
 
 def available_devices() -> dict[str, str]:

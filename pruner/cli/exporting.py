@@ -18,7 +18,9 @@ from pruner.cli.options import (
 from pruner.cli.output import show_progress
 from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS
 from pruner.errors import PrunerError
+from pruner.exports import onnx_facts
 from pruner.exports.export import check_free
+from pruner.exports.manifest import Manifest
 from pruner.exports.verify import verify
 from pruner.files import stale
 from pruner.recipe import check_sparsity
@@ -34,6 +36,7 @@ def add_commands(commands: Any) -> None:
     add_recipe_options(prune)
     prune.add_argument("--form", choices=FORMS, help="default: masked for rows, compact for units")
     prune.add_argument("--device", default="cpu", metavar="cpu|cuda")
+    _add_onnx(prune)
     prune.add_argument("--output", required=True, metavar="DIR")
     prune.set_defaults(command=_prune)
 
@@ -47,6 +50,7 @@ def add_commands(commands: Any) -> None:
     shrink.add_argument("--output", required=True, metavar="DIR")
     shrink.add_argument("--form", choices=FORMS, help="default: masked for rows, compact for units")
     shrink.add_argument("--device", default="cpu", metavar="cpu|cuda")
+    _add_onnx(shrink)
     shrink.set_defaults(command=_shrink)
 
     check = commands.add_parser("verify", help="read an export back and check it")
@@ -54,6 +58,16 @@ def add_commands(commands: Any) -> None:
     check.add_argument("--source", metavar="CHECKPOINT", help="compare with the checkpoint it was made from, too")
     add_mapping(check)
     check.set_defaults(command=_verify)
+
+
+def _add_onnx(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--onnx", action="store_true", help="write the LSTMs as ONNX files, float and int8, too")
+
+
+def _tell_of_onnx(folder: Path) -> None:
+    facts = Manifest.read(folder).onnx
+    for sentence in onnx_facts.told(facts) if facts else []:
+        print(sentence)
 
 
 def _prune(options: argparse.Namespace) -> None:
@@ -66,7 +80,7 @@ def _prune(options: argparse.Namespace) -> None:
     quality = example.quality if example else None
     result = run(checkpoint, recipe, options.device, show_progress, quality, calibration=calibration)
     form = options.form or DEFAULT_FORM[recipe.granularity]
-    folder = result.save(options.output, form)
+    folder = result.save(options.output, form, onnx=options.onnx)
     if calibration is not None:
         print(told(calibration))
     for done in result.compensation.facts.get("lstms", []):
@@ -81,6 +95,7 @@ def _prune(options: argparse.Namespace) -> None:
     print(f"{result.verdict.word}: {result.verdict.sentence}")
     for note in stale.notes(checkpoint, result.forms[form].changed):
         print(f"note: {note}")
+    _tell_of_onnx(folder)
     before, after = result.costs["dense"], result.costs[form]
     if form == "masked":
         dropped = sum(int((~mask).sum()) for mask in result.masks.values())
@@ -108,10 +123,11 @@ def _shrink(options: argparse.Namespace) -> None:
     quality = example.quality if example else None
     found = shrink(checkpoint, recipe, calibration, target, quality, show_progress)
     result = measured(found.chosen.pruned, options.device, quality, False, calibration)
-    folder = result.save(options.output, options.form)
+    folder = result.save(options.output, options.form, onnx=options.onnx)
     _write_frontier(folder / "frontier", found)
     for sentence in found.told:
         print(sentence)
+    _tell_of_onnx(folder)
     before, after = result.costs["dense"], result.costs["compact"]
     print(
         f"{folder}: {before.parameters:,} parameters became {after.parameters:,}; all that was tried: {folder}/frontier"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from pruner.errors import PrunerError, shown
 from pruner.exports.certificate import certify, same_certificate
 from pruner.exports.export import file_facts, masked_lstms
 from pruner.exports.manifest import LOADER, MANIFEST, MASKS, MODELS, Manifest, entry, model_file, not_the_export, same
+from pruner.exports.onnx_facts import ONNX_FILES
 from pruner.exports.stored import read_layouts, read_masks
 from pruner.files import formats
 from pruner.files.checkpoint import Checkpoint
@@ -30,7 +32,7 @@ from pruner.lstm.sizes import parameters as count_parameters
 from pruner.pipeline import choose_masks
 from pruner.recipe import DATA_CRITERIA, Recipe
 
-FILES = {MANIFEST, MASKS, LOADER, *MODELS}
+FILES = {MANIFEST, MASKS, LOADER, *MODELS, *ONNX_FILES}
 MAX_UNPACKED_RATIO = 50
 
 
@@ -69,6 +71,7 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
             raise not_the_export(folder, f"a source with sha256 {str(made_from.get('sha256'))[:64]}", source.sha256)
         same(folder, made_from, "format", source.format)
     files = {file.name: file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST}
+    onnx = _onnx_files(folder, manifest, files)
     models = sorted(files.keys() - {MASKS, LOADER})
     if files.keys() != {MASKS, LOADER, *models} or models not in (["pruned.pt"], ["pruned.safetensors"]):
         raise not_the_export(
@@ -81,7 +84,9 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
         raise not_the_export(folder, f"the files {', '.join(sorted(files))} in the manifest", shown(sorted(stated)))
     for name, file in files.items():
         same(folder, stated, name, file_facts(file))
-    yield f"{len(files)} files are complete and unaltered"
+    for name, facts in onnx.items():
+        same(folder, {name: {key: facts[key] for key in ("sha256", "bytes")}}, name, file_facts(folder / name))
+    yield f"{len(files) + len(onnx)} files are complete and unaltered"
     own = Path(load_pruned.__file__).read_bytes()
     if files[LOADER].stat().st_size != len(own) or files[LOADER].read_bytes() != own:
         yield f"{LOADER} differs from that of this version of the pruner; it was not run"
@@ -108,6 +113,21 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
         yield "the LSTMs run and compute what their masked form of full size does, at the scale that the certificate says"
     else:
         yield f"the certificate holds: largest difference {certificate['max_abs_difference']:g}"
+
+    if onnx:
+        from pruner.exports.onnx_checking import check_onnx_files  # onnx and onnxruntime take a second to import
+
+        yield from check_onnx_files(folder, manifest, layouts, pruned.tensors)
+
+
+def _onnx_files(folder: Path, manifest: Manifest, files: dict[str, Path]) -> dict[str, Any]:
+    """What the manifest says of each ONNX file; they are taken out of the `files` that were found."""
+    found = {name for name in ONNX_FILES if files.pop(name, None)}
+    stated: dict[str, Any] = (manifest.onnx or {}).get("files", {})
+    if found != stated.keys():
+        expected = ", ".join(sorted(stated)) or "no ONNX files"
+        raise not_the_export(folder, f"{expected}, as the manifest says", ", ".join(sorted(found)) or "none")
+    return stated
 
 
 def _check_totals(
