@@ -14,8 +14,9 @@ from pruner.dashboard.gathering import told
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import work
+from pruner.exports import onnx_facts
 from pruner.exports.export import pack
-from pruner.exports.manifest import LOADER, MANIFEST, MASKS
+from pruner.exports.manifest import LOADER, MANIFEST, MASKS, model_file
 
 frame.stand_in_app()
 
@@ -25,6 +26,8 @@ WHAT_IT_IS = {
     MANIFEST: "what was done to what, sizes before and after, hashes and the certificate",
     MASKS: "1 for every kept row, under the names of the source's tensors",
     LOADER: "loads the pruned LSTMs with torch alone",
+    onnx_facts.FLOAT: "the pruned LSTMs for ONNX Runtime, float32",
+    onnx_facts.INT8: "the same with int8 weights, smaller and faster",
 }
 
 st.title("Export")
@@ -47,8 +50,14 @@ form = st.segmented_control(
     required=True,
     key=f"form_{result.recipe.granularity}",
 )
+onnx = st.toggle(
+    "ONNX files, too",
+    key="onnx_files",
+    persist_state="session",
+    help="The LSTMs for ONNX Runtime, in float32 and in int8, each run beside the pruned model.",
+)
 try:
-    folder = work.exported(result, form)
+    folder = work.exported(result, form, onnx)
 except PrunerError as error:
     stop_with(error, "This run cannot be exported")
 
@@ -63,6 +72,8 @@ st.success(
     f"{certificate['max_abs_output']:.2g}), and {own['max_abs_difference']:.2g} in the model's {own['dtype']}.",
     icon=":material/verified:",
 )
+if told_of_onnx := onnx_facts.told(manifest["onnx"]) if onnx else []:
+    st.info("\n".join(f"- {plain(sentence)}" for sentence in told_of_onnx), icon=":material/deployed_code:")
 for note in manifest.get("notes", ()):
     st.info(plain(note), icon=":material/info:")
 if fitted := manifest.get("compensation"):
@@ -105,7 +116,7 @@ for file in sorted(folder.iterdir()):
             f"{file.stat().st_size:,} bytes: {WHAT_IT_IS.get(file.name, 'the pruned checkpoint, under its own names')}"
         )
 st.subheader("Use it")
-pruned_file = next(file.name for file in folder.iterdir() if file.name.startswith("pruned."))
+pruned_file = model_file(manifest["source"]["format"])
 entries = manifest["lstms"]
 if form == "masked" or all(entry["consumers"] for entry in entries):
     path = next(iter(entries[0]["tensors"].values()))

@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from pruner.exports.onnx_parts import Direction, Part, as_text
+from pruner.exports.onnx_parts import Direction, Interface, Part, as_text, fresh, interfaces
 from pruner.files.consumers import Consumer
 from pruner.lstm.gates import GATES, split_gates
 from pruner.version import VERSION
@@ -39,9 +39,10 @@ def model_of(parts: Sequence[Part], metadata: Mapping[str, str], *, batch_first:
         >>> [output.name for output in model_of(parts, {}).graph.output]
         ['output', 'h_n', 'c_n', 'linear']
     """
-    graph = _Graph(name for part in parts for name in part.interface(len(parts) > 1).values())
-    for part in parts:
-        _add(graph, part, part.interface(len(parts) > 1), batch_first)
+    named = interfaces(parts)
+    graph = _Graph(name for each in named for name in (*each.own.values(), *each.consumers.values()))
+    for part, interface in zip(parts, named, strict=True):
+        _add(graph, part, interface, batch_first)
     made = helper.make_graph(graph.nodes, "lstms", graph.inputs, graph.outputs, graph.initializers)
     model = helper.make_model(
         made,
@@ -68,11 +69,7 @@ class _Graph:
         self._integers: dict[tuple[int, ...], str] = {}
 
     def fresh(self, name: str) -> str:
-        name = as_text(name)
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name
+        return fresh(as_text(name), self._taken)
 
     def constant(self, name: str, values: Tensor) -> str:
         """An initializer, the same one wherever it is asked for by the same name."""
@@ -123,9 +120,9 @@ class _Graph:
         self.initializers.append(numpy_helper.from_array(values.detach().cpu().contiguous().numpy(), name))
 
 
-def _add(graph: _Graph, part: Part, names: Mapping[str, str], batch_first: bool) -> None:
+def _add(graph: _Graph, part: Part, interface: Interface, batch_first: bool) -> None:
     """The nodes of one LSTM. Inside, steps are time-major: (T, B, I)."""
-    lstm = part.lstm
+    lstm, names = part.lstm, interface.own
     prefix = names["input"].removesuffix("input")
     batch, time, places = f"{prefix}batch", f"{prefix}time", len(lstm.places)
     axes: tuple[str, ...]
@@ -165,7 +162,7 @@ def _add(graph: _Graph, part: Part, names: Mapping[str, str], batch_first: bool)
         graph.output(graph.joined(c_n, axis=0), names["c_n"], state)
     for consumer in part.consumers:
         read = _read(graph, consumer, wide if part.reconstructs else output)
-        graph.output(read, names[consumer.name], (*axes, len(consumer.weight)))
+        graph.output(read, interface.consumers[consumer.name], (*axes, len(consumer.weight)))
 
 
 def _initial(graph: _Graph, part: Part, name: str, batch: str, sequences: str) -> list[str]:

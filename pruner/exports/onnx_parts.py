@@ -1,6 +1,6 @@
 """What the ONNX graph of an LSTM is written from: its layers and directions, whatever form it lies in a file in."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,17 +68,6 @@ class Part:
     @property
     def reconstructs(self) -> bool:
         return any(each.reconstruction is not None for each in self.last)
-
-    def interface(self, several: bool) -> dict[str, str]:
-        """{what `nn.LSTM` calls an input or output, or the name of a consumer: its name in the graph}; where that holds
-        `several` LSTMs, it begins with the name of this one."""
-        prefix = f"{self.lstm.name}." if several and self.lstm.name else ""
-        outputs = ["h_1", "c_1"] if self.lstm.kind == "LSTMCell" else ["output", "h_n", "c_n"]
-        names = {name: as_text(f"{prefix}{name}") for name in ("input", "h_0", "c_0", *outputs)}
-        for consumer in self.consumers:
-            layer = as_text(consumer.name.removesuffix(".weight"))
-            names[consumer.name] = as_text(consumer.name) if layer in names.values() else layer
-        return names
 
 
 def parts_of(
@@ -175,6 +164,42 @@ def _weights(part: Part) -> list[Tensor]:
     filled = [each.reconstruction.weight for each in part.last if each.reconstruction is not None]
     packed = [weight for each in part.directions for weight in (each.weight_ih, each.weight_hh)]
     return [*packed, *filled, *(consumer.weight for consumer in part.consumers)]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What inputs and outputs of an LSTM are called in a graph: `own` by what `nn.LSTM` and `nn.LSTMCell` call them, and the
+    outputs of its `consumers` by their names in the file."""
+
+    own: dict[str, str]
+    consumers: dict[str, str]
+
+
+def interfaces(parts: Sequence[Part]) -> list[Interface]:
+    """The names for each LSTM of a graph. Those of several LSTMs begin with the name of the LSTM.
+
+    Consumers are called like their layers; where that name is taken, by their full name, or something like it.
+    """
+    found = []
+    for part in parts:
+        prefix = f"{part.lstm.name}." if len(parts) > 1 and part.lstm.name else ""
+        outputs = ["h_1", "c_1"] if part.lstm.kind == "LSTMCell" else ["output", "h_n", "c_n"]
+        found.append(Interface({name: as_text(f"{prefix}{name}") for name in ("input", "h_0", "c_0", *outputs)}, {}))
+    taken = {name for names in found for name in names.own.values()}
+    for part, names in zip(parts, found, strict=True):
+        for consumer in part.consumers:
+            full = as_text(consumer.name)
+            layer = full.removesuffix(".weight")
+            names.consumers[consumer.name] = fresh(full if layer in taken else layer, taken)
+    return found
+
+
+def fresh(name: str, taken: set[str]) -> str:
+    """The name, or one like it, which is taken from now on."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
 
 
 def as_text(name: str) -> str:

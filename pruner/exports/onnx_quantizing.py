@@ -1,6 +1,9 @@
 """An ONNX model in float32 -> the same with weights of 8 bits, whose inputs are quantized as they come."""
 
+import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -25,7 +28,7 @@ def int8_model_of(model: onnx.ModelProto) -> onnx.ModelProto:
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     helper.set_model_props(prepared, metadata | PREPARED)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _root_logger_as_it_is():
         written = Path(folder) / "int8.onnx"
         quantize_dynamic(
             prepared,
@@ -40,3 +43,14 @@ def int8_model_of(model: onnx.ModelProto) -> onnx.ModelProto:
     small.producer_name, small.producer_version = model.producer_name, model.producer_version
     onnx.checker.check_model(small)
     return small
+
+
+@contextmanager
+def _root_logger_as_it_is() -> Iterator[None]:
+    """`quantize_dynamic` writes to the root logger, and `logging` sets one up that prints where there is none."""
+    nothing = logging.NullHandler()
+    logging.getLogger().addHandler(nothing)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(nothing)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError, shown
-from pruner.exports.onnx_parts import Part
+from pruner.exports.onnx_parts import Interface, Part, interfaces
 from pruner.files.consumers import load_consumers
 from pruner.lstm.measure import Drift, difference, outputs, random_input
 
@@ -35,19 +35,17 @@ class OnnxLSTM(nn.Module):
     """An LSTM of a session, called like the `nn.LSTM` it came from, or, of an LSTMCell, like the one that applies it step by
     step. Inputs are (B, T, I), or (T, B, I) where the graph is not `batch_first`.
 
-    Other LSTMs of the session get zeros to read. Raises PrunerError if the session does not run.
+    Other LSTMs of the session get zeros to read. Raises PrunerError where ONNX Runtime refuses an input.
     """
 
-    def __init__(
-        self, session: onnxruntime.InferenceSession, part: Part, several: bool, batch_first: bool = True
-    ) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, interface: Interface, batch_first: bool = True) -> None:
         super().__init__()
-        self.cell, self.batch_first = part.lstm.kind == "LSTMCell", batch_first
-        self._session, self._names = session, part.interface(several)
+        self.cell, self.batch_first = "h_1" in interface.own, batch_first
+        self._session, self._interface = session, interface
         self._others = {
             needed.name: np.zeros([size if isinstance(size, int) else 1 for size in needed.shape], np.float32)
             for needed in session.get_inputs()
-            if needed.name != self._names["input"]
+            if needed.name != interface.own["input"]
         }
 
     def forward(
@@ -56,38 +54,47 @@ class OnnxLSTM(nn.Module):
         hx: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As `nn.LSTM`."""
-        found = self.everything(input, hx)
-        return found["output"], (found["h_n"], found["c_n"])
+        return self.read(input, hx)[0]
 
-    def everything(self, sequences: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
-        """`output`, `h_n`, `c_n`, and what each consumer makes of the output under the consumer's name."""
+    def read(
+        self, sequences: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[tuple[Tensor, tuple[Tensor, Tensor]], dict[str, Tensor]]:
+        """The same, and what each consumer makes of the output, by the consumers' names in the file."""
         states = {} if hx is None else {"h_0": hx[0], "c_0": hx[1]}
         if not self.cell:
-            return self._run({"input": sequences, **states})
+            own, consumed = self._run({"input": sequences, **states})
+            return (own["output"], (own["h_n"], own["c_n"])), consumed
         time = 1 if self.batch_first else 0
         states = {name: state[0] for name, state in states.items()}
-        steps = []
+        outputs, consumed_by_step = [], []
         for step in sequences.unbind(time):
-            found = self._run({"input": step, **states})
-            states = {"h_0": found["h_1"], "c_0": found["c_1"]}
-            steps.append(found)
-        joined = {name: torch.stack([step[name] for step in steps], time) for name in steps[0] if name != "c_1"}
-        return {"output": joined.pop("h_1"), "h_n": states["h_0"][None], "c_n": states["c_0"][None], **joined}
+            own, consumed = self._run({"input": step, **states})
+            states = {"h_0": own["h_1"], "c_0": own["c_1"]}
+            outputs.append(own["h_1"])
+            consumed_by_step.append(consumed)
+        joined = {name: torch.stack([each[name] for each in consumed_by_step], time) for name in consumed_by_step[0]}
+        return (torch.stack(outputs, time), (states["h_0"][None], states["c_0"][None])), joined
 
-    def _run(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        fed = {self._names[name]: tensor.detach().float().cpu().numpy() for name, tensor in given.items()}
-        wanted = [name for name in self._names if name not in ("input", "h_0", "c_0")]
+    def _run(self, given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Outputs by what `nn.LSTM` calls them, and those of consumers."""
+        names = self._interface.own
+        fed = {names[name]: tensor.detach().float().cpu().numpy() for name, tensor in given.items()}
+        outputs = {name: told for name, told in names.items() if name not in ("input", "h_0", "c_0")}
+        consumers = self._interface.consumers
         try:
-            found = self._session.run([self._names[name] for name in wanted], {**self._others, **fed})
+            found = self._session.run([*outputs.values(), *consumers.values()], {**self._others, **fed})
         except Exception as error:  # its errors have no common class
             raise _does_not_run(error) from error
-        return {name: torch.from_numpy(array) for name, array in zip(wanted, found, strict=True)}
+        tensors = [torch.from_numpy(np.asarray(array, np.float32)) for array in found]
+        own, consumed = tensors[: len(outputs)], tensors[len(outputs) :]
+        return dict(zip(outputs, own, strict=True)), dict(zip(consumers, consumed, strict=True))
 
 
 def lstms_of(model: bytes, parts: Sequence[Part], batch_first: bool = True) -> dict[str, OnnxLSTM]:
     """{LSTM name: module} of a model that holds these. Raises PrunerError for one that does not run."""
     session = session_of(model)
-    return {part.lstm.name: OnnxLSTM(session, part, len(parts) > 1, batch_first) for part in parts}
+    named = zip(parts, interfaces(parts), strict=True)
+    return {part.lstm.name: OnnxLSTM(session, interface, batch_first) for part, interface in named}
 
 
 def compare(
@@ -103,15 +110,25 @@ def compare(
         inputs = random_input(layout.lstm)
         expected = outputs(layout.module(tensors).float(), inputs)
         lstm = lstms[layout.lstm.name]
-        found = lstm.everything(inputs if lstm.batch_first else inputs.transpose(0, 1))
-        output = found["output"] if lstm.batch_first else found["output"].transpose(0, 1)
-        own.append(difference(expected, [output, found["h_n"], found["c_n"]]))
+        (output, states), consumed = lstm.read(_turned(lstm, inputs))
+        own.append(_difference(expected, [_turned(lstm, output), *states]))
         for consumer in load_consumers(tensors, (each.name for each in part.consumers)):
             columns = layout.trimmed.columns if consumer.name in layout.consumers else None
             taken = expected[0] if columns is None else expected[0].index_select(-1, columns)
-            told = found[consumer.name]
-            read.append(difference([consumer(taken)], [told if lstm.batch_first else told.transpose(0, 1)]))
+            read.append(_difference([consumer(taken)], [_turned(lstm, consumed[consumer.name])]))
     return _largest(own) | ({"consumers": _largest(read)} if read else {})
+
+
+def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Drift:
+    shapes = [[tuple(each.shape) for each in tensors] for tensors in (expected, found)]
+    if shapes[0] != shapes[1]:
+        raise PrunerError(f"expected outputs of the shapes {shapes[0]}, found {shapes[1]}; export again")
+    return difference(expected, found)
+
+
+def _turned(lstm: OnnxLSTM, steps: Tensor) -> Tensor:
+    """Steps that are batch first in the order of a module, or back."""
+    return steps if lstm.batch_first else steps.transpose(0, 1)
 
 
 def _largest(drifts: list[Drift]) -> dict[str, float]:
