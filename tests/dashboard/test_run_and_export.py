@@ -1,11 +1,14 @@
 """The pages Run and Export, in process through `app.py`."""
 
+import io
 import json
+import zipfile
 
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
+from pruner.exports.export import pack
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
 from tests.helpers.pages import UNITS, checked, click, go, run_to_the_end, set_to, slide, upload, work
@@ -127,3 +130,32 @@ def test_a_model_that_answers_as_before_is_kept(app: AppTest) -> None:
     app.query_params.update({**UNITS, "sparsity": "0"})
     app = run_to_the_end(app.run())
     assert app.success[0].proto.title == "Kept: it answers like the dense model"
+
+
+def test_onnx_files_are_added_on_demand(units: AppTest) -> None:
+    units = go(run_to_the_end(units), "export")
+    assert not any(".onnx" in label for label in downloads(units))
+    units = switch(units, "ONNX files, too")
+    assert {"pruned.onnx", "pruned.int8.onnx"} < set(downloads(units))
+    told = next(each.value for each in units.info if "ONNX Runtime" in each.value)
+    assert told.count("differs from the pruned model by at most") == 2 and told.count("strings wholly right") == 2
+    folder = units.session_state.export[1]["compact with ONNX files"]
+    with zipfile.ZipFile(io.BytesIO(pack(folder))) as archive:
+        assert {"pruned.onnx", "pruned.int8.onnx", "pruned.safetensors"} < set(archive.namelist())
+    assert "load_pruned" in units.code[0].value
+
+
+def test_why_there_are_no_onnx_files_is_told(app: AppTest) -> None:
+    app = upload(app.run(), "model.pt", saved(named(random_lstm(proj_size=2), "encoder.")))
+    app = switch(go(run_to_the_end(app), "export"), "ONNX files, too")
+    assert any("without projection" in each.value and "encoder" in each.value for each in app.info)
+    assert "pruned.pt" in downloads(app) and not any(".onnx" in label for label in downloads(app))
+
+
+def downloads(app: AppTest) -> list[str]:
+    return [button.label for button in app.get("download_button")]
+
+
+def switch(app: AppTest, label: str) -> AppTest:
+    next(each for each in app.toggle if each.label == label).set_value(True)
+    return checked(app.run())
