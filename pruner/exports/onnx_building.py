@@ -110,10 +110,12 @@ class _Graph:
     def joined(self, values: Sequence[str], axis: int) -> str:
         return values[0] if len(values) == 1 else self.node("Concat", *values, axis=axis)
 
-    def chosen(self, values: str, indices: str) -> str:
-        """The numbers (.., .., N) at some indices of their last axis. It is brought to the front for that: moving whole
-        blocks between two transpositions takes a third of the time that moving single numbers does."""
-        by_index = self.node("Gather", self.node("Transpose", values, perm=[2, 0, 1]), indices, axis=0)
+    def chosen(self, values: str, indices: Tensor, long: bool) -> str:
+        """The numbers (.., .., N) at some indices of their last axis. Of `long` sequences it is brought to the front: moving
+        whole blocks between two transpositions takes a third of the time that moving single numbers does."""
+        if not long:
+            return self.node("Gather", values, self.integers(indices), axis=2)
+        by_index = self.node("Gather", self.node("Transpose", values, perm=[2, 0, 1]), self.integers(indices), axis=0)
         return self.node("Transpose", by_index, perm=[1, 2, 0])
 
     def _keep(self, name: str, values: Tensor) -> None:
@@ -145,8 +147,8 @@ def _add(graph: _Graph, part: Part, interface: Interface, batch_first: bool) -> 
             index = layer * lstm.directions + direction
             output, h, c = _lstm(graph, part, index, steps, states[0][index], states[1][index])
             outputs.append(output)
-            h_n.append(_widened(graph, lstm.hidden_size, h, [part.directions[index]], True))
-            c_n.append(_widened(graph, lstm.hidden_size, c, [part.directions[index]], False))
+            h_n.append(_widened(graph, lstm.hidden_size, h, [part.directions[index]]))
+            c_n.append(_widened(graph, lstm.hidden_size, c, [part.directions[index]], filled=False))
         steps = graph.joined(outputs, axis=2)
     if lstm.kind == "LSTMCell":
         output = graph.node("Squeeze", steps, graph.integers(torch.tensor([0])))
@@ -156,7 +158,7 @@ def _add(graph: _Graph, part: Part, interface: Interface, batch_first: bool) -> 
         graph.output(c, names["c_1"], state)
     else:
         output = graph.node("Transpose", steps, perm=[1, 0, 2]) if batch_first else steps
-        wide = _widened(graph, lstm.hidden_size, output, part.last, True)
+        wide = _widened(graph, lstm.hidden_size, output, part.last, long=True)
         graph.output(wide, names["output"], (*axes, lstm.output_width))
         graph.output(graph.joined(h_n, axis=0), names["h_n"], state)
         graph.output(graph.joined(c_n, axis=0), names["c_n"], state)
@@ -179,7 +181,7 @@ def _initial(graph: _Graph, part: Part, name: str, batch: str, sequences: str) -
     whole = graph.node("Expand", given, shape)
     each = [whole] if count == 1 else graph.node_of("Split", [whole], count, axis=0)
     return [
-        one if len(own.units) == size else graph.chosen(one, graph.constant(own.units_name, own.units))
+        one if len(own.units) == size else graph.node("Gather", one, graph.constant(own.units_name, own.units), axis=2)
         for one, own in zip(each, part.directions, strict=True)
     ]
 
@@ -212,7 +214,14 @@ def _iofc(packed: Tensor) -> Tensor:
     return torch.cat([gates[gate] for gate in ONNX_GATES])
 
 
-def _widened(graph: _Graph, hidden_size: int, value: str, directions: Sequence[Direction], filled: bool) -> str:
+def _widened(
+    graph: _Graph,
+    hidden_size: int,
+    value: str,
+    directions: Sequence[Direction],
+    filled: bool = True,
+    long: bool = False,
+) -> str:
     """(.., the units that are there) -> (.., D*H): what was removed stands after them, one zero for all of it or its
     reconstruction, and everything is gathered into its place."""
     widths = [len(own.units) for own in directions]
@@ -225,7 +234,7 @@ def _widened(graph: _Graph, hidden_size: int, value: str, directions: Sequence[D
         place = torch.full((hidden_size,), sum(widths))
         place[own.units] = before + torch.arange(width)
         if told is not None:
-            source = graph.chosen(value, graph.integers(place[told.told_by]))
+            source = graph.chosen(value, place[told.told_by], long)
             weight = graph.constant(f"{told.name}.weight.transposed", told.weight.t())
             product = graph.node("MatMul", source, weight)
             pieces.append(graph.node("Add", product, graph.constant(f"{told.name}.bias", told.bias)))
@@ -235,7 +244,7 @@ def _widened(graph: _Graph, hidden_size: int, value: str, directions: Sequence[D
         before += width
     if not any(rest):
         pieces = [graph.node("Pad", value, graph.integers(torch.tensor([0, 0, 0, 0, 0, 1])))]
-    return graph.chosen(graph.joined(pieces, axis=2), graph.integers(torch.cat(places)))
+    return graph.chosen(graph.joined(pieces, axis=2), torch.cat(places), long)
 
 
 def _read(graph: _Graph, consumer: Consumer, output: str) -> str:

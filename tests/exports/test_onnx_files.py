@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -347,3 +348,12 @@ def rewrite(folder: Path, name: str, data: bytes) -> None:
 def test_a_zip_holds_them(folder: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(pack(folder))) as archive:
         assert set(ONNX_FILES) <= set(archive.namelist())
+
+
+def test_shrink_writes_them_too(source: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "inputs.npy", steps(20, 60, 3).numpy())
+    options = f"--consumer linear.weight --calibration {tmp_path}/inputs.npy --keep 0.5 --steps 1"
+    told = printed(capsys, f"shrink {tmp_path}/model.pt {options} --onnx --output {tmp_path}/small")
+    lines = [line for line in told.splitlines() if line.startswith(ONNX_FILES)]
+    assert [line.partition(":")[0] for line in lines] == [*ONNX_FILES]
+    assert any("runs in ONNX Runtime" in sentence for sentence in verify(tmp_path / "small"))
