@@ -24,7 +24,7 @@ from pruner.examples import named
 from pruner.exports.onnx_building import model_of
 from pruner.exports.onnx_parts import parts_of
 from pruner.exports.onnx_quantizing import int8_model_of
-from pruner.exports.onnx_running import session_of
+from pruner.exports.onnx_session import session_of
 from pruner.pipeline import prune
 
 CONSUMER, LENGTH = "linear.weight", 64

@@ -6,9 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
-from google.protobuf.message import DecodeError
-from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
 from pruner.compact.layout import Layout
@@ -16,25 +13,24 @@ from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import Manifest, not_the_export
 from pruner.exports.onnx_facts import DECLINED, FLOAT
 from pruner.exports.onnx_files import agrees
+from pruner.exports.onnx_harmless import metadata_of
+from pruner.exports.onnx_isolation import IsolatedSession
 from pruner.exports.onnx_parts import Part, parts_of, weight_bytes
-from pruner.exports.onnx_running import compare, lstms_of
+from pruner.exports.onnx_running import Session, compare, lstms_of
+from pruner.exports.onnx_session import session_of
 from pruner.files.source import open_source
 from pruner.lstm.lstm import DTYPES
 
-# What the graphs are made of, in float and after quantization.
-_IN_FLOAT = "LSTM MatMul Add Concat Expand Gather Identity Pad Shape Split Squeeze Transpose Unsqueeze"
-_IN_INT8 = "DynamicQuantizeLSTM DynamicQuantizeLinear MatMulInteger Cast Mul"
-OPERATORS = frozenset(f"{_IN_FLOAT} {_IN_INT8}".split())
-_MOST_BESIDE = 2**24  # bytes of a file beside its weights: names, biases, the recipe; and the largest integer in it
+_MOST_BESIDE = 2**24  # bytes of a file beside its weights: names, biases, the recipe
 
 
 def check_onnx_files(
-    folder: Path, manifest: Manifest, layouts: Sequence[Layout], tensors: Mapping[str, Tensor]
+    folder: Path, manifest: Manifest, layouts: Sequence[Layout], tensors: Mapping[str, Tensor], isolated: bool
 ) -> Iterator[str]:
     """Run the ONNX files of an export again and say what holds; `tensors` are those of its model's file.
 
-    Their graphs are looked at before they are run: nothing but the operators that they need, no functions, no loops, no
-    other files. Raises PrunerError where something differs.
+    Their graphs are looked at before they are run, as `onnx_harmless` does; `isolated` does both in a process of its own,
+    with limits. Raises PrunerError where something differs.
     """
     facts = manifest.onnx
     if facts is None or DECLINED in facts:
@@ -43,11 +39,12 @@ def check_onnx_files(
     parts = parts_of(layouts, tensors, facts["consumers"])
     for name, stated in facts["files"].items():
         data = _read(folder, name, parts)
-        _check_graph(folder, name, data, manifest)
         try:
-            measured = compare(lstms_of(data, parts, facts["batch_first"]), layouts, tensors, parts)
+            metadata, session = _opened(data, isolated)
+            _check_metadata(folder, name, metadata, manifest)
+            measured = compare(lstms_of(session, parts, facts["batch_first"]), layouts, tensors, parts)
         except PrunerError as error:
-            raise not_the_export(folder, f"{name} that runs in ONNX Runtime", str(error)) from error
+            raise not_the_export(folder, f"{name} as it was exported", f"another ({error})") from error
         _check_measured(folder, name, measured, stated)
         figures = (
             f"largest difference {measured['max_abs_difference']:.2g}, outputs reach {measured['max_abs_output']:.2g}"
@@ -82,37 +79,21 @@ def _read(folder: Path, name: str, parts: Sequence[Part]) -> bytes:
     return bytes(source.data)
 
 
-def _check_graph(folder: Path, name: str, data: bytes, manifest: Manifest) -> None:
-    try:
-        model = onnx.load_model_from_string(data)
-    except DecodeError as error:
-        raise not_the_export(folder, f"{name} as ONNX", "something else") from error
-    graph = model.graph
-    foreign = {node.op_type for node in graph.node} - OPERATORS
-    nested = any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute)
-    outside = any(each.data_location == TensorProto.EXTERNAL or each.external_data for each in graph.initializer)
-    if foreign or nested or outside or model.functions or model.training_info or graph.sparse_initializer:
-        raise not_the_export(folder, f"LSTMs and their consumers alone in {name}", shown(sorted(foreign) or "more"))
-    if not all(map(_small, graph.initializer)):
-        raise not_the_export(folder, f"sizes and indices in {name}", "other numbers")
-    metadata = {each.key: each.value for each in model.metadata_props}
+def _opened(data: bytes, isolated: bool) -> tuple[dict[str, str], Session]:
+    """The metadata of a model and a session of it."""
+    if isolated:
+        session = IsolatedSession(data)
+        return session.metadata, session
+    return metadata_of(data), session_of(data)
+
+
+def _check_metadata(folder: Path, name: str, metadata: Mapping[str, str], manifest: Manifest) -> None:
     try:
         recipe = json.loads(metadata.get("recipe", "null"))
     except (ValueError, RecursionError):
         recipe = None
     if recipe != manifest.recipe or metadata.get("source_sha256") != manifest.source.get("sha256"):
         raise not_the_export(folder, f"the recipe and the source of the manifest in {name}", "others")
-
-
-def _small(initializer: TensorProto) -> bool:
-    """Whether integers of 64 bits, which can be sizes of what is computed, are those of such graphs."""
-    if initializer.data_type != TensorProto.INT64:
-        return True
-    try:
-        values = numpy_helper.to_array(initializer)
-    except (ValueError, TypeError):
-        return False
-    return not values.size or bool(values.min() >= 0 and values.max() <= _MOST_BESIDE)
 
 
 def _check_measured(folder: Path, name: str, measured: Mapping[str, Any], stated: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pruner.exports.onnx_facts import DECLINED, FLOAT, INT8
 from pruner.exports.onnx_parts import Part, Unwritable, parts_of
 from pruner.exports.onnx_quantizing import int8_model_of
 from pruner.exports.onnx_running import compare, lstms_of
+from pruner.exports.onnx_session import session_of
 
 TOLERANCE = 1e-5  # of the largest output, for the model in float32
 
@@ -46,7 +47,7 @@ def write_onnx_files(
     files: dict[str, dict[str, Any]] = {}
     for name, written in {FLOAT: model, INT8: int8_model_of(model)}.items():
         data = written.SerializeToString()
-        lstms = lstms_of(data, parts, batch_first)
+        lstms = lstms_of(session_of(data), parts, batch_first)
         measured = compare(lstms, layouts, tensors, parts)
         if name == FLOAT and not agrees(measured):
             raise PrunerError(

@@ -1,34 +1,26 @@
 """LSTMs of an ONNX model in ONNX Runtime, and how far they are from PyTorch's."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from pruner.compact.layout import Layout
-from pruner.errors import PrunerError, shown
+from pruner.errors import PrunerError
 from pruner.exports.onnx_parts import Interface, Part, interfaces
+from pruner.exports.onnx_session import does_not_run
 from pruner.files.consumers import load_consumers
 from pruner.lstm.measure import Drift, difference, outputs, random_input
 
-QUIET = 3  # errors alone: it warns of every input that can be left out
 
+class Session(Protocol):
+    """What is needed of a session of ONNX Runtime."""
 
-def session_of(model: bytes) -> onnxruntime.InferenceSession:
-    """A session on the CPU with one thread, which computes the same wherever it is.
+    def get_inputs(self) -> Sequence[Any]: ...
 
-    Raises PrunerError for what ONNX Runtime refuses.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = QUIET
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class
-        raise _does_not_run(error) from error
+    def run(self, names: Sequence[str], given: Mapping[str, Any]) -> Sequence[Any]: ...
 
 
 class OnnxLSTM(nn.Module):
@@ -38,7 +30,7 @@ class OnnxLSTM(nn.Module):
     Other LSTMs of the session get zeros to read. Raises PrunerError where ONNX Runtime refuses an input.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, interface: Interface, batch_first: bool = True) -> None:
+    def __init__(self, session: Session, interface: Interface, batch_first: bool = True) -> None:
         super().__init__()
         self.cell, self.batch_first = "h_1" in interface.own, batch_first
         self._session, self._interface = session, interface
@@ -84,15 +76,14 @@ class OnnxLSTM(nn.Module):
         try:
             found = self._session.run([*outputs.values(), *consumers.values()], {**self._others, **fed})
         except Exception as error:  # its errors have no common class
-            raise _does_not_run(error) from error
-        tensors = [torch.from_numpy(np.asarray(array, np.float32)) for array in found]
+            raise does_not_run(error) from error
+        tensors = [torch.from_numpy(np.array(array, np.float32)) for array in found]
         own, consumed = tensors[: len(outputs)], tensors[len(outputs) :]
         return dict(zip(outputs, own, strict=True)), dict(zip(consumers, consumed, strict=True))
 
 
-def lstms_of(model: bytes, parts: Sequence[Part], batch_first: bool = True) -> dict[str, OnnxLSTM]:
-    """{LSTM name: module} of a model that holds these. Raises PrunerError for one that does not run."""
-    session = session_of(model)
+def lstms_of(session: Session, parts: Sequence[Part], batch_first: bool = True) -> dict[str, OnnxLSTM]:
+    """{LSTM name: module} of a session of a model that holds these."""
     named = zip(parts, interfaces(parts), strict=True)
     return {part.lstm.name: OnnxLSTM(session, interface, batch_first) for part, interface in named}
 
@@ -136,7 +127,3 @@ def _largest(drifts: list[Drift]) -> dict[str, float]:
         "max_abs_difference": max(drift.max_abs_difference for drift in drifts),
         "max_abs_output": max(drift.max_abs_output for drift in drifts),
     }
-
-
-def _does_not_run(error: Exception) -> PrunerError:
-    return PrunerError(f"expected a model that ONNX Runtime runs, found one it refuses: {shown(str(error), 200)}")

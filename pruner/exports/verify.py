@@ -117,7 +117,7 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
     if onnx:
         from pruner.exports.onnx_checking import check_onnx_files  # onnx and onnxruntime take a second to import
 
-        yield from check_onnx_files(folder, manifest, layouts, pruned.tensors)
+        yield from check_onnx_files(folder, manifest, layouts, pruned.tensors, isolated)
 
 
 def _onnx_files(folder: Path, manifest: Manifest, files: dict[str, Path]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pruner import Checkpoint, PrunerError, Recipe, run
 from pruner.compact.masked_and_compact import FORMS
 from pruner.examples import named as example_named
-from pruner.exports import onnx_building, onnx_parts
+from pruner.exports import onnx_building, onnx_isolation, onnx_parts
 from pruner.exports.export import file_facts, pack
 from pruner.exports.manifest import Manifest
 from pruner.exports.onnx_facts import FLOAT, INT8, ONNX_FILES
@@ -329,6 +329,32 @@ def test_other_graphs_are_refused(folder: Path, name: str, alter: Callable[[onnx
     rewrite(folder, name, model.SerializeToString())
     with pytest.raises(PrunerError, match="is not the export it claims to be"):
         verify(folder)
+
+
+def growing(model: onnx.ModelProto) -> None:
+    """Of nothing but the operators that are needed, and small itself."""
+    for step in range(40):
+        inputs = ["h_0" if not step else f"grown {step}"] * 2
+        model.graph.node.append(helper.make_node("Concat", inputs, [f"grown {step + 1}"], axis=0))
+    model.graph.output.append(helper.make_tensor_value_info("grown 40", TensorProto.FLOAT, None))
+
+
+@pytest.mark.parametrize("alter", [scaled, with_a_loop, without_a_node, growing], ids=lambda each: each.__name__)
+def test_the_graphs_of_strangers_are_run_in_a_process_of_its_own(
+    folder: Path, alter: Callable[[onnx.ModelProto], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load(folder / FLOAT)
+    alter(model)
+    rewrite(folder, FLOAT, model.SerializeToString())
+    assert command(f"verify {folder}") == 2
+    error = capsys.readouterr().err
+    assert "is not the export it claims to be" in error and error.count("\n") == 1
+
+
+def test_that_process_needs_no_torch() -> None:
+    runner = Path(onnx_isolation.__file__).with_name("onnx_isolated_runner.py")
+    done = subprocess.run([sys.executable, "-X", "importtime", runner], stdin=subprocess.DEVNULL, capture_output=True)
+    assert b"onnxruntime" in done.stderr and b"torch" not in done.stderr
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", bytes(2**25)], ids=["empty", "garbage", "large"])

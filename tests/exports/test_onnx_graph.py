@@ -139,7 +139,7 @@ def several() -> tuple[dict[str, OnnxLSTM], dict[str, nn.Module]]:
     model = model_of(parts, {})
     names = [value.name for value in [*model.graph.input, *model.graph.output]]
     assert {"input", "a.input", "b.c.input", "a.h_n", "b.c.h_1"} <= set(names) and len(names) == len(set(names))
-    return lstms_of(model.SerializeToString(), parts), pruned.modules("compact")
+    return lstms_of(session_of(model), parts), pruned.modules("compact")
 
 
 def test_several_lstms_share_a_graph_under_their_names() -> None:
