@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from benchmarks.compact import seconds
 from pruner import Checkpoint, Recipe, open_checkpoint
 from pruner.examples import named
-from pruner.exports.onnx_building import model_of
-from pruner.exports.onnx_parts import parts_of
-from pruner.exports.onnx_quantizing import int8_model_of
-from pruner.exports.onnx_session import session_of
+from pruner.exports.onnx.building import model_of
+from pruner.exports.onnx.parts import parts_of
+from pruner.exports.onnx.quantizing import int8_model_of
+from pruner.exports.onnx.session import session_of
 from pruner.pipeline import prune
 
 CONSUMER, LENGTH = "linear.weight", 64

@@ -14,9 +14,10 @@ from pruner.dashboard.gathering import told
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import work
-from pruner.exports import onnx_facts
 from pruner.exports.export import pack
 from pruner.exports.manifest import LOADER, MANIFEST, MASKS, model_file
+from pruner.exports.onnx.facts import FLOAT, INT8
+from pruner.exports.onnx.facts import told as told_of_onnx
 
 frame.stand_in_app()
 
@@ -26,8 +27,8 @@ WHAT_IT_IS = {
     MANIFEST: "what was done to what, sizes before and after, hashes and the certificate",
     MASKS: "1 for every kept row, under the names of the source's tensors",
     LOADER: "loads the pruned LSTMs with torch alone",
-    onnx_facts.FLOAT: "the pruned LSTMs for ONNX Runtime, float32",
-    onnx_facts.INT8: "the same with int8 weights, smaller and faster",
+    FLOAT: "the pruned LSTMs for ONNX Runtime, float32",
+    INT8: "the same with int8 weights, smaller and faster",
 }
 
 st.title("Export")
@@ -72,8 +73,9 @@ st.success(
     f"{certificate['max_abs_output']:.2g}), and {own['max_abs_difference']:.2g} in the model's {own['dtype']}.",
     icon=":material/verified:",
 )
-if told_of_onnx := onnx_facts.told(manifest["onnx"]) if onnx else []:
-    st.info("\n".join(f"- {plain(sentence)}" for sentence in told_of_onnx), icon=":material/deployed_code:")
+if onnx:
+    sentences = "\n".join(f"- {plain(sentence)}" for sentence in told_of_onnx(manifest["onnx"]))
+    st.info(sentences, icon=":material/deployed_code:")
 for note in manifest.get("notes", ()):
     st.info(plain(note), icon=":material/info:")
 if fitted := manifest.get("compensation"):

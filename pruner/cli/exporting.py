@@ -18,9 +18,9 @@ from pruner.cli.options import (
 from pruner.cli.output import show_progress
 from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS
 from pruner.errors import PrunerError
-from pruner.exports import onnx_facts
 from pruner.exports.export import check_free
 from pruner.exports.manifest import Manifest
+from pruner.exports.onnx.facts import told as told_of_onnx
 from pruner.exports.verify import verify
 from pruner.files import stale
 from pruner.recipe import check_sparsity
@@ -66,7 +66,7 @@ def _add_onnx(parser: argparse.ArgumentParser) -> None:
 
 def _tell_of_onnx(folder: Path) -> None:
     facts = Manifest.read(folder).onnx
-    for sentence in onnx_facts.told(facts) if facts else []:
+    for sentence in told_of_onnx(facts) if facts else []:
         print(sentence)
 
 

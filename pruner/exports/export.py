@@ -148,7 +148,7 @@ def _write_onnx(
     staging: Path, pruned: Pruned, name: str, written: Mapping[str, Tensor], quality: Quality | None
 ) -> dict[str, Any]:
     """The ONNX files of the LSTMs, and what the manifest says of them."""
-    from pruner.exports.onnx_files import write_onnx_files  # onnx and onnxruntime take a second to import
+    from pruner.exports.onnx.files import write_onnx_files  # onnx and onnxruntime take a second to import
 
     checkpoint, recipe = pruned.checkpoint, pruned.recipe
     rate = None if quality is None else partial(_rated, pruned, name, quality)

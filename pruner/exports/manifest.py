@@ -10,7 +10,7 @@ from pruner.compact.costs import Cost
 from pruner.compact.layout import Layout
 from pruner.compact.masked_and_compact import FORMS
 from pruner.errors import PrunerError, shown
-from pruner.exports import onnx_facts
+from pruner.exports.onnx.facts import well_formed
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.safetensors_file import SAFETENSORS
 from pruner.files.source import read_small
@@ -52,7 +52,7 @@ class Manifest:
     verdict: dict[str, Any] | None = None  # as `Verdict.told` has it; what verify cannot tell again
     learned: dict[str, Any] | None = None  # what the source says of LSTMs beside their weights, by their names
     notes: list[str] | None = None  # what is no longer true in the rest of the file, as `stale.notes` has it
-    onnx: dict[str, Any] | None = None  # the ONNX files, if they were asked for, as `onnx_facts.well_formed` has it
+    onnx: dict[str, Any] | None = None  # the ONNX files, if they were asked for, as `onnx.facts.well_formed` has it
     counts_integers: bool = False  # as manifests did that know no `dense_hidden_size`: as parameters, in their totals
 
     @classmethod
@@ -83,7 +83,7 @@ class Manifest:
         for key, value in more.items():
             if not isinstance(value, _OPTIONAL[key]):
                 raise not_the_export(folder, f"{key} as {_OPTIONAL[key].__name__}", shown(value))
-        if "onnx" in more and not onnx_facts.well_formed(more["onnx"]):
+        if "onnx" in more and not well_formed(more["onnx"]):
             raise not_the_export(folder, "the facts of its ONNX files", shown(more["onnx"]))
         older = any(isinstance(entry, dict) and "dense_hidden_size" not in entry for entry in found["lstms"])
         entries = [_renewed(entry) for entry in found["lstms"]] if older else found["lstms"]

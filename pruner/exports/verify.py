@@ -19,7 +19,7 @@ from pruner.errors import PrunerError, shown
 from pruner.exports.certificate import certify, same_certificate
 from pruner.exports.export import file_facts, masked_lstms
 from pruner.exports.manifest import LOADER, MANIFEST, MASKS, MODELS, Manifest, entry, model_file, not_the_export, same
-from pruner.exports.onnx_facts import ONNX_FILES
+from pruner.exports.onnx.facts import ONNX_FILES
 from pruner.exports.stored import read_layouts, read_masks
 from pruner.files import formats
 from pruner.files.checkpoint import Checkpoint
@@ -115,7 +115,7 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
         yield f"the certificate holds: largest difference {certificate['max_abs_difference']:g}"
 
     if onnx:
-        from pruner.exports.onnx_checking import check_onnx_files  # onnx and onnxruntime take a second to import
+        from pruner.exports.onnx.checking import check_onnx_files  # onnx and onnxruntime take a second to import
 
         yield from check_onnx_files(folder, manifest, layouts, pruned.tensors, isolated)
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from pruner import Checkpoint, PrunerError, Recipe, run
 from pruner.compact.masked_and_compact import FORMS
 from pruner.examples import named as example_named
-from pruner.exports import onnx_building, onnx_isolation, onnx_parts
 from pruner.exports.export import file_facts, pack
 from pruner.exports.manifest import Manifest
-from pruner.exports.onnx_facts import FLOAT, INT8, ONNX_FILES
-from pruner.exports.onnx_facts import told as told_of_onnx
+from pruner.exports.onnx import building, isolation, parts
+from pruner.exports.onnx.facts import FLOAT, INT8, ONNX_FILES
+from pruner.exports.onnx.facts import told as told_of_onnx
 from pruner.exports.verify import verify
 from pruner.files.consumers import Consumer, load_consumers
 from tests.helpers.command_line import command, printed
@@ -125,7 +125,7 @@ def test_importing_the_package_imports_neither_onnx_nor_its_runtime() -> None:
 def test_a_graph_that_computes_something_else_is_not_written(
     source: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_building, "ONNX_GATES", ("i", "f", "g", "o"))
+    monkeypatch.setattr(building, "ONNX_GATES", ("i", "f", "g", "o"))
     with pytest.raises(PrunerError, match=r"expected pruned.onnx to compute in ONNX Runtime.*nothing was exported"):
         run(source, RECIPE).save(tmp_path / "export", onnx=True)
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt"}
@@ -137,7 +137,7 @@ def test_a_graph_that_reads_other_units_is_not_written(
     def reversed_columns(tensors: Mapping[str, Tensor], names: Iterable[str]) -> list[Consumer]:
         return [replace(each, weight=each.weight.flip(1)) for each in load_consumers(tensors, names)]
 
-    monkeypatch.setattr(onnx_parts, "load_consumers", reversed_columns)
+    monkeypatch.setattr(parts, "load_consumers", reversed_columns)
     with pytest.raises(PrunerError, match="nothing was exported"):
         run(source, RECIPE).save(tmp_path / "export", onnx=True)
 
@@ -352,7 +352,7 @@ def test_the_graphs_of_strangers_are_run_in_a_process_of_its_own(
 
 
 def test_that_process_needs_no_torch() -> None:
-    runner = Path(onnx_isolation.__file__).with_name("onnx_isolated_runner.py")
+    runner = Path(isolation.__file__).with_name("isolated_runner.py")
     done = subprocess.run([sys.executable, "-X", "importtime", runner], stdin=subprocess.DEVNULL, capture_output=True)
     assert b"onnxruntime" in done.stderr and b"torch" not in done.stderr
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pruner import Recipe, open_checkpoint
-from pruner.exports import onnx_parts
-from pruner.exports.onnx_building import IR_VERSION, model_of
-from pruner.exports.onnx_parts import Unwritable, parts_of
-from pruner.exports.onnx_running import OnnxLSTM, lstms_of
+from pruner.exports.onnx import parts as parts_module
+from pruner.exports.onnx.building import IR_VERSION, model_of
+from pruner.exports.onnx.parts import Unwritable, parts_of
+from pruner.exports.onnx.running import OnnxLSTM, lstms_of
 from pruner.pipeline import prune
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
@@ -180,6 +180,6 @@ def test_a_projection_is_declined_by_name() -> None:
 
 def test_what_is_too_large_for_a_file_is_declined_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     pruned = pruned_lstm("units compact")
-    monkeypatch.setattr(onnx_parts, "MAX_BYTES", 100)
+    monkeypatch.setattr(parts_module, "MAX_BYTES", 100)
     with pytest.raises(Unwritable, match="less than 2 GiB for an ONNX file"):
         parts_of([pruned.layout], pruned.tensors, {})

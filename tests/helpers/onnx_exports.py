@@ -14,8 +14,8 @@ from pruner import Recipe, open_checkpoint
 from pruner.compact import load_pruned
 from pruner.compact.layout import Layout
 from pruner.compact.masked_and_compact import NO_COMPENSATION, Compensation, pruned_by
-from pruner.exports.onnx_building import model_of
-from pruner.exports.onnx_parts import parts_of
+from pruner.exports.onnx.building import model_of
+from pruner.exports.onnx.parts import parts_of
 from pruner.lstm.kept import unit_masks
 from pruner.pipeline import choose_masks
 from tests.helpers.files import saved

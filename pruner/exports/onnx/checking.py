@@ -11,13 +11,13 @@ from torch import Tensor
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import Manifest, not_the_export
-from pruner.exports.onnx_facts import DECLINED, FLOAT
-from pruner.exports.onnx_files import agrees
-from pruner.exports.onnx_harmless import metadata_of
-from pruner.exports.onnx_isolation import IsolatedSession
-from pruner.exports.onnx_parts import Part, parts_of, weight_bytes
-from pruner.exports.onnx_running import Session, compare, lstms_of
-from pruner.exports.onnx_session import session_of
+from pruner.exports.onnx.facts import DECLINED, FLOAT
+from pruner.exports.onnx.files import agrees
+from pruner.exports.onnx.harmless import metadata_of
+from pruner.exports.onnx.isolation import IsolatedSession
+from pruner.exports.onnx.parts import Part, parts_of, weight_bytes
+from pruner.exports.onnx.running import Session, compare, lstms_of
+from pruner.exports.onnx.session import session_of
 from pruner.files.source import open_source
 from pruner.lstm.lstm import DTYPES
 
@@ -29,7 +29,7 @@ def check_onnx_files(
 ) -> Iterator[str]:
     """Run the ONNX files of an export again and say what holds; `tensors` are those of its model's file.
 
-    Their graphs are looked at before they are run, as `onnx_harmless` does; `isolated` does both in a process of its own,
+    Their graphs are looked at before they are run, as `harmless` does; `isolated` does both in a process of its own,
     with limits. Raises PrunerError where something differs.
     """
     facts = manifest.onnx

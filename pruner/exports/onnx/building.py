@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from pruner.exports.onnx_parts import Direction, Interface, Part, as_text, fresh, interfaces
+from pruner.exports.onnx.parts import Direction, Interface, Part, as_text, fresh, interfaces
 from pruner.files.consumers import Consumer
 from pruner.lstm.gates import GATES, split_gates
 from pruner.version import VERSION
@@ -32,7 +32,7 @@ def model_of(parts: Sequence[Part], metadata: Mapping[str, str], *, batch_first:
 
         >>> from pruner import Recipe, run
         >>> from pruner.examples import named
-        >>> from pruner.exports.onnx_parts import parts_of
+        >>> from pruner.exports.onnx.parts import parts_of
         >>> pruned = run(named("embedded-reber").open(), Recipe(granularity="units")).pruned
         >>> tensors = pruned.forms["compact"].tensors(pruned.checkpoint)
         >>> parts = parts_of(pruned.forms["compact"].layouts, tensors, {"lstm": ["linear.weight"]})

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError, label
-from pruner.exports.onnx_building import model_of
-from pruner.exports.onnx_facts import DECLINED, FLOAT, INT8
-from pruner.exports.onnx_parts import Part, Unwritable, parts_of
-from pruner.exports.onnx_quantizing import int8_model_of
-from pruner.exports.onnx_running import compare, lstms_of
-from pruner.exports.onnx_session import session_of
+from pruner.exports.onnx.building import model_of
+from pruner.exports.onnx.facts import DECLINED, FLOAT, INT8
+from pruner.exports.onnx.parts import Part, Unwritable, parts_of
+from pruner.exports.onnx.quantizing import int8_model_of
+from pruner.exports.onnx.running import compare, lstms_of
+from pruner.exports.onnx.session import session_of
 
 TOLERANCE = 1e-5  # of the largest output, for the model in float32
 

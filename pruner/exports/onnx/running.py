@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError
-from pruner.exports.onnx_parts import Interface, Part, interfaces
-from pruner.exports.onnx_session import does_not_run
+from pruner.exports.onnx.parts import Interface, Part, interfaces
+from pruner.exports.onnx.session import does_not_run
 from pruner.files.consumers import load_consumers
 from pruner.lstm.measure import Drift, difference, outputs, random_input
 
@@ -75,7 +75,9 @@ class OnnxLSTM(nn.Module):
         consumers = self._interface.consumers
         try:
             found = self._session.run([*outputs.values(), *consumers.values()], {**self._others, **fed})
-        except Exception as error:  # its errors have no common class
+        except PrunerError:
+            raise
+        except Exception as error:  # those of ONNX Runtime have no common class
             raise does_not_run(error) from error
         tensors = [torch.from_numpy(np.array(array, np.float32)) for array in found]
         own, consumed = tensors[: len(outputs)], tensors[len(outputs) :]

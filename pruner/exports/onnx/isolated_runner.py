@@ -9,14 +9,14 @@ from types import ModuleType
 
 
 def main() -> None:
-    """Read a model from the standard input and answer as `onnx_isolation.IsolatedSession` asks, until that ends."""
+    """Read a model from the standard input and answer as `isolation.IsolatedSession` asks, until that ends."""
     package = ModuleType("pruner")  # in place of the real one, which imports torch
-    package.__path__ = [str(Path(__file__).parents[1])]
+    package.__path__ = [str(Path(__file__).parents[2])]
     sys.modules["pruner"] = package
     from pruner.errors import PrunerError
-    from pruner.exports.onnx_harmless import metadata_of
-    from pruner.exports.onnx_isolation import packed, received, received_size
-    from pruner.exports.onnx_session import does_not_run, session_of
+    from pruner.exports.onnx.harmless import metadata_of
+    from pruner.exports.onnx.isolation import packed, received, received_size
+    from pruner.exports.onnx.session import does_not_run, session_of
     from pruner.files.isolated_reader import limit
 
     source, target = sys.stdin.buffer, sys.stdout.buffer

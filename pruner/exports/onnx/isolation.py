@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pruner.errors import PrunerError, label
 
-_RUNNER = Path(__file__).with_name("onnx_isolated_runner.py")  # a script: what it imports stays in its own process
+_RUNNER = Path(__file__).with_name("isolated_runner.py")  # a script: what it imports stays in its own process
 _SECONDS, _MOST_TEXT, _MOST_NUMBERS = 120, 2**20, 2**28
 _LENGTH = struct.Struct("<Q")
 
@@ -36,7 +36,7 @@ class Input:
 class IsolatedSession:
     """Called like a session of ONNX Runtime: `run` and `get_inputs`; `metadata` is that of the model.
 
-    Raises PrunerError for a model that is refused (see `onnx_harmless`), and for one that takes more than its share.
+    Raises PrunerError for a model that is refused (see `harmless`), and for one that takes more than its share.
     """
 
     def __init__(self, model: bytes) -> None:
