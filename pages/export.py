@@ -137,4 +137,7 @@ else:
     )
     lines = "\n".join(f"model.{entry['name'] or 'lstm'} = lstms[{entry['name']!r}]" for entry in entries)
     st.code(f'from load_pruned import load_lstms\n\nlstms = load_lstms(".")\n{lines}', language="python")
+if (folder / INT8).exists() and len(entries) == 1:
+    lines = f'session = onnxruntime.InferenceSession("{INT8}")\noutputs = session.run(None, {{"input": inputs}})'
+    st.code(f"import onnxruntime\n\n{lines}  # float32, batch first", language="python")
 st.code(f"python -m pruner verify {name}.zip", language="bash")

@@ -142,7 +142,7 @@ def test_onnx_files_are_added_on_demand(units: AppTest) -> None:
     folder = units.session_state.export[1]["compact with ONNX files"]
     with zipfile.ZipFile(io.BytesIO(pack(folder))) as archive:
         assert {"pruned.onnx", "pruned.int8.onnx", "pruned.safetensors"} < set(archive.namelist())
-    assert "load_pruned" in units.code[0].value
+    assert "load_pruned" in units.code[0].value and "pruned.int8.onnx" in units.code[1].value
 
 
 def test_why_there_are_no_onnx_files_is_told(app: AppTest) -> None:

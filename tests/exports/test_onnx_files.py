@@ -216,6 +216,7 @@ def test_the_command_line_tells_of_each_file(
         (("files", FLOAT, "more"), 1.0),
         (("files", FLOAT, "max_abs_difference"), 0.5),
         (("files", FLOAT, "max_abs_difference"), float("nan")),
+        (("files", FLOAT, "max_abs_difference"), -1.0),
         (("files", FLOAT, "max_abs_output"), 100.0),
         (("files", INT8, "max_abs_difference"), 0.0),
         (("files", INT8, "max_abs_difference"), 0.9),

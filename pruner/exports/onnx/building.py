@@ -78,13 +78,12 @@ class _Graph:
             self._keep(self._constants[name], values)
         return self._constants[name]
 
-    def integers(self, values: Tensor) -> str:
+    def integers(self, *values: int) -> str:
         """An initializer of int64, the same one for the same values."""
-        known = tuple(values.tolist())
-        if known not in self._integers:
-            self._integers[known] = self.fresh(f"integers_{len(self._integers)}")
-            self._keep(self._integers[known], values)
-        return self._integers[known]
+        if values not in self._integers:
+            self._integers[values] = self.fresh(f"integers_{len(self._integers)}")
+            self._keep(self._integers[values], torch.tensor(values))
+        return self._integers[values]
 
     def input(self, name: str, shape: Sequence[int | str], otherwise: Tensor | None = None) -> str:
         """What goes in; a value that stands `otherwise` makes it optional."""
@@ -94,7 +93,8 @@ class _Graph:
         return name
 
     def output(self, value: str, name: str, shape: Sequence[int | str]) -> None:
-        self.nodes.append(helper.make_node("Identity", [value], [name], name=self.fresh(f"{name}/out")))
+        called = self.fresh(f"Identity_{len(self.nodes)}")
+        self.nodes.append(helper.make_node("Identity", [value], [name], name=called))
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
@@ -102,8 +102,8 @@ class _Graph:
         return self.node_of(kind, inputs, 1, **attributes)[0]
 
     def node_of(self, kind: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
-        name = self.fresh(f"{kind} {len(self.nodes)}")
-        made = [self.fresh(f"{name} output {index}") for index in range(outputs)]
+        name = self.fresh(f"{kind}_{len(self.nodes)}")
+        made = [self.fresh(f"{name}_output_{index}") for index in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), made, name=name, **attributes))
         return made
 
@@ -114,8 +114,10 @@ class _Graph:
         """The numbers (.., .., N) at some indices of their last axis. Of `long` sequences it is brought to the front: moving
         whole blocks between two transpositions takes a third of the time that moving single numbers does."""
         if not long:
-            return self.node("Gather", values, self.integers(indices), axis=2)
-        by_index = self.node("Gather", self.node("Transpose", values, perm=[2, 0, 1]), self.integers(indices), axis=0)
+            return self.node("Gather", values, self.integers(*indices.tolist()), axis=2)
+        by_index = self.node(
+            "Gather", self.node("Transpose", values, perm=[2, 0, 1]), self.integers(*indices.tolist()), axis=0
+        )
         return self.node("Transpose", by_index, perm=[1, 2, 0])
 
     def _keep(self, name: str, values: Tensor) -> None:
@@ -123,48 +125,49 @@ class _Graph:
 
 
 def _add(graph: _Graph, part: Part, interface: Interface, batch_first: bool) -> None:
-    """The nodes of one LSTM. Inside, steps are time-major: (T, B, I)."""
+    """The nodes of one LSTM and its consumers. Inside, steps are time-major: (T, B, I)."""
     lstm, names = part.lstm, interface.own
     prefix = names["input"].removesuffix("input")
-    batch, time, places = f"{prefix}batch", f"{prefix}time", len(lstm.places)
-    axes: tuple[str, ...]
-    state: tuple[int | str, ...]
+    batch, time = f"{prefix}batch", f"{prefix}time"
+    axes = (batch,) if lstm.kind == "LSTMCell" else (batch, time) if batch_first else (time, batch)
+    given = graph.input(names["input"], (*axes, lstm.input_size))
     if lstm.kind == "LSTMCell":
-        given = graph.input(names["input"], (batch, lstm.input_size))
-        steps = graph.node("Unsqueeze", given, graph.integers(torch.tensor([0])))
-        axes, state = (batch,), (batch, lstm.hidden_size)
+        steps = graph.node("Unsqueeze", given, graph.integers(0))
     else:
-        axes = (batch, time) if batch_first else (time, batch)
-        given = graph.input(names["input"], (*axes, lstm.input_size))
         steps = graph.node("Transpose", given, perm=[1, 0, 2]) if batch_first else given
-        state = (places, batch, lstm.hidden_size)
     sequences = graph.node("Shape", steps, start=1, end=2)
-    states = [_initial(graph, part, names[name], f"{prefix}batch or 1", sequences) for name in ("h_0", "c_0")]
-    h_n, c_n = [], []
-    for layer in range(lstm.num_layers):
-        outputs = []
-        for direction in range(lstm.directions):
-            index = layer * lstm.directions + direction
-            output, h, c = _lstm(graph, part, index, steps, states[0][index], states[1][index])
-            outputs.append(output)
-            h_n.append(_widened(graph, lstm.hidden_size, h, [part.directions[index]]))
-            c_n.append(_widened(graph, lstm.hidden_size, c, [part.directions[index]], filled=False))
-        steps = graph.joined(outputs, axis=2)
+    h_0, c_0 = (_initial(graph, part, names[name], f"{prefix}initial_batch", sequences) for name in ("h_0", "c_0"))
+    steps, h_n, c_n = _layers(graph, part, steps, h_0, c_0)
     if lstm.kind == "LSTMCell":
-        output = graph.node("Squeeze", steps, graph.integers(torch.tensor([0])))
-        h, c = (graph.node("Squeeze", *each, graph.integers(torch.tensor([0]))) for each in (h_n, c_n))
-        wide = h
-        graph.output(h, names["h_1"], state)
-        graph.output(c, names["c_1"], state)
+        output, wide, c_1 = (graph.node("Squeeze", value, graph.integers(0)) for value in (steps, *h_n, *c_n))
+        graph.output(wide, names["h_1"], (batch, lstm.hidden_size))
+        graph.output(c_1, names["c_1"], (batch, lstm.hidden_size))
     else:
         output = graph.node("Transpose", steps, perm=[1, 0, 2]) if batch_first else steps
         wide = _widened(graph, lstm.hidden_size, output, part.last, long=True)
         graph.output(wide, names["output"], (*axes, lstm.output_width))
-        graph.output(graph.joined(h_n, axis=0), names["h_n"], state)
-        graph.output(graph.joined(c_n, axis=0), names["c_n"], state)
+        for name, states in {"h_n": h_n, "c_n": c_n}.items():
+            graph.output(graph.joined(states, axis=0), names[name], (len(states), batch, lstm.hidden_size))
     for consumer in part.consumers:
         read = _read(graph, consumer, wide if part.reconstructs else output)
         graph.output(read, interface.consumers[consumer.name], (*axes, len(consumer.weight)))
+
+
+def _layers(
+    graph: _Graph, part: Part, steps: str, h_0: Sequence[str], c_0: Sequence[str]
+) -> tuple[str, list[str], list[str]]:
+    """The output (T, B, D*K) of the last layer, and the final states (1, B, H) of each direction."""
+    lstm, h_n, c_n = part.lstm, list[str](), list[str]()
+    for layer in range(lstm.num_layers):
+        outputs = []
+        for index in range(layer * lstm.directions, (layer + 1) * lstm.directions):
+            own = [part.directions[index]]
+            output, h, c = _lstm(graph, part, index, steps, h_0[index], c_0[index])
+            outputs.append(output)
+            h_n.append(_widened(graph, lstm.hidden_size, h, own))
+            c_n.append(_widened(graph, lstm.hidden_size, c, own, filled=False))
+        steps = graph.joined(outputs, axis=2)
+    return steps, h_n, c_n
 
 
 def _initial(graph: _Graph, part: Part, name: str, batch: str, sequences: str) -> list[str]:
@@ -172,12 +175,10 @@ def _initial(graph: _Graph, part: Part, name: str, batch: str, sequences: str) -
     lstm, count, size = part.lstm, len(part.lstm.places), part.lstm.hidden_size
     if lstm.kind == "LSTMCell":
         given = graph.input(name, (batch, size), torch.zeros(1, size))
-        given = graph.node("Unsqueeze", given, graph.integers(torch.tensor([0])))
+        given = graph.node("Unsqueeze", given, graph.integers(0))
     else:
         given = graph.input(name, (count, batch, size), torch.zeros(count, 1, size))
-    shape = graph.node(
-        "Concat", graph.integers(torch.tensor([count])), sequences, graph.integers(torch.tensor([size])), axis=0
-    )
+    shape = graph.node("Concat", graph.integers(count), sequences, graph.integers(size), axis=0)
     whole = graph.node("Expand", given, shape)
     each = [whole] if count == 1 else graph.node_of("Split", [whole], count, axis=0)
     return [
@@ -205,7 +206,7 @@ def _lstm(graph: _Graph, part: Part, index: int, steps: str, h_0: str, c_0: str)
         hidden_size=len(own.units),
         direction="reverse" if place[1] else "forward",
     )
-    return graph.node("Squeeze", output, graph.integers(torch.tensor([1]))), h_n, c_n
+    return graph.node("Squeeze", output, graph.integers(1)), h_n, c_n
 
 
 def _iofc(packed: Tensor) -> Tensor:
@@ -243,7 +244,7 @@ def _widened(
         places.append(place)
         before += width
     if not any(rest):
-        pieces = [graph.node("Pad", value, graph.integers(torch.tensor([0, 0, 0, 0, 0, 1])))]
+        pieces = [graph.node("Pad", value, graph.integers(0, 0, 0, 0, 0, 1))]
     return graph.chosen(graph.joined(pieces, axis=2), torch.cat(places), long)
 
 

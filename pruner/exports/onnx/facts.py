@@ -37,16 +37,16 @@ def _file_well_formed(found: Any) -> bool:
         return False
     parts = {key: value for key, value in found.items() if key in optional}
     own = {key: value for key, value in found.items() if key not in optional}
-    return _has(own, _OF_A_FILE) and all(_has(part, optional[key]) for key, part in parts.items())
+    if not _has(own, _OF_A_FILE) or not all(_has(part, optional[key]) for key, part in parts.items()):
+        return False
+    measured = [pair[key] for pair in (own, parts.get("consumers", own)) for key in _OF_CONSUMERS]
+    return min(measured) >= 0 and all(map(math.isfinite, measured))
 
 
 def _has(found: Any, types: Mapping[str, type]) -> bool:
-    """Whether it is a dictionary of exactly these keys and types; of numbers, none that is negative, infinite or NaN but a
-    quality."""
-    if not isinstance(found, dict) or found.keys() != types.keys():
-        return False
-    numbers = [value for value in found.values() if isinstance(value, float)]
-    return all(type(found[key]) is wanted for key, wanted in types.items()) and all(map(math.isfinite, numbers))
+    """Whether it is a dictionary of exactly these keys and types."""
+    same_keys = isinstance(found, dict) and found.keys() == types.keys()
+    return same_keys and all(type(found[key]) is wanted for key, wanted in types.items())
 
 
 def told(facts: Mapping[str, Any]) -> list[str]:

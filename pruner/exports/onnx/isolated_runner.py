@@ -21,7 +21,7 @@ def main() -> None:
 
     source, target = sys.stdin.buffer, sys.stdout.buffer
     size = received_size(source, sys.maxsize)
-    limit(size)
+    limit(3 * size)  # a session has weights in several orders beside those of the file
     try:
         model = source.read(size)
         metadata = metadata_of(model)

@@ -16,7 +16,7 @@ from pruner.lstm.gates import SIDES, layer_suffix
 from pruner.lstm.kept import consumer_part
 from pruner.lstm.lstm import LSTM
 
-MAX_BYTES = 2**31 - 2**20  # of the weights: protobuf writes no file of 2 GiB, and the graph around them is small
+MAX_BYTES = 2**31 - 2**27  # of the weights: protobuf writes no file of 2 GiB, and there are biases and indices, too
 
 
 class Unwritable(PrunerError):
