@@ -59,12 +59,13 @@ def forms_of(checkpoint: Checkpoint) -> tuple[dict[str, Form], dict[str, int]]:
     forms: dict[str, Form] = {}
     sizes: dict[str, int] = {}
     for name, dropped in DROPPED.items():
-        form = prune(checkpoint, Recipe(dropped, "units", consumers=(CONSUMER,))).forms["compact"]
+        recipe = Recipe(dropped, "units", consumers=(CONSUMER,))
+        form = prune(checkpoint, recipe).forms["compact"]
         tensors = form.tensors(checkpoint)
         (lstm,) = checkpoint.lstms
         small = nn.LSTM(lstm.input_size, len(tensors["lstm.bias_ih_l0"]) // 4, lstm.num_layers, batch_first=True)
         small.load_state_dict({standard: tensors[stored] for standard, stored in lstm.tensors.items()})
-        model = model_of(parts_of(form.layouts, tensors, {lstm.name: [CONSUMER]}), {})
+        model = model_of(parts_of(form.layouts, tensors, {lstm.name: [CONSUMER]}), {"recipe": recipe.to_json()})
         files = {"float": model.SerializeToString(), "int8": int8_model_of(model).SerializeToString()}
         forms[f"{name} torch"] = in_torch(small.eval(), tensors[CONSUMER], tensors["linear.bias"])
         forms |= {f"{name} {kind}": in_onnx_runtime(data) for kind, data in files.items()}

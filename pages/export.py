@@ -28,7 +28,7 @@ WHAT_IT_IS = {
     MASKS: "1 for every kept row, under the names of the source's tensors",
     LOADER: "loads the pruned LSTMs with torch alone",
     FLOAT: "the pruned LSTMs for ONNX Runtime, float32",
-    INT8: "the same with int8 weights, smaller and faster",
+    INT8: "the same with int8 weights",
 }
 
 st.title("Export")
