@@ -13,6 +13,8 @@ is pushed together, so that rows of different units become one unit.
 import copy
 import statistics
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +88,7 @@ def arithmetic(dense: nn.LSTM, small: nn.Module) -> float:
 
 
 @torch.inference_mode()
-def seconds(forms: dict[str, nn.Module], inputs: Tensor, runs: int) -> dict[str, list[float]]:
+def seconds(forms: Mapping[str, Callable[[Tensor], Any]], inputs: Tensor, runs: int) -> dict[str, list[float]]:
     """Times of every form, taken in turns so that a slow moment of the machine meets all of them. What is timed comes right
     after a run of the same form, so that none pays for the caches as another form left them."""
     times: dict[str, list[float]] = {name: [] for name in forms}

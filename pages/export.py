@@ -16,6 +16,8 @@ from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
 from pruner.exports.export import pack
 from pruner.exports.manifest import EXAMPLE, LOADER, MANIFEST, MASKS, README
+from pruner.exports.onnx.facts import FLOAT, INT8
+from pruner.exports.onnx.facts import told as told_of_onnx
 from pruner.exports.read_me import ways
 from pruner.files.learned import without_batch_first
 
@@ -30,6 +32,8 @@ WHAT_IT_IS = {
     LOADER: "loads the pruned LSTMs with torch alone",
     README: "what this is and how to load it, in words",
     EXAMPLE: "loads and runs it, with torch alone",
+    FLOAT: "the pruned LSTMs for ONNX Runtime, float32",
+    INT8: "the same with int8 weights",
 }
 
 st.title("Export")
@@ -61,8 +65,14 @@ if unsaid := without_batch_first(checkpoint, checkpoint.select(result.recipe.lst
         persist_state="session",
         help="The file does not say. What you say here is what the loader of the export goes by; unsaid, it asks.",
     )
+onnx = st.toggle(
+    "ONNX files, too",
+    key="onnx_files",
+    persist_state="session",
+    help="The LSTMs for ONNX Runtime, in float32 and in int8, each run beside the pruned model.",
+)
 try:
-    folder = work.exported(result, form)
+    folder = work.exported(result, form, onnx)
 except PrunerError as error:
     stop_with(error, "This run cannot be exported")
 
@@ -77,6 +87,9 @@ st.success(
     f"{certificate['max_abs_output']:.2g}), and {own['max_abs_difference']:.2g} in the model's {own['dtype']}.",
     icon=":material/verified:",
 )
+if onnx:
+    sentences = "\n".join(f"- {plain(sentence)}" for sentence in told_of_onnx(manifest["onnx"]))
+    st.info(sentences, icon=":material/deployed_code:")
 for note in manifest.get("notes", ()):
     st.info(plain(note), icon=":material/info:")
 if fitted := manifest.get("compensation"):

@@ -86,8 +86,16 @@ class Result:
             return by_answers(self.answers, self.recipe.task == "softmax" and bool(self.recipe.consumers))
         return unknown(max(drift.relative for drift in self.drift.values()))
 
-    def save(self, folder: str | os.PathLike[str], form: str | None = None, batch_first: bool | None = None) -> Path:
-        """Write the export folder in one form: masked or compact, by default masked for rows and compact for units.
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        form: str | None = None,
+        batch_first: bool | None = None,
+        *,
+        onnx: bool = False,
+    ) -> Path:
+        """Write the export folder in one form: masked or compact, by default masked for rows and compact for units; with
+        `onnx` it holds `pruned.onnx` and `pruned.int8.onnx`, too, or the manifest says why it does not.
 
         `batch_first`, as the model's `nn.LSTM` has it, is for whoever loads the export, where the file does not say. Raises
         PrunerError if it says otherwise, the folder is in use or cannot be written, or the export does not compute what the
@@ -96,7 +104,8 @@ class Result:
         name = form or DEFAULT_FORM[self.recipe.granularity]
         check_choice("form", name, FORMS)
         pruned = replace(self.pruned, checkpoint=with_batch_first(self.checkpoint, batch_first))
-        return export.save(folder, pruned, name, self.costs["dense"], self.costs[name], self.verdict)
+        costs = self.costs["dense"], self.costs[name]
+        return export.save(folder, pruned, name, *costs, self.verdict, onnx, self.judge)
 
 
 def available_devices() -> dict[str, str]:

@@ -13,6 +13,7 @@ MOST_ENTRIES, MOST_LINES, MOST_LEVELS = 22, 350, 14
 TRAVELS = "pruner.compact.load_pruned"  # with every export, as one file
 # From the top down: a package imports only what stands above it.
 ORDER = (
+    "version",
     *("errors", "progress", "lstm", "recipe", "files", "calibration", "importance", "compact", "compensation"),
     *("pipeline", "exports", "result", "search", "in_memory", "examples", "views", "lessons", "cli", "dashboard"),
 )

@@ -24,6 +24,8 @@ from pruner.cli.output import ended_early, show_progress
 from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS
 from pruner.errors import PrunerError
 from pruner.exports.export import check_free
+from pruner.exports.manifest import Manifest
+from pruner.exports.onnx.facts import told as told_of_onnx
 from pruner.exports.verify import verify
 from pruner.files import stale
 from pruner.files.checkpoint import Checkpoint
@@ -43,6 +45,7 @@ def add_commands(commands: Any) -> None:
     add_batch_first(prune)
     prune.add_argument("--form", choices=FORMS, help="default: masked for rows, compact for units")
     prune.add_argument("--device", default="cpu", metavar="cpu|cuda")
+    _add_onnx(prune)
     prune.add_argument("--output", required=True, metavar="DIR")
     prune.set_defaults(command=_prune)
 
@@ -57,6 +60,7 @@ def add_commands(commands: Any) -> None:
     add_batch_first(shrink)
     shrink.add_argument("--form", choices=FORMS, help="default: masked for rows, compact for units")
     shrink.add_argument("--device", default="cpu", metavar="cpu|cuda")
+    _add_onnx(shrink)
     shrink.set_defaults(command=_shrink)
 
     check = commands.add_parser("verify", help="read an export back and check it")
@@ -64,6 +68,16 @@ def add_commands(commands: Any) -> None:
     check.add_argument("--source", metavar="CHECKPOINT", help="compare with the checkpoint it was made from, too")
     add_mapping(check)
     check.set_defaults(command=_verify)
+
+
+def _add_onnx(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--onnx", action="store_true", help="write the LSTMs as ONNX files, float and int8, too")
+
+
+def _tell_of_onnx(folder: Path) -> None:
+    facts = Manifest.read(folder).onnx
+    for sentence in told_of_onnx(facts) if facts else []:
+        print(sentence)
 
 
 def _prune(options: argparse.Namespace) -> None:
@@ -78,7 +92,7 @@ def _prune(options: argparse.Namespace) -> None:
     with ended_early() if recipe.compensation == "heal" else nullcontext(show_progress) as progress:
         result = run(checkpoint, recipe, options.device, progress, quality, calibration=calibration)
     form = options.form or DEFAULT_FORM[recipe.granularity]
-    folder = result.save(options.output, form)
+    folder = result.save(options.output, form, onnx=options.onnx)
     if calibration is not None:
         print(told(calibration))
     for done in result.compensation.facts.get("lstms", []):
@@ -94,6 +108,7 @@ def _prune(options: argparse.Namespace) -> None:
     for note in stale.notes(checkpoint, result.forms[form].changed):
         print(f"note: {note}")
     _ask_for_batch_first(checkpoint, recipe)
+    _tell_of_onnx(folder)
     before, after = result.costs["dense"], result.costs[form]
     if form == "masked":
         dropped = sum(int((~mask).sum()) for mask in result.masks.values())
@@ -124,11 +139,12 @@ def _shrink(options: argparse.Namespace) -> None:
     with ended_early() as progress:
         found = shrink(checkpoint, recipe, calibration, target, quality, progress, device=options.device)
     result = measured(found.chosen.pruned, options.device, quality, False, calibration)
-    folder = result.save(options.output, options.form)
+    folder = result.save(options.output, options.form, onnx=options.onnx)
     _write_frontier(folder / "frontier", found)
     for sentence in found.told:
         print(sentence)
     _ask_for_batch_first(checkpoint, recipe)
+    _tell_of_onnx(folder)
     before, after = result.costs["dense"], result.costs["compact"]
     print(
         f"{folder}: {before.parameters:,} parameters became {after.parameters:,}; all that was tried: {folder}/frontier"

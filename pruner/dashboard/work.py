@@ -33,8 +33,8 @@ class Work:
     newest: Kept[str] = Kept("run", "model")  # or "shrink": what was started last
     run_inputs: Kept[str | None] = Kept(None, "model")  # those that the run was given, in words
     batch_first: Kept[bool | None] = Kept(None, "model")  # what the visitor says, where the file does not
-    # The folders of a run, by form and what was said of `batch_first`.
-    export: Kept[tuple[Result, dict[tuple[str, bool | None], Path]] | None] = Kept(None, "model")
+    # The folders of a run, by form, what was said of `batch_first`, and whether ONNX files lie in them.
+    export: Kept[tuple[Result, dict[tuple[str, bool | None, bool], Path]] | None] = Kept(None, "model")
     sweep: Kept[Job[Sweep] | None] = Kept(None, "model")
     sweep_count = Kept(5)
     sweep_criteria: Kept[list[str]] = Kept([])
@@ -60,21 +60,21 @@ class Work:
             self.shrunk, session.gathered = found, found.gathered
             controls.apply(found.result.recipe)
 
-    def exported(self, result: Result, form: str) -> Path:
-        """Write the export of a result in one form, with what is said of `batch_first`, or return the one written before; it
-        lies on disk as long as the result is there.
+    def exported(self, result: Result, form: str, onnx: bool = False) -> Path:
+        """Write the export of a result in one form, with what is said of `batch_first` and ONNX files if they are wanted, or
+        return the one written before; it lies on disk as long as the result is there.
 
         Raises PrunerError if it does not hold.
         """
         kept = self.export
         folders = kept[1] if kept and kept[0] is result else {}
         self.export = result, folders
-        which = form, self.batch_first
+        which = form, self.batch_first, onnx
         if which not in folders:
             temporary = Path(tempfile.mkdtemp())
             weakref.finalize(result, shutil.rmtree, temporary, ignore_errors=True)
             with st.spinner("Writing the export and reading it back"):
-                folders[which] = result.save(temporary / "export", form, self.batch_first)
+                folders[which] = result.save(temporary / "export", form, self.batch_first, onnx=onnx)
         return folders[which]
 
 

@@ -1,6 +1,7 @@
 """A pruned checkpoint -> a folder of files that load in anyone's own code."""
 
 import io
+import json
 import os
 import platform
 import shutil
@@ -8,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,31 @@ from pruner.errors import PrunerError
 from pruner.exports import read_me
 from pruner.exports.certificate import certify
 from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, new_sizes, rest, totals
+from pruner.exports.onnx.facts import ONNX_FILES
 from pruner.exports.verdict import Verdict
 from pruner.files import stale
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumer_choice import consumers_of
 from pruner.files.opening import open_checkpoint
 from pruner.files.source import open_source
 from pruner.files.writing import write, write_safetensors
+from pruner.lstm.measure import Quality
+from pruner.version import VERSION
 
 
 def save(
-    folder: str | os.PathLike[str], pruned: Pruned, form: str, before: Cost, after: Cost, verdict: Verdict
+    folder: str | os.PathLike[str],
+    pruned: Pruned,
+    form: str,
+    before: Cost,
+    after: Cost,
+    verdict: Verdict,
+    onnx: bool = False,
+    quality: Quality | None = None,
 ) -> Path:
     """Write a form of a pruned checkpoint as an export folder and return its path; `before` and `after` are its costs.
+
+    With `onnx` it holds the LSTMs as ONNX files, too, float and int8, each rated by the `quality` if there is one.
 
     It is written under a temporary name, beside its place or within an empty folder that is there already, read back, and
     put in its place only when it is whole. Raises PrunerError if the folder is in use, cannot be written, or does not
@@ -44,7 +60,13 @@ def save(
         there = folder.exists()  # perhaps where somebody stands, or a volume: it is filled, not replaced
         staging = Path(tempfile.mkdtemp(prefix=".export-", dir=folder if there else folder.parent))
         try:
-            _write_files(staging, pruned, form, before, after, verdict)
+            written = _write_model(staging, pruned, form)
+            manifest = _described(staging, pruned, form, written, totals(before, after), verdict)
+            if onnx:
+                manifest = replace(manifest, onnx=_write_onnx(staging, pruned, form, written.tensors, quality))
+            _write_for_people(staging, manifest)
+            for file in staging.iterdir():
+                file.chmod(0o644)  # safetensors writes files that only their owner can read
             if there:
                 for file in list(staging.iterdir()):
                     file.replace(folder / file.name)
@@ -79,25 +101,38 @@ def check_free(folder: Path) -> None:
         raise PrunerError(f"expected a place to write the export, found {error}; choose another folder") from error
 
 
-def _write_files(staging: Path, pruned: Pruned, name: str, before: Cost, after: Cost, verdict: Verdict) -> None:
+def _write_model(staging: Path, pruned: Pruned, name: str) -> Checkpoint:
+    """The model, its masks and its loader; the model as it was read back."""
     checkpoint, form = pruned.checkpoint, pruned.forms[name]
     model = staging / model_file(checkpoint.format)
     write(checkpoint, form.changed, model)
     write_masks(pruned.masks, staging / MASKS)
     shutil.copyfile(load_pruned.__file__, staging / LOADER)
-    written = open_checkpoint(model)
+    return open_checkpoint(model)
+
+
+def _described(
+    staging: Path,
+    pruned: Pruned,
+    name: str,
+    written: Checkpoint,
+    counted: dict[str, Any],
+    verdict: Verdict,
+) -> Manifest:
+    """What the manifest says, but of the files. Raises PrunerError if the model does not compute what the masks say."""
+    checkpoint, form = pruned.checkpoint, pruned.forms[name]
     certificate = certify(masked_lstms(pruned), form.layouts, written.tensors)
     if not certificate["holds"]:
         raise PrunerError(
             f"expected the written model to compute what the masks say, found a difference of "
             f"{certificate['max_abs_difference']:.3g}; nothing was exported, please report this with the checkpoint"
         )
-    manifest = Manifest(
+    return Manifest(
         source={"name": checkpoint.name, "sha256": checkpoint.sha256, "format": checkpoint.format},
         recipe=pruned.recipe.to_dict(),
         form=name,
         lstms=[entry(layout, checkpoint) for layout in form.layouts],
-        totals=totals(before, after),
+        totals=counted,
         certificate=certificate,
         files={},
         versions={
@@ -112,11 +147,37 @@ def _write_files(staging: Path, pruned: Pruned, name: str, before: Cost, after: 
         rest=rest(form.layouts, written),
         settings=stale.new_settings(checkpoint, form.changed, new_sizes(form.layouts)) or None,
     )
+
+
+def _write_for_people(staging: Path, manifest: Manifest) -> None:
+    """README.md and example.py, and the manifest itself, which names all files but the ONNX ones, of which it says more."""
     for title, text in read_me.texts(manifest.told()).items():
         (staging / title).write_text(text, encoding="utf-8")
-    replace(manifest, files={file.name: file_facts(file) for file in sorted(staging.iterdir())}).write(staging)
-    for file in staging.iterdir():
-        file.chmod(0o644)  # safetensors writes files that only their owner can read
+    files = {file.name: file_facts(file) for file in sorted(staging.iterdir()) if file.name not in ONNX_FILES}
+    replace(manifest, files=files).write(staging)
+
+
+def _write_onnx(
+    staging: Path, pruned: Pruned, name: str, written: Mapping[str, Tensor], quality: Quality | None
+) -> dict[str, Any]:
+    """The ONNX files of the LSTMs, and what the manifest says of them."""
+    from pruner.exports.onnx.files import write_onnx_files  # onnx and onnxruntime take a second to import
+
+    checkpoint, recipe = pruned.checkpoint, pruned.recipe
+    rate = None if quality is None else partial(_rated, pruned, name, quality)
+    metadata = {"recipe": json.dumps(recipe.to_dict()), "source_sha256": checkpoint.sha256, "pruner_version": VERSION}
+    layouts, said = pruned.forms[name].layouts, {learned.batch_first for learned in checkpoint.learned.values()}
+    inside = {tensor for lstm in checkpoint.lstms for tensor in lstm.tensors.values()}  # an LSTM reads for itself
+    consumers = {
+        lstm: [each for each in names if each not in inside] for lstm, names in consumers_of(checkpoint, recipe).items()
+    }
+    return write_onnx_files(staging, layouts, written, consumers, metadata, rate, batch_first=said != {False})
+
+
+def _rated(pruned: Pruned, name: str, quality: Quality, lstms: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """The quality of a form with other modules for its LSTMs, as the manifest has it."""
+    value = quality(pruned.tensors(), {**pruned.modules(name), **lstms})
+    return {"name": quality.name, "value": float(value), "higher_is_better": quality.higher_is_better}
 
 
 def write_masks(masks: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

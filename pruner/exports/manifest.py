@@ -10,6 +10,7 @@ from pruner.compact.costs import Cost
 from pruner.compact.layout import Layout
 from pruner.compact.masked_and_compact import FORMS
 from pruner.errors import PrunerError, shown
+from pruner.exports.onnx.facts import well_formed
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.safetensors_file import SAFETENSORS
 from pruner.files.source import read_small
@@ -18,7 +19,7 @@ from pruner.recipe import Recipe
 MASKS, MANIFEST, LOADER = "masks.safetensors", "manifest.json", "load_pruned.py"
 README, EXAMPLE = "README.md", "example.py"
 MODELS = ("pruned.pt", "pruned.safetensors")
-_OPTIONAL = {"compensation": dict, "verdict": dict, "learned": dict, "notes": list, "rest": dict, "settings": dict}
+_OPTIONAL = dict.fromkeys(("compensation", "verdict", "learned", "rest", "settings", "onnx"), dict) | {"notes": list}
 MAX_BYTES = 2**23  # of the file
 
 
@@ -58,6 +59,7 @@ class Manifest:
     settings: dict[str, Any] | None = (
         None  # {number beside the tensors: {"before", "after"}}, as `stale.new_settings` has it
     )
+    onnx: dict[str, Any] | None = None  # the ONNX files, if they were asked for, as `onnx.facts.well_formed` has it
     counts_integers: bool = False  # as manifests did that know no `dense_hidden_size`: as parameters, in their totals
 
     @classmethod
@@ -88,6 +90,8 @@ class Manifest:
         for key, value in more.items():
             if not isinstance(value, _OPTIONAL[key]):
                 raise not_the_export(folder, f"{key} as {_OPTIONAL[key].__name__}", shown(value))
+        if "onnx" in more and not well_formed(more["onnx"]):
+            raise not_the_export(folder, "the facts of its ONNX files", shown(more["onnx"]))
         older = any(isinstance(entry, dict) and "dense_hidden_size" not in entry for entry in found["lstms"])
         entries = [_renewed(entry) for entry in found["lstms"]] if older else found["lstms"]
         required = {key: found[key] for key in types} | {"lstms": entries}

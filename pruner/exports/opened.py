@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from pruner.compact.costs import Cost, cost_of_file
-from pruner.exports.manifest import MASKS, Manifest
+from pruner.exports.manifest import MASKS, Manifest, model_file
 from pruner.exports.stored import read_layouts, read_masks
 from pruner.exports.verify import verify
 from pruner.files.checkpoint import Checkpoint
@@ -27,7 +27,7 @@ def read_export(folder: Path, *, isolated: bool = False) -> Export:
     """Verify an export folder, then open it, as `verify` does. Raises PrunerError if it does not hold."""
     verify(folder, isolated=isolated)
     manifest = Manifest.read(folder)
-    pruned = open_checkpoint(next(folder.glob("pruned.*")), isolated=isolated)
+    pruned = open_checkpoint(folder / model_file(manifest.source["format"]), isolated=isolated)
     layouts = read_layouts(folder, manifest, pruned, read_masks(folder / MASKS, folder))
     tensors, lstms = dict(pruned.tensors), []
     modules: dict[str, nn.Module] = {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pruner.errors import label
+from pruner.exports.onnx.facts import INT8
 from pruner.exports.verdict import Verdict
 
 Facts = Mapping[str, Any]  # a manifest, or an LSTM's entry in it, as JSON has it
@@ -37,7 +38,8 @@ def ways(manifest: Facts) -> list[Way]:
     found = [_own_class(manifest)] if _loads_plainly(manifest) else []
     if all(entry["name"] for entry in manifest["lstms"]):
         found.append(_replaced())
-    return [*found, _alone(manifest)]
+    found.append(_alone(manifest))
+    return [*found, _in_onnx_runtime(manifest)] if (manifest.get("onnx") or {}).get("files") else found
 
 
 def readme(manifest: Facts) -> str:
@@ -203,6 +205,27 @@ def _alone(manifest: Facts) -> Way:
     entry = manifest["lstms"][0]
     lines = ["import torch", "from load_pruned import load_lstms", "", _load_lines(manifest, '"."')]
     return Way("The LSTMs alone", "\n".join([*lines, *_run_lines(manifest, entry, _module_of(entry), show=False)]))
+
+
+def _in_onnx_runtime(manifest: Facts) -> Way:
+    """One call of the first LSTM in the file of int8 weights; outputs are asked for by their names."""
+    entry, batch_first = manifest["lstms"][0], manifest["onnx"]["batch_first"]
+    prefix = f"{entry['name']}." if len(manifest["lstms"]) > 1 else ""
+    if entry["kind"] == "LSTMCell":
+        shape, axes = [_BATCH], "N, I"
+    else:
+        shape, axes = ([_BATCH, _STEPS], "N, T, I") if batch_first else ([_STEPS, _BATCH], "T, N, I")
+    size = ", ".join(map(str, [*shape, entry["input_size"]]))
+    fed = "" if len(manifest["lstms"]) == 1 else "  # and the inputs of the other LSTMs"
+    lines = [
+        "import numpy",
+        "import onnxruntime",
+        "",
+        f"session = onnxruntime.InferenceSession({json.dumps(INT8)})",
+        f'inputs = numpy.random.randn({size}).astype("float32")  # ({axes})',
+        f"outputs = session.run(None, {{{json.dumps(prefix + 'input')}: inputs}}){fed}",
+    ]
+    return Way("In ONNX Runtime, with int8 weights", "\n".join(lines))
 
 
 def _load_lines(manifest: Facts, folder: str) -> str:

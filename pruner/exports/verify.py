@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from pruner.exports.manifest import (
     rest,
     same,
 )
+from pruner.exports.onnx.facts import ONNX_FILES
 from pruner.exports.stored import read_layouts, read_masks
 from pruner.files import formats, stale
 from pruner.files.checkpoint import Checkpoint
@@ -45,7 +47,7 @@ from pruner.lstm.sizes import parameters as count_parameters
 from pruner.pipeline import choose_masks
 from pruner.recipe import DATA_CRITERIA, Recipe
 
-FILES = {MANIFEST, MASKS, LOADER, README, EXAMPLE, *MODELS}
+FILES = {MANIFEST, MASKS, LOADER, README, EXAMPLE, *MODELS, *ONNX_FILES}
 MAX_UNPACKED_RATIO = 50
 
 
@@ -84,6 +86,7 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
             raise not_the_export(folder, f"a source with sha256 {str(made_from.get('sha256'))[:64]}", source.sha256)
         same(folder, made_from, "format", source.format)
     files = {file.name: file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST}
+    onnx = _onnx_files(folder, manifest, files)
     models = sorted(files.keys() - {MASKS, LOADER, README, EXAMPLE})  # older exports have neither of the last two
     if not files.keys() >= {MASKS, LOADER} or models not in (["pruned.pt"], ["pruned.safetensors"]):
         raise not_the_export(
@@ -96,7 +99,9 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
         raise not_the_export(folder, f"the files {', '.join(sorted(files))} in the manifest", shown(sorted(stated)))
     for name, file in files.items():
         same(folder, stated, name, file_facts(file))
-    yield f"{len(files)} files are complete and unaltered"
+    for name, facts in onnx.items():
+        same(folder, {name: {key: facts[key] for key in ("sha256", "bytes")}}, name, file_facts(folder / name))
+    yield f"{len(files) + len(onnx)} files are complete and unaltered"
     if made_from.get("format") not in formats.ALL or model_file(made_from["format"]) != models[0]:
         raise not_the_export(folder, f"a source format that is written as {models[0]}", shown(made_from.get("format")))
     pruned = open_checkpoint(files[models[0]], isolated=isolated)
@@ -124,6 +129,21 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
     else:
         yield f"the certificate holds: largest difference {certificate['max_abs_difference']:g}"
 
+    if onnx:
+        from pruner.exports.onnx.checking import check_onnx_files  # onnx and onnxruntime take a second to import
+
+        yield from check_onnx_files(folder, manifest, layouts, pruned.tensors, isolated)
+
+
+def _onnx_files(folder: Path, manifest: Manifest, files: dict[str, Path]) -> dict[str, Any]:
+    """What the manifest says of each ONNX file; they are taken out of the `files` that were found."""
+    found = {name for name in ONNX_FILES if files.pop(name, None)}
+    stated: dict[str, Any] = (manifest.onnx or {}).get("files", {})
+    if found != stated.keys():
+        expected = ", ".join(sorted(stated)) or "no ONNX files"
+        raise not_the_export(folder, f"{expected}, as the manifest says", ", ".join(sorted(found)) or "none")
+    return stated
+
 
 def _differing(files: Mapping[str, Path], manifest: Manifest) -> Iterator[str]:
     """A sentence on each file for people that is not what this version of the pruner writes beside such a manifest."""
@@ -131,7 +151,13 @@ def _differing(files: Mapping[str, Path], manifest: Manifest) -> Iterator[str]:
     if told := {README, EXAMPLE} & files.keys():
         try:
             texts = {name: text.encode() for name, text in read_me.texts(manifest.told()).items()}
-        except (AttributeError, KeyError, TypeError, ValueError):  # of what nobody can check: learned, verdict, notes
+        except (
+            ArithmeticError,
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # of what nobody can check: learned, verdict, notes
             texts = {}
         own |= {name: texts.get(name, b"") for name in sorted(told)}
     for name, written in own.items():

@@ -26,7 +26,7 @@ def main(kind: str, name: str) -> None:
 
     reader = _readers()[kind]
     file = mmap.mmap(sys.stdin.fileno(), 0, access=mmap.ACCESS_COPY)
-    _limit(len(file))
+    limit(len(file))
     data = memoryview(file)
     try:
         send(reader(data, name), data, sys.stdout.buffer)
@@ -47,8 +47,8 @@ def _readers() -> dict[str, Callable[[memoryview, str], "Contents"]]:
     return {"checkpoint": checkpoint, "inputs": input_arrays.read}
 
 
-def _limit(size: int) -> None:
-    """Limits of the operating system, where it has them."""
+def limit(size: int) -> None:
+    """Limits of the operating system, where it has them, on what this process may take to read a file of a size."""
     try:
         import resource
     except ImportError:

@@ -1,11 +1,14 @@
 """The pages Run and Export, in process through `app.py`."""
 
+import io
 import json
+import zipfile
 
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
+from pruner.exports.export import pack
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
 from tests.helpers.pages import UNITS, checked, click, go, run_to_the_end, set_to, slide, upload, work
@@ -44,7 +47,7 @@ def test_the_code_to_load_an_export_finds_a_nested_state_dict(app: AppTest) -> N
 def test_units_are_exported_compact_with_their_certificate(units: AppTest) -> None:
     units = go(run_to_the_end(units), "export")
     assert "in float64" in units.success[0].value
-    folder = units.session_state.export[1]["compact", None]
+    folder = units.session_state.export[1]["compact", None, False]
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["form"] == "compact" and manifest["certificate"]["holds"]
     assert "load_pruned" in units.code[0].value
@@ -139,7 +142,7 @@ def test_what_the_file_does_not_say_the_visitor_can(app: AppTest) -> None:
     assert any("batch_first=False)  # True, if yours" in code.value for code in app.code)
     app = set_to(app, batch_first=True)
     assert not any("batch_first" in code.value for code in app.code)
-    folder = app.session_state.export[1]["masked", True]
+    folder = app.session_state.export[1]["masked", True, False]
     assert json.loads((folder / "manifest.json").read_text())["learned"] == {"rnn": {"batch_first": True}}
     assert not any(
         control.label.startswith("How")
@@ -154,3 +157,33 @@ def test_the_page_shows_the_lines_of_the_readme(units: AppTest) -> None:
     assert all(f"```python\n{code.value}\n```" in text for code in units.code[:-1])
     labels = [button.label for button in units.get("download_button")]
     assert {"README.md", "example.py"} <= set(labels)
+
+
+def test_onnx_files_are_added_on_demand(units: AppTest) -> None:
+    units = go(run_to_the_end(units), "export")
+    assert not any(".onnx" in label for label in downloads(units))
+    units = switch(units, "ONNX files, too")
+    assert {"pruned.onnx", "pruned.int8.onnx"} < set(downloads(units))
+    told = next(each.value for each in units.info if "ONNX Runtime" in each.value)
+    assert told.count("differs from the pruned model by at most") == 2 and told.count("strings wholly right") == 2
+    folder = units.session_state.export[1]["compact", None, True]
+    with zipfile.ZipFile(io.BytesIO(pack(folder))) as archive:
+        assert {"pruned.onnx", "pruned.int8.onnx", "pruned.safetensors"} < set(archive.namelist())
+    assert "load_pruned" in units.code[0].value
+    assert any("pruned.int8.onnx" in code.value for code in units.code)
+
+
+def test_why_there_are_no_onnx_files_is_told(app: AppTest) -> None:
+    app = upload(app.run(), "model.pt", saved(named(random_lstm(proj_size=2), "encoder.")))
+    app = switch(go(run_to_the_end(app), "export"), "ONNX files, too")
+    assert any("without projection" in each.value and "encoder" in each.value for each in app.info)
+    assert "pruned.pt" in downloads(app) and not any(".onnx" in label for label in downloads(app))
+
+
+def downloads(app: AppTest) -> list[str]:
+    return [button.label for button in app.get("download_button")]
+
+
+def switch(app: AppTest, label: str) -> AppTest:
+    next(each for each in app.toggle if each.label == label).set_value(True)
+    return checked(app.run())

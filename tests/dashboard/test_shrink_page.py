@@ -44,7 +44,7 @@ def test_an_example_is_shrunk_judged_and_ready_to_take_away(example: AppTest) ->
     table = example.dataframe[0].value
     assert len(table) == len(smaller.found.tried) and table["chosen"].sum() == 1
     assert len(numbers_of(figure_of(example, 0)["data"][0]["x"])) == len(table)
-    folder = example.session_state.export[1]["compact"]
+    folder = example.session_state.export[1]["compact", None, False]
     with zipfile.ZipFile(BytesIO(pack(folder))) as packed:
         manifest = json.loads(packed.read(next(name for name in packed.namelist() if name.endswith("manifest.json"))))
     assert manifest["verdict"]["word"] == "kept"

@@ -155,7 +155,7 @@ sys.modules["pruner"] = types.ModuleType("pruner")  # without torch, as the read
 sys.modules["pruner"].__path__ = [{str(PROJECT / "pruner")!r}]
 from pruner.files import isolated_reader, limits
 limits._FREE_SECONDS = 1
-isolated_reader._limit(0)
+isolated_reader.limit(0)
 {code}
 """
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)

@@ -1,0 +1,65 @@
+"""What the manifest of an export says of its ONNX files, and how people are told."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+FLOAT, INT8 = "pruned.onnx", "pruned.int8.onnx"
+ONNX_FILES = (FLOAT, INT8)
+DECLINED = "declined"  # instead of all else: why there are none
+
+# Keys and types, as JSON has them; lists and dictionaries of names are looked into below.
+_TYPES = {"files": dict, "consumers": dict, "batch_first": bool, "notes": list, "versions": dict}
+_OF_A_FILE = {"sha256": str, "bytes": int, "max_abs_difference": float, "max_abs_output": float}
+_OF_CONSUMERS = {"max_abs_difference": float, "max_abs_output": float}
+_OF_QUALITY = {"name": str, "value": float, "higher_is_better": bool}
+
+
+def well_formed(found: Mapping[str, Any]) -> bool:
+    """Whether a manifest's `onnx` has what it must have, and nothing else.
+
+    Either `declined`, a sentence; or `files`, {name: sha256, bytes, max_abs_difference and max_abs_output of the LSTMs, the
+    same of their `consumers` if there are any, and `quality` where it could be measured} for both files; `consumers`, the
+    names of those in the graph by the names of their LSTMs; `batch_first`, `notes` and `versions`.
+    """
+    if found.keys() == {DECLINED}:
+        return isinstance(found[DECLINED], str)
+    if not _has(found, _TYPES) or found["files"].keys() != set(ONNX_FILES):
+        return False
+    named = [name for names in found["consumers"].values() for name in (names if isinstance(names, list) else [None])]
+    texts = [*named, *found["notes"], *found["versions"].values()]
+    return all(map(_file_well_formed, found["files"].values())) and all(isinstance(text, str) for text in texts)
+
+
+def _file_well_formed(found: Any) -> bool:
+    optional: dict[str, Mapping[str, type]] = {"consumers": _OF_CONSUMERS, "quality": _OF_QUALITY}
+    if not isinstance(found, dict):
+        return False
+    parts = {key: value for key, value in found.items() if key in optional}
+    own = {key: value for key, value in found.items() if key not in optional}
+    if not _has(own, _OF_A_FILE) or not all(_has(part, optional[key]) for key, part in parts.items()):
+        return False
+    measured = [pair[key] for pair in (own, parts.get("consumers", own)) for key in _OF_CONSUMERS]
+    return min(measured) >= 0 and all(map(math.isfinite, measured))
+
+
+def _has(found: Any, types: Mapping[str, type]) -> bool:
+    """Whether it is a dictionary of exactly these keys and types."""
+    same_keys = isinstance(found, dict) and found.keys() == types.keys()
+    return same_keys and all(type(found[key]) is wanted for key, wanted in types.items())
+
+
+def told(facts: Mapping[str, Any]) -> list[str]:
+    """The same in sentences, one a file."""
+    if DECLINED in facts:
+        return [f"no ONNX files: {facts[DECLINED]}"]
+    sentences = []
+    for name, file in facts["files"].items():
+        sentence = (
+            f"{name}: {file['bytes']:,} bytes; in ONNX Runtime it differs from the pruned model by at most "
+            f"{file['max_abs_difference']:.2g} where outputs reach {file['max_abs_output']:.2g}"
+        )
+        if quality := file.get("quality"):
+            sentence += f"; {quality['name']} {quality['value']:.4f}"
+        sentences.append(sentence)
+    return [*sentences, *facts["notes"]]
