@@ -45,7 +45,7 @@ def run(installed: Path, place: Path, *arguments: str) -> subprocess.CompletedPr
 def test_the_command_prunes_and_verifies_an_example_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     for command in (
         "examples embedded-reber --output e.safetensors",
-        "prune e.safetensors --granularity units --output out",
+        "prune e.safetensors --granularity units --criterion l1 --output out",
         "verify out --source e.safetensors",
     ):
         done = run(installed, tmp_path, *command.split())

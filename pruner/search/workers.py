@@ -48,6 +48,8 @@ def as_they_come(
         look(True)
 
     def collect() -> None:
+        # joblib replaces a worker that has grown, as one that heals does, and tells so on stderr.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         try:
             # joblib wants its generator made, read and closed by one thread.
             results = parallel(
