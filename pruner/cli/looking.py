@@ -9,10 +9,18 @@ from typing import Any
 import pandas as pd
 
 from pruner import examples
-from pruner.cli.options import add_checkpoint, add_recipe_options, calibration_of, checkpoint_of, completed, recipe_of
+from pruner.cli.options import (
+    add_checkpoint,
+    add_recipe_options,
+    calibration_of,
+    checkpoint_of,
+    completed,
+    recipe_for,
+    recipe_of,
+)
 from pruner.cli.output import print_json, show_progress, write
 from pruner.compact.costs import cost_of_file
-from pruner.errors import PrunerError, label
+from pruner.errors import PrunerError, label, shown
 from pruner.exports.export import write_masks
 from pruner.exports.opened import read_export
 from pruner.files.learned import told_beside
@@ -103,7 +111,7 @@ def _saliency(options: argparse.Namespace) -> None:
 
 def _masks(options: argparse.Namespace) -> None:
     checkpoint = checkpoint_of(options)
-    recipe = completed(checkpoint, recipe_of(options))
+    recipe = completed(checkpoint, recipe_for(options, checkpoint, recipe_of(options)))
     calibration = calibration_of(options, checkpoint, recipe)
     statistics = None
     if calibration is not None:
@@ -113,10 +121,10 @@ def _masks(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    path = Path(options.checkpoint)
+    path, verdict = Path(options.checkpoint), None
     if os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
         opened = read_export(path, isolated=True)
-        found, checkpoint, modules = opened.cost, opened.masked, opened.modules
+        found, checkpoint, modules, verdict = opened.cost, opened.masked, opened.modules, opened.told
     else:
         checkpoint = checkpoint_of(options)
         modules = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.select()}
@@ -145,6 +153,10 @@ def _measure(options: argparse.Namespace) -> None:
         print(f"{figures['quality']['value']:.4f} {example.quality_name}")
         if note := examples.data_note(example):
             print(note)
+    if verdict:
+        word, measure = (label(shown(verdict.get(key), most=200).strip("'")) for key in ("word", "measure"))
+        before, after = (shown(verdict.get(key)) for key in ("before", "after"))
+        print(f"{word}, as the export says: {measure} {before} before, {after} after")
 
 
 def _examples(options: argparse.Namespace) -> None:

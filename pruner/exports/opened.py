@@ -1,7 +1,9 @@
 """An export, folder or zip -> its runnable LSTMs and the masked model of full size that it stands for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -16,11 +18,13 @@ from pruner.lstm.module import build
 
 @dataclass(frozen=True)
 class Export:
-    """A verified export: what its file costs, its runnable LSTMs, and the masked checkpoint of full size it stands for."""
+    """A verified export: what its file costs, its runnable LSTMs, the masked checkpoint of full size it stands for, and the
+    verdict of its manifest, which older ones do not have and nobody can tell again."""
 
     cost: Cost
     modules: dict[str, nn.Module]
     masked: Checkpoint
+    told: Mapping[str, Any] | None
 
 
 def read_export(folder: Path, *, isolated: bool = False) -> Export:
@@ -49,4 +53,6 @@ def read_export(folder: Path, *, isolated: bool = False) -> Export:
         for name in set(layout.consumers) & tensors.keys():
             first, _, *rest = pruned.tensors[name].shape
             tensors[name] = layout.trimmed.widen(pruned.tensors[name], (first, layout.lstm.output_width, *rest))
-    return Export(cost_of_file(pruned, layouts), modules, replace(pruned, tensors=tensors, lstms=lstms))
+    return Export(
+        cost_of_file(pruned, layouts), modules, replace(pruned, tensors=tensors, lstms=lstms), manifest.verdict
+    )
