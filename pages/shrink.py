@@ -63,15 +63,15 @@ def choose_target() -> Target:
 def where_inputs_come_from() -> Gathered | Wanted:
     """What was gathered, if it still holds; an example's own inputs; else those that are chosen here."""
     gathered = inputs.current()
+    if example is not None and (gathered is None or gathered.calibration.source == "example"):
+        st.caption(
+            f"Healed on the example’s own training inputs, judged by {example.quality_name} on what it never saw."
+        )
+        return gathered or Wanted("example")
     if gathered is not None:
         calibration = gathered.calibration
         st.caption(f"Healed and judged on {gathering.told(calibration.source, calibration.name)}.")
         return gathered
-    if example is not None:
-        st.caption(
-            f"Healed on the example’s own training inputs, judged by {example.quality_name} on what it never saw."
-        )
-        return Wanted("example")
     st.subheader("Inputs")
     st.markdown(
         "What a model is worth shows on inputs. Give what yours reads in use; labels are not needed. Name what reads the "
@@ -158,7 +158,7 @@ show_verdict(result.verdict, True)
 dense, small = result.costs["dense"], result.costs["compact"]
 with st.grid(4, min_column_width=150):
     figures = [
-        ("Multiply-accumulates a step", small.macs_per_step, dense.macs_per_step),
+        ("Multiply-accumulates", small.macs_per_step, dense.macs_per_step),
         ("Parameters", small.parameters, dense.parameters),
         ("Bytes of the file", small.bytes, dense.bytes),
     ]
@@ -204,9 +204,9 @@ event = st.dataframe(
     on_select="rerun",
     selection_mode="single-row",
     column_config={
-        **{
-            name: st.column_config.NumberColumn(format="percent") for name in ("sparsity", "macs", "parameters", "loss")
-        },
+        **{name: st.column_config.NumberColumn(format="percent") for name in ("sparsity", "loss")},
+        "macs": st.column_config.NumberColumn("multiply-accumulates left", format="percent"),
+        "parameters": st.column_config.NumberColumn("parameters left", format="percent"),
         "quality": st.column_config.NumberColumn(measure, format="%.4f"),
         "seconds": st.column_config.NumberColumn("healed for (s)", format="%.0f"),
     },

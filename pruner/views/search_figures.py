@@ -182,7 +182,9 @@ def frontier(table: pd.DataFrame, measure: str, dense: float | None, worst: floa
         )
     if worst is not None:
         figure.add_hline(
-            worst, line={"dash": "dash", "color": DROPPED}, annotation={"text": "asked for", "x": 0, "xanchor": "left"}
+            worst,
+            line={"dash": "dash", "color": DROPPED},
+            annotation={"text": "asked for", "x": 0, "xanchor": "left", "yanchor": "top"},
         )
     figure.update_layout(
         height=320,
