@@ -1,7 +1,6 @@
 """Download what the last run made."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -10,11 +9,11 @@ from pruner import PrunerError
 from pruner.compact.masked_and_compact import DEFAULT_FORM
 from pruner.dashboard import frame, model
 from pruner.dashboard.controls import controls
+from pruner.dashboard.downloads import zip_button
 from pruner.dashboard.gathering import told
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
-from pruner.exports.export import pack
 from pruner.exports.manifest import EXAMPLE, LOADER, MANIFEST, MASKS, README
 from pruner.exports.onnx.facts import FLOAT, INT8
 from pruner.exports.onnx.facts import told as told_of_onnx
@@ -99,15 +98,7 @@ if fitted := manifest.get("compensation"):
         f"`{inputs['sha256'][:12]}`. The manifest names them and every step."
     )
 with st.container(horizontal=True):
-    st.download_button(
-        "Download everything as one zip",
-        data=partial(pack, folder),
-        file_name=f"{name}.zip",
-        mime="application/zip",
-        type="primary",
-        icon=":material/folder_zip:",
-        on_click="ignore",
-    )
+    zip_button(folder, name)
     st.download_button(
         "Download the recipe",
         data=result.recipe.to_json(),

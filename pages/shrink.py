@@ -11,7 +11,7 @@ from pruner.compact.masked_and_compact import DEFAULT_FORM
 from pruner.dashboard import frame, gathering, inputs, model, watching
 from pruner.dashboard.choosers import choose_time
 from pruner.dashboard.controls import controls
-from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.downloads import csv_button, png_button, zip_button
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.inputs_chooser import choose_inputs, wanted
@@ -20,7 +20,6 @@ from pruner.dashboard.shrinking import Asked, Smaller
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
-from pruner.exports.export import pack
 from pruner.files.consumer_choice import consumers_of
 from pruner.progress import Progress
 from pruner.result import available_devices
@@ -180,15 +179,7 @@ try:
 except PrunerError as error:
     stop_with(error, "This model cannot be exported")
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.download_button(
-        "Download everything as one zip",
-        data=partial(pack, folder),
-        file_name=f"{Path(checkpoint.name).stem}-compact.zip",
-        mime="application/zip",
-        type="primary",
-        icon=":material/folder_zip:",
-        on_click="ignore",
-    )
+    zip_button(folder, f"{Path(checkpoint.name).stem}-compact")
     st.page_link("pages/export.py", label="File by file, and how to load it", icon=":material/arrow_forward:")
     st.page_link("pages/masks.py", label="See what fell", icon=":material/arrow_forward:")
 st.subheader("What was tried")

@@ -1,10 +1,14 @@
 """What the pages show, to take away: tables and the data of figures as CSV, figures as PNG."""
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
+
+from pruner.exports.export import pack
 
 
 def csv_button(table: pd.DataFrame | Callable[[], pd.DataFrame], name: str, label: str = "Download as CSV") -> None:
@@ -16,6 +20,19 @@ def csv_button(table: pd.DataFrame | Callable[[], pd.DataFrame], name: str, labe
         mime="text/csv",
         icon=":material/download:",
         key=f"csv_{name}",
+        on_click="ignore",
+    )
+
+
+def zip_button(folder: Path, name: str) -> None:
+    """The button that downloads an export folder as `name`.zip."""
+    st.download_button(
+        "Download everything as one zip",
+        data=partial(pack, folder),
+        file_name=f"{name}.zip",
+        mime="application/zip",
+        type="primary",
+        icon=":material/folder_zip:",
         on_click="ignore",
     )
 

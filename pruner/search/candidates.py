@@ -113,12 +113,6 @@ def candidate_of(
     )
 
 
-def dense_quality_of(checkpoint: Checkpoint, quality: Quality | None) -> float | None:
-    if quality is None:
-        return None
-    return quality(checkpoint.tensors, {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms})
-
-
 def sparsity_for(
     checkpoint: Checkpoint, recipe: Recipe, target: Target, masks: Callable[[Recipe], Masks] | None = None
 ) -> float:

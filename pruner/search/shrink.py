@@ -25,10 +25,10 @@ from pruner.search.candidates import (
     Candidate,
     Target,
     candidate_of,
-    dense_quality_of,
     frontier_of,
     sparsity_for,
 )
+from pruner.search.sweep import dense_value
 from pruner.search.workers import as_they_come
 
 FIRST = (0.4, 0.55, 0.7, 0.85)  # sparsities that are healed briefly
@@ -110,7 +110,8 @@ class _Search:
     ) -> None:
         self._checkpoint, self._recipe, self._progress, self._seen = checkpoint, recipe, progress, seen
         self._statistics = statistics
-        self._common = (calibration, statistics, quality, dense_quality_of(checkpoint, quality), device)
+        dense = None if quality is None else dense_value(checkpoint, quality)
+        self._common = (calibration, statistics, quality, dense, device)
         self._tried: list[Candidate] = []
         self._rounds, self._enough = 0, False
 
