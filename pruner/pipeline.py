@@ -14,7 +14,7 @@ from pruner.compact.masked_and_compact import NO_COMPENSATION, Pruned, pruned_by
 from pruner.compensation.chain import check_data, compensate
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumer_choice import consumers_of
+from pruner.files.consumer_choice import consumers_of, task_of
 from pruner.files.names import settled
 from pruner.importance.masks import check_layers
 from pruner.importance.scores import score_lstm
@@ -73,8 +73,8 @@ def gather_statistics(
     for lstm, part in zip(lstms, split(progress, *[1] * len(lstms)), strict=True):
         if lstm.name not in fit_on.sequences:
             raise PrunerError(f"expected calibration inputs for {lstm.title}, found none; give some, or leave it out")
-        names, tensors = consumers[lstm.name], checkpoint.tensors
-        found[lstm.name] = gather(lstm, tensors, fit_on, names, recipe.task if names else None, device, part)
+        names, task = consumers[lstm.name], task_of(checkpoint, recipe, consumers[lstm.name])
+        found[lstm.name] = gather(lstm, checkpoint.tensors, fit_on, names, task, device, part)
     return found
 
 

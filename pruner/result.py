@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pruner.calibration.calibration import Calibration
 from pruner.calibration.drift import held_back_loss, measure_drift
+from pruner.calibration.fed import complete
 from pruner.calibration.observations import Statistics
 from pruner.compact.costs import Cost, cost_of_file, cost_of_form
 from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS, Compensation, Form, Pruned
@@ -152,6 +153,8 @@ def run(
     device = "cuda:0" if device == "cuda" else device
     if device not in devices:
         raise PrunerError(f"expected a device among {', '.join(devices)}; found {device!r}; run on cpu instead")
+    if calibration is not None:
+        calibration = complete(calibration, checkpoint, recipe)
     pruning, measuring = split(progress, 1 if recipe.compensation != "heal" else 5, 1)
     pruned = prune(checkpoint, recipe, calibration, statistics, device=device, progress=pruning, forward=forward)
     result = measured(pruned, device, quality, timed, calibration, measuring, forward)

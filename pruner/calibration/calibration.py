@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -31,12 +31,18 @@ class Calibration:
     embedding: str | None = None  # the tensor (V, I) of the checkpoint
     burn_in: int = 0  # first steps of each sequence that statistics leave out: a zero state still shows in them
     name: str = ""  # what the file is called
+    fed: Mapping[str, str] = field(
+        default_factory=dict
+    )  # LSTMs whose sequences are outputs, and whose: see `fed.complete`
 
     @cached_property
     def sha256(self) -> str:
-        """A hash over names, shapes, dtypes and values: the same for the same sequences, whatever format held them."""
+        """A hash over names, shapes, dtypes and values: the same for the same sequences, whatever format held them, and
+        whatever machine computed others from them."""
         digest = hashlib.sha256()
         for name, groups in sorted(self.sequences.items()):
+            if name in self.fed:
+                continue
             facts = [name, *((list(group.shape), str(group.dtype)) for group in groups)]
             digest.update(json.dumps(facts).encode() + b"\n")
             for group in groups:

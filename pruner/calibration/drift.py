@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pruner.calibration.calibration import Calibration
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumer_choice import consumers_of
+from pruner.files.consumer_choice import along, consumers_of, feeders, outside_of_lstms, task_of
 from pruner.files.consumers import load_consumers
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import Drift, Forward, Modules, difference, outputs, random_input
@@ -58,25 +58,34 @@ def held_back_loss(
 
     `tensors` are those of the pruned model at full size. With the task `softmax` it is the divergence of the consumers'
     distributions over the entropy of the dense ones, the share by which the model's loss grows; else the squared error of
-    what the consumers give, or without consumers of the output itself, over the square of what it should be. A `forward`
-    pass of the whole model answers in place of the consumers.
+    what the consumers give, or without consumers of the output itself, over the square of what it should be. An LSTM that
+    another one feeds reads what that gives, dense or pruned; one that only feeds others is judged by these. A `forward` pass
+    of the whole model answers in place of the consumers.
     """
     consumers, worst = consumers_of(checkpoint, recipe), 0.0
-    for lstm in checkpoint.select(recipe.lstms):
+    passed_on: dict[str, tuple[Tensor, Tensor]] = {}  # outputs, before and after
+    for lstm in along(calibration.fed, checkpoint.select(recipe.lstms)):
         if forward is not None:
             batch = next(iter(calibration.split()[1].sequences[lstm.name]))[:MOST_AT_ONCE]
             one, other = forward(checkpoint.tensors, before, batch), forward(tensors, after, batch)
             worst = max(worst, (_divergence if recipe.task == "softmax" else _squared)(one.cpu(), other.cpu()))
             continue
-        inputs, names = _held_back(lstm, checkpoint, calibration), consumers[lstm.name]
-        wanted, found = outputs(before[lstm.name], inputs)[0], outputs(after[lstm.name], inputs)[0]
+        own = _held_back(lstm, checkpoint, calibration)
+        read = passed_on.get(calibration.fed.get(lstm.name, ""), (own, own))
+        wanted, found = outputs(before[lstm.name], read[0])[0], outputs(after[lstm.name], read[1])[0]
+        passed_on[lstm.name] = wanted, found
+        names, read_by = consumers[lstm.name], feeders(checkpoint, {lstm.name: consumers[lstm.name]})
+        if read_by and all(calibration.fed.get(name) == lstm.name for name in read_by):
+            names = outside_of_lstms(checkpoint, names)
+            if not names:
+                continue
         pairs = [(wanted.float().cpu(), found.float().cpu())]
         if names:
             dense, pruned = load_consumers(checkpoint.tensors, names), load_consumers(tensors, names)
             pairs = [(one(pairs[0][0]), other(pairs[0][1])) for one, other in zip(dense, pruned, strict=True)]
+        task = task_of(checkpoint, recipe, names)
         for one, other in pairs:
-            lost = _divergence(one, other) if recipe.task == "softmax" and names else _squared(one, other)
-            worst = max(worst, lost)
+            worst = max(worst, _divergence(one, other) if task == "softmax" else _squared(one, other))
     return worst
 
 

@@ -1,7 +1,7 @@
 """Inputs to gather statistics from: real ones from a file, sampled from the model itself, or random."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 
 import torch
@@ -34,6 +34,7 @@ def read_calibration(
     embedding: str | None = None,
     time_major: bool = False,
     *,
+    fed: Collection[str] = (),
     isolated: bool = False,
 ) -> Calibration:
     """Inputs from a `.npy`, `.npz`, `.csv`, `.safetensors`, `.pt` or `.pth` file called `name`, or from its bytes.
@@ -41,15 +42,16 @@ def read_calibration(
     An array is called like the LSTM that reads it ("root" for the one at the root); where one LSTM is wanted and the file
     holds one array, its name does not matter. Those of other LSTMs of the checkpoint are left aside. Its shape is
     (N, T, I), or (T, I) for one sequence, or, with an embedding, (N, T) or (T,) for token ids; `time_major` swaps N and T.
-    A CSV file holds one step a line, and knows its own order. `isolated` reads the file in a process of its own, with
-    limits on memory and time. Raises PrunerError for what cannot be used.
+    Those that are `fed` by other LSTMs may be missing (`fed.complete` finds their inputs). A CSV file holds one step a
+    line, and knows its own order. `isolated` reads the file in a process of its own, with limits on memory and time.
+    Raises PrunerError for what cannot be used.
     """
     arrays = read_inputs(source, name, isolated=isolated)
     time_major = time_major and not name.lower().endswith(".csv")
     sequences = {}
-    for lstm, found in _matched(arrays, name, checkpoint, lstms):
+    for lstm, found in _matched(arrays, name, checkpoint, lstms, fed):
         where = f"{name}, inputs of {lstm.title}"
-        if embedding is None:
+        if embedding is None or lstm.name in fed:
             read = [_as_inputs(array, lstm, time_major, where) for array in found]
         else:
             vocabulary = len(_embedding(checkpoint, embedding, lstm))
@@ -121,16 +123,17 @@ def sampled(
 
 
 def _matched(
-    arrays: dict[str, list[Tensor]], name: str, checkpoint: Checkpoint, lstms: Sequence[LSTM]
+    arrays: dict[str, list[Tensor]], name: str, checkpoint: Checkpoint, lstms: Sequence[LSTM], fed: Collection[str]
 ) -> list[tuple[LSTM, list[Tensor]]]:
     """Each LSTM with the arrays of its name."""
     known = {lstm.name for lstm in checkpoint.lstms}
     listed = ", ".join(name or ROOT for name in sorted(known))
+    needy = [lstm for lstm in lstms if lstm.name not in fed]
     by_name: dict[str, list[Tensor]] = {}
     for key, found in arrays.items():
         lstm_name = "" if key == ROOT and ROOT not in known else key
-        if len(arrays) == len(lstms) == 1 and (not key or lstm_name not in known):
-            lstm_name = lstms[0].name
+        if len(arrays) == len(needy) == 1 and (not key or lstm_name not in known):
+            lstm_name = needy[0].name
         if lstm_name not in known:
             raise PrunerError(
                 f"expected arrays called like LSTMs of the checkpoint ({listed}), found "
@@ -139,13 +142,13 @@ def _matched(
         if lstm_name in by_name:
             raise PrunerError(f"expected one array for {title_of(lstm_name)}, found two: {name}; remove one")
         by_name[lstm_name] = found
-    for lstm in lstms:
+    for lstm in needy:
         if lstm.name not in by_name:
             raise PrunerError(
                 f"expected inputs for every LSTM to prune, found none for {lstm.title}: {name}; add an array called "
                 f"{shown(lstm.name or ROOT)}, or leave that LSTM out"
             )
-    return [(lstm, by_name[lstm.name]) for lstm in lstms]
+    return [(lstm, by_name[lstm.name]) for lstm in lstms if lstm.name in by_name]
 
 
 def _as_inputs(array: Tensor, lstm: LSTM, time_major: bool, where: str) -> Tensor:

@@ -8,11 +8,12 @@ from typing import Any
 
 from pruner import examples
 from pruner.calibration.calibration import Calibration
+from pruner.calibration.fed import complete
 from pruner.calibration.inputs import gaussian, read_calibration, sampled
 from pruner.cli.output import show_progress
 from pruner.errors import PrunerError, label
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumer_choice import in_a_row, proven
+from pruner.files.consumer_choice import consumers_of, feeders, in_a_row, proven
 from pruner.files.learned import with_batch_first
 from pruner.files.mapping import read_mapping
 from pruner.files.opening import open_checkpoint
@@ -117,7 +118,7 @@ def _pairs(option: str, given: list[str]) -> dict[str, float]:
 
 def calibration_of(options: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Calibration | None:
     """The inputs that a recipe needs, None if it needs none: those named, else the example's, else sampled ones where the
-    model can generate, else random ones."""
+    model can generate, else random ones. LSTMs that read others need none of their own."""
     if not recipe.needs_data:
         if options.calibration:
             raise PrunerError(
@@ -125,13 +126,18 @@ def calibration_of(options: argparse.Namespace, checkpoint: Checkpoint, recipe: 
                 "--compensation fold, say, or leave it out"
             )
         return None
+    return complete(_inputs(options, checkpoint, recipe), checkpoint, recipe)
+
+
+def _inputs(options: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Calibration:
     lstms, example = checkpoint.select(recipe.lstms), examples.example_of(checkpoint)
+    fed = feeders(checkpoint, consumers_of(checkpoint, recipe))
     wanted = options.calibration
     if wanted is None:
         can_generate = options.embedding and len(recipe.consumers) == len(lstms) == 1
         wanted = "example" if example else "sampled" if can_generate else "gaussian"
     if wanted == "gaussian":
-        return gaussian(checkpoint, lstms, options.embedding)
+        return gaussian(checkpoint, [lstm for lstm in lstms if lstm.name not in fed], options.embedding)
     if wanted == "sampled":
         if not options.embedding or len(recipe.consumers) != 1 or len(lstms) != 1:
             raise PrunerError(
@@ -148,7 +154,7 @@ def calibration_of(options: argparse.Namespace, checkpoint: Checkpoint, recipe: 
         return example.calibration(checkpoint)
     path = Path(wanted)
     settings = options.embedding, options.time_major
-    return read_calibration(path, path.name, checkpoint, lstms, *settings, isolated=True)
+    return read_calibration(path, path.name, checkpoint, lstms, *settings, fed=fed, isolated=True)
 
 
 def told(calibration: Calibration) -> str:

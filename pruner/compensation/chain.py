@@ -4,7 +4,7 @@ Each step is a room of its own, and is kept only where it helps on calibration d
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from pruner.compensation.student import Student
 from pruner.compensation.whole import Batches, Model, Whole, judge
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumer_choice import consumers_of
+from pruner.files.consumer_choice import along, consumers_of, feeders, task_of
 from pruner.files.consumers import load_consumers
 from pruner.lstm.kept import Kept, Part, Reconstruction, consumer_part, counts, row_masks, unit_masks, unit_parts
 from pruner.lstm.lstm import LSTM
@@ -88,12 +88,14 @@ def compensate(
     check_data(recipe, calibration)
     consumers, lstms = consumers_of(checkpoint, recipe), checkpoint.select(recipe.lstms)
     changed, reconstructions, done = dict[str, Tensor](), dict[str, Reconstruction](), []
-    for lstm, part in zip(lstms, split(progress, *[1] * len(lstms)), strict=True):
+    # An LSTM comes after those that read it: it then hands what is left of them what it can no longer say.
+    order = along(feeders(checkpoint, consumers), lstms, backwards=True)
+    for lstm, part in zip(order, split(progress, *[1] * len(lstms)), strict=True):
         tensors, reconstruction, steps = compensate_lstm(
             lstm,
-            checkpoint.tensors,
+            {**checkpoint.tensors, **changed},
             masks,
-            recipe,
+            replace(recipe, task=task_of(checkpoint, recipe, consumers[lstm.name])),
             consumers[lstm.name],
             statistics[lstm.name],
             calibration,
@@ -139,7 +141,6 @@ def compensate_lstm(
     answers in place of the consumers.
     """
     fit_on, held_back = calibration.split()
-    task = recipe.task if consumers else None  # of other LSTMs' consumers
     dense = Shrunk(layers_of(lstm, tensors, device), load_consumers(tensors, consumers, device))
     rows: dict[Any, tuple[Tensor, Tensor]] | None = None
     kept: Kept | None = None
@@ -164,7 +165,7 @@ def compensate_lstm(
     student_of = partial(Student, lstm=lstm, kept=kept, masks=rows)
     loss: Callable[[Shrunk], float]
     if model is None:
-        loss = Judge(lstm, tensors, held_back, dense.layers, dense.consumers, kept, task, device).loss
+        loss = Judge(lstm, tensors, held_back, dense.layers, dense.consumers, kept, recipe.task, device).loss
     else:
         loss = judge(model, teacher, student_of, kept, held_back, device)
     steps = [Step("fold" if kept else "mean into bias", loss(bare), loss(folded), {})]
@@ -172,7 +173,7 @@ def compensate_lstm(
     if recipe.compensation == "heal":
         student: Student | Whole = student_of(now)
         if model is None:
-            lessons: Lessons | Batches = Lessons(lstm, tensors, fit_on, teacher, teacher.widths(), task, device)
+            lessons: Lessons | Batches = Lessons(lstm, tensors, fit_on, teacher, teacher.widths(), recipe.task, device)
         else:
             student, lessons = Whole(student_of(now), model, kept), Batches(model, teacher, fit_on, device)
         healed = heal(student, lessons, loss, budget, progress, lstm.title)

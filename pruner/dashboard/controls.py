@@ -11,7 +11,7 @@ from pruner import examples
 from pruner.dashboard import choosers
 from pruner.dashboard.session import Kept, Params, session
 from pruner.dashboard.words import criterion_for
-from pruner.files.consumer_choice import consumers_of, proven, suggestions
+from pruner.files.consumer_choice import consumers_of, offered, proven
 from pruner.importance.masks import check_layers
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.lstm.lstm import LSTM
@@ -130,9 +130,9 @@ def number_of_layers(recipe: Recipe) -> int:
 
 
 def possible_consumers(recipe: Recipe) -> list[str]:
-    """The tensors that are as wide as the output of one of the LSTMs to prune."""
+    """The tensors that are as wide as the output of one of the LSTMs to prune, with the LSTM where several fit."""
     opened, lstms = session.checkpoint, to_prune(recipe)
-    return suggestions(opened, lstms) if opened and lstms else []
+    return offered(opened, lstms) if opened and lstms else []
 
 
 def _possible(consumers: list[str], recipe: Recipe) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from pruner.calibration.calibration import Calibration
+from pruner.calibration.fed import complete
 from pruner.calibration.inputs import gaussian, read_calibration, sampled
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.text import plain
 from pruner.errors import PrunerError
 from pruner.examples import Example
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumer_choice import suggestions
+from pruner.files.consumer_choice import consumers_of, feeders, suggestions
 from pruner.lstm.lstm import DTYPES, LSTM
 from pruner.pipeline import gather_statistics
 from pruner.progress import Progress, split
@@ -36,18 +37,18 @@ def gather(
     """Read, sample or draw inputs, run the recipe's LSTMs over them, and keep what they did. Raises PrunerError."""
     reading, running = split(progress, 2 if wanted.source == "sampled" else 0.2, 3)
     reading(0.0, "Reading the inputs")
-    calibration = _inputs(checkpoint, example, wanted, recipe, reading)
+    calibration = complete(_inputs(checkpoint, example, wanted, recipe, reading), checkpoint, recipe)
     return Gathered(calibration, gather_statistics(checkpoint, recipe, calibration, progress=running), recipe)
 
 
 def _inputs(
     checkpoint: Checkpoint, example: Example | None, wanted: Wanted, recipe: Recipe, progress: Progress
 ) -> Calibration:
-    lstms = checkpoint.select(recipe.lstms)
+    lstms, fed = checkpoint.select(recipe.lstms), feeders(checkpoint, consumers_of(checkpoint, recipe))
     if wanted.source == "example" and example is not None:
         return example.calibration(checkpoint)
     if wanted.source == "gaussian":
-        return gaussian(checkpoint, lstms, wanted.embedding)
+        return gaussian(checkpoint, [lstm for lstm in lstms if lstm.name not in fed], wanted.embedding)
     if wanted.source == "sampled":
         if wanted.embedding is None or len(recipe.consumers) != 1:
             raise PrunerError(
@@ -57,7 +58,8 @@ def _inputs(
         return sampled(checkpoint, lstms[0], wanted.embedding, recipe.consumers[0], progress)
     if wanted.file is not None:
         name, data = wanted.file
-        return read_calibration(data, name, checkpoint, lstms, wanted.embedding, wanted.time_major, isolated=True)
+        settings = wanted.embedding, wanted.time_major
+        return read_calibration(data, name, checkpoint, lstms, *settings, fed=fed, isolated=True)
     if wanted.before is not None:
         return wanted.before
     raise PrunerError("expected a file of inputs, found none; drop one first, or choose other inputs")

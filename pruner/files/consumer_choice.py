@@ -1,6 +1,7 @@
 """Which tensors of a checkpoint are its consumers: the file proves it or the user says so; shapes prove nothing."""
 
 import re
+from collections.abc import Iterable, Mapping
 
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
@@ -38,10 +39,26 @@ def suggestions(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
     return sorted(fitting, key=lambda name: (checkpoint.tensors[name].dim() != 2, not _LIKELY.search(name), name))
 
 
+def offered(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
+    """What can be named as a consumer of one of these LSTMs: the `suggestions`, then the inputs of others of them; where
+    more than one could be read, with the LSTM that is, as in `encoder=decoder.weight_ih_l0`."""
+    found = []
+    for name in [*suggestions(checkpoint, lstms), *(name for lstm in lstms for name in lstm.input_weights)]:
+        width = checkpoint.tensors[name].shape[1]
+        fitting = [
+            lstm
+            for lstm in lstms
+            if not lstm.proj_size and lstm.output_width == width and name not in lstm.input_weights
+        ]
+        shown_by_file = any(name in own.consumers for own in checkpoint.learned.values())
+        found += [name] if len(fitting) == 1 or shown_by_file else [f"{lstm.name}={name}" for lstm in fitting]
+    return found
+
+
 def in_a_row(checkpoint: Checkpoint, recipe: Recipe) -> tuple[str, ...]:
     """Consumers that follow from those that a recipe names: `lstm2.weight_ih_l0`, where `lstm1` and `lstm2` are numbered in
     a row, it is known who reads `lstm2`, and no other tensor of the file could read `lstm1` or feed `lstm2`."""
-    if recipe.granularity != "units" or recipe.needs_data or not recipe.consumers:
+    if recipe.granularity != "units" or not recipe.consumers:
         return ()
     lstms = {lstm.name: lstm for lstm in checkpoint.select(recipe.lstms)}
     read = {name for name, own in consumers_of(checkpoint, recipe).items() if own}
@@ -96,21 +113,48 @@ def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]
     for name, read in said.items():
         owner = next((lstm for lstm in checkpoint.lstms if name in lstm.tensors.values()), None)
         if owner is not None:
-            _check_reader(owner, name, list(said), lstms, recipe)
+            _check_reader(owner, name, list(said), lstms)
         possible = [lstm for lstm in lstms if lstm is not owner and read in (None, lstm.name)]
         found[_read_by(checkpoint, possible, name).name].append(name)
     return found
 
 
-def _check_reader(owner: LSTM, name: str, names: list[str], lstms: list[LSTM], recipe: Recipe) -> None:
-    """Raise PrunerError unless an LSTM can be the consumer of another: pruned along, read whole, and not from data."""
+def feeders(checkpoint: Checkpoint, consumers: Mapping[str, list[str]]) -> dict[str, str]:
+    """{LSTM name: the name of the LSTM whose output it reads}, of those whose inputs are among these consumers."""
+    owners = {name: lstm.name for lstm in checkpoint.lstms for name in lstm.input_weights}
+    return {owners[name]: read for read, names in consumers.items() for name in names if name in owners}
+
+
+def along(fed: Mapping[str, str], lstms: Iterable[LSTM], backwards: bool = False) -> list[LSTM]:
+    """The LSTMs so that each stands after the one that feeds it, or `backwards` before it; else in their order."""
+
+    def depth(name: str) -> int:
+        above = [name]
+        while (feeder := fed.get(above[-1])) is not None and feeder not in above:
+            above.append(feeder)
+        return len(above)
+
+    return sorted(lstms, key=lambda lstm: depth(lstm.name), reverse=backwards)
+
+
+def task_of(checkpoint: Checkpoint, recipe: Recipe, names: list[str]) -> str | None:
+    """What these consumers of one LSTM serve: the recipe's task, or none where the input of another LSTM is among them."""
+    return recipe.task if names and outside_of_lstms(checkpoint, names) == names else None
+
+
+def outside_of_lstms(checkpoint: Checkpoint, names: list[str]) -> list[str]:
+    """Those of these consumers that are not the input of another LSTM."""
+    inputs = {name for lstm in checkpoint.lstms for name in lstm.input_weights}
+    return [name for name in names if name not in inputs]
+
+
+def _check_reader(owner: LSTM, name: str, names: list[str], lstms: list[LSTM]) -> None:
+    """Raise PrunerError unless an LSTM can be the consumer of another: pruned along and read whole."""
     inputs, wrong = owner.input_weights, ""
     if name not in inputs:
         wrong = f"expected a consumer outside of the LSTMs, or one that reads the input of one ({', '.join(inputs)})"
     elif owner not in lstms:
         wrong = f"expected {owner.title} among the LSTMs to prune, because its input is trimmed"
-    elif recipe.needs_data:
-        wrong = "expected a consumer outside of the LSTMs where scores or compensation come from data"
     elif missing := [other for other in inputs if other not in names]:
         wrong = f"expected all that reads the input of {owner.title}, {missing[0]!r} too"
     if wrong:

@@ -151,11 +151,6 @@ REFUSED: dict[str, tuple[dict[str, Tensor], Recipe, str]] = {
         Recipe(0.5, "units", lstms=("lstm1",), consumers=("lstm2.weight_ih_l0",)),
         "expected lstm2 among the LSTMs to prune",
     ),
-    "from data": (
-        chain().state_dict(),
-        Recipe(0.5, "units", compensation="fold", consumers=READERS),
-        "outside of the LSTMs where scores or compensation come from data",
-    ),
     "layers of two sizes": (
         chain(num_layers=2).state_dict(),
         Recipe(0.5, "units", layer_sparsity={0: 0.25}, consumers=("lstm2.weight_ih_l0",)),
@@ -200,7 +195,11 @@ OF_A_ROW: dict[str, tuple[dict[str, Tensor], Recipe, tuple[str, ...]]] = {
         ("rnns.2.weight_ih_l0", "rnns.1.weight_ih_l0"),
     ),
     "nobody named": (chain().state_dict(), Recipe(0.5, "units"), ()),
-    "from data": (chain().state_dict(), Recipe(0.5, "units", compensation="fold", consumers=("fc.weight",)), ()),
+    "from data": (
+        chain().state_dict(),
+        Recipe(0.5, "units", compensation="fold", consumers=("fc.weight",)),
+        ("lstm2.weight_ih_l0",),
+    ),
     "one of them pruned": (chain().state_dict(), Recipe(0.5, "units", lstms=("lstm2",), consumers=("fc.weight",)), ()),
     "named already": (chain().state_dict(), Recipe(0.5, "units", consumers=READERS), ()),
     "no number": (

@@ -1,0 +1,37 @@
+"""Inputs of LSTMs that read the output of another one: what the dense model gives them."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from pruner.calibration.calibration import Calibration
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumer_choice import along, consumers_of, feeders
+from pruner.lstm.module import build
+from pruner.recipe import Recipe
+
+AT_ONCE = 64  # sequences
+
+
+@torch.no_grad()
+def complete(calibration: Calibration, checkpoint: Checkpoint, recipe: Recipe) -> Calibration:
+    """The calibration with sequences for those LSTMs that are named as the consumers of others and have none: the outputs
+    (N, T, D*R) of the dense LSTM that they read, from a zero state, in float32. Raises PrunerError as `consumers_of` does.
+    """
+    sequences, fed = dict(calibration.sequences), dict(calibration.fed)
+    by_name = {lstm.name: lstm for lstm in checkpoint.lstms}
+    feeder_of = feeders(checkpoint, consumers_of(checkpoint, recipe))
+    for lstm in along(feeder_of, [by_name[name] for name in feeder_of]):
+        feeder = feeder_of[lstm.name]
+        if lstm.name in sequences or feeder not in sequences:
+            continue
+        module = build(by_name[feeder], checkpoint.tensors).float()
+
+        def outputs(group: Tensor, module: nn.LSTM = module) -> Tensor:
+            parts = (calibration.looked_up(batch, checkpoint.tensors) for batch in group.split(AT_ONCE))
+            return torch.cat([module(part)[0] for part in parts])
+
+        sequences[lstm.name] = [outputs(group) for group in sequences[feeder]]
+        fed[lstm.name] = feeder
+    return replace(calibration, sequences=sequences, fed=fed)
