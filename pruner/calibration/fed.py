@@ -19,19 +19,20 @@ def complete(calibration: Calibration, checkpoint: Checkpoint, recipe: Recipe) -
     """The calibration with sequences for those LSTMs that are named as the consumers of others and have none: the outputs
     (N, T, D*R) of the dense LSTM that they read, from a zero state, in float32. Raises PrunerError as `consumers_of` does.
     """
-    sequences, fed = dict(calibration.sequences), dict(calibration.fed)
-    by_name = {lstm.name: lstm for lstm in checkpoint.lstms}
+    own = {name: groups for name, groups in calibration.sequences.items() if name not in calibration.fed}
     feeder_of = feeders(checkpoint, consumers_of(checkpoint, recipe))
-    for lstm in along(feeder_of, [by_name[name] for name in feeder_of]):
-        feeder = feeder_of[lstm.name]
-        if lstm.name in sequences or feeder not in sequences:
+    fed = {name: feeder for name, feeder in feeder_of.items() if name not in own}
+    if fed == calibration.fed:
+        return calibration
+    by_name, sequences = {lstm.name: lstm for lstm in checkpoint.lstms}, dict(own)
+    for lstm in along(fed, [by_name[name] for name in fed]):
+        if fed[lstm.name] not in sequences:  # which is told where they are missed
             continue
-        module = build(by_name[feeder], checkpoint.tensors).float()
+        module = build(by_name[fed[lstm.name]], checkpoint.tensors).float()
 
         def outputs(group: Tensor, module: nn.LSTM = module) -> Tensor:
             parts = (calibration.looked_up(batch, checkpoint.tensors) for batch in group.split(AT_ONCE))
             return torch.cat([module(part)[0] for part in parts])
 
-        sequences[lstm.name] = [outputs(group) for group in sequences[feeder]]
-        fed[lstm.name] = feeder
+        sequences[lstm.name] = [outputs(group) for group in sequences[fed[lstm.name]]]
     return replace(calibration, sequences=sequences, fed=fed)
