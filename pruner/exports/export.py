@@ -23,6 +23,7 @@ from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError
 from pruner.exports import read_me
 from pruner.exports.certificate import certify
+from pruner.exports.keras.writing import write_keras_file
 from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, new_sizes, rest, totals
 from pruner.exports.onnx.facts import ONNX_FILES
 from pruner.exports.verdict import Verdict
@@ -62,6 +63,7 @@ def save(
         try:
             written = _write_model(staging, pruned, form)
             manifest = _described(staging, pruned, form, written, totals(before, after), verdict)
+            manifest = manifest.with_notes(write_keras_file(staging, pruned, form))
             if onnx:
                 manifest = replace(manifest, onnx=_write_onnx(staging, pruned, form, written.tensors, quality))
             _write_for_people(staging, manifest)
