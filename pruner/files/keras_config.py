@@ -109,13 +109,13 @@ def _connect(model: dict[str, Any], own: dict[str, Layer], found: list[tuple[Lay
         return
     for layer, entry in found:
         calls = entry.get("inbound_nodes")
-        named = list(_names_read(calls, 0))
-        if isinstance(calls, list) and len(named) > len(calls):
-            layer.many_inputs.append(True)
-        for name in dict.fromkeys(named):
+        for name in dict.fromkeys(_names_read(calls, 0)):
             if name in own:
                 own[name].readers.append(layer)
-                layer.reads.append(own[name])
+        inputs = list(_names_read(calls, 0, without="mask"))  # which says of steps whether they count
+        layer.reads.extend(own[name] for name in dict.fromkeys(inputs) if name in own)
+        if isinstance(calls, list) and len(inputs) > len(calls):
+            layer.many_inputs.append(True)
     settings = model.get("config")
     outputs = settings.get("output_layers") if isinstance(settings, dict) else None
     given = set(_names_read(outputs, 0))
@@ -124,18 +124,19 @@ def _connect(model: dict[str, Any], own: dict[str, Layer], found: list[tuple[Lay
             layer.is_output.append(True)
 
 
-def _names_read(value: Any, depth: int) -> Iterator[str]:
+def _names_read(value: Any, depth: int, without: str = "") -> Iterator[str]:
     """The layers that a description of inputs names: `["lstm", 0, 0, {}]`, or under `keras_history` in Keras 3."""
     if depth > MAX_DEPTH:
         raise ValueError(f"inputs nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict):
-        for item in value.values():
-            yield from _names_read(item, depth + 1)
+        for key, item in value.items():
+            if key != without:
+                yield from _names_read(item, depth + 1, without)
     elif isinstance(value, list):
         if len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int):
             yield value[0]
         for item in value:
-            yield from _names_read(item, depth + 1)
+            yield from _names_read(item, depth + 1, without)
 
 
 def lstm_of(layer: Layer) -> Layer | None:

@@ -1,7 +1,7 @@
 """A Keras file with all that is in it, to be written again: every group, array and attribute, the configuration, and what
 else a `.keras` archive holds.
 
-It is read in a process of its own, whoever the file is from, and sent as plain containers.
+It is read into plain containers, which come from a process of its own where the file is of strangers.
 """
 
 import io
@@ -89,7 +89,7 @@ class Whole:
 
 
 def read(data: memoryview, name: str) -> Contents:
-    """For the process that reads: a Keras file as plain containers. Raises PrunerError for a damaged one."""
+    """A Keras file as plain containers, from which `received` makes it. Raises PrunerError for a damaged one."""
     archive = Archive(data, name) if bytes(data[:2]) == b"PK" else None
     parts = parts_of_zip(archive, name) if archive else parts_of_h5(data, name)
     gathered = gather(parts, name)

@@ -19,7 +19,7 @@ from pruner.files.isolation import read_isolated
 from pruner.files.keras_config import NotProven, keeps_values, layers_of, route_of
 from pruner.files.keras_files import Path
 from pruner.files.keras_resized import resize, why_whole
-from pruner.files.keras_whole import Whole, received
+from pruner.files.keras_whole import Whole, read, received
 from pruner.files.source import Source, open_source
 from pruner.lstm.kept import Reconstruction, consumer_part, unit_masks, unit_parts, units_to_hold, without
 from pruner.lstm.lstm import LSTM, Place
@@ -46,7 +46,9 @@ class Plan:
 
 
 def read_whole(source: Source, name: str) -> Whole:
-    """A Keras file with all that is in it, read in a process of its own. Raises PrunerError for a damaged one."""
+    """A Keras file with all that is in it, read as the checkpoint was. Raises PrunerError for a damaged one."""
+    if not source.isolated:
+        return received(read(source.data, name).container)
     file = open_source(bytes(source.data), as_file=True)
     try:
         return received(read_isolated("keras", file, name).container)
