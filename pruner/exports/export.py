@@ -153,7 +153,8 @@ def _described(
 
 def _write_for_people(staging: Path, manifest: Manifest) -> None:
     """README.md and example.py, and the manifest itself, which names all files but the ONNX ones, of which it says more."""
-    for title, text in read_me.texts(manifest.told()).items():
+    named = replace(manifest, files=dict.fromkeys(file.name for file in staging.iterdir()))
+    for title, text in read_me.texts(named.told()).items():
         (staging / title).write_text(text, encoding="utf-8")
     files = {file.name: file_facts(file) for file in sorted(staging.iterdir()) if file.name not in ONNX_FILES}
     replace(manifest, files=files).write(staging)

@@ -85,7 +85,7 @@ class Whole:
             return f"the entries beside {self.weights_entry}"
         mine, others = dict(_items(self.root, ())), dict(_items(other.root, ()))
         wrong = (path for path in [*mine, *others] if not _equal(mine.get(path), others.get(path)))
-        return next((label("/".join(path)) for path in wrong), None)
+        return next((label("/".join(path)) or "the root" for path in wrong), None)
 
 
 def read(data: memoryview, name: str) -> Contents:
