@@ -14,6 +14,7 @@ from pruner.dashboard.gathering import told
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
+from pruner.exports.keras.facts import KERAS_FILES
 from pruner.exports.manifest import EXAMPLE, LOADER, MANIFEST, MASKS, README
 from pruner.exports.onnx.facts import FLOAT, INT8
 from pruner.exports.onnx.facts import told as told_of_onnx
@@ -33,6 +34,7 @@ WHAT_IT_IS = {
     EXAMPLE: "loads and runs it, with torch alone",
     FLOAT: "the pruned LSTMs for ONNX Runtime, float32",
     INT8: "the same with int8 weights",
+    **dict.fromkeys(KERAS_FILES, "the pruned model, as Keras saves it"),
 }
 
 st.title("Export")

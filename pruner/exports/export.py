@@ -23,6 +23,7 @@ from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError
 from pruner.exports import read_me
 from pruner.exports.certificate import certify
+from pruner.exports.keras.writing import write_keras_file
 from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, new_sizes, rest, totals
 from pruner.exports.onnx.facts import ONNX_FILES
 from pruner.exports.verdict import Verdict
@@ -62,6 +63,7 @@ def save(
         try:
             written = _write_model(staging, pruned, form)
             manifest = _described(staging, pruned, form, written, totals(before, after), verdict)
+            manifest = manifest.with_notes(write_keras_file(staging, pruned, form))
             if onnx:
                 manifest = replace(manifest, onnx=_write_onnx(staging, pruned, form, written.tensors, quality))
             _write_for_people(staging, manifest)
@@ -151,7 +153,8 @@ def _described(
 
 def _write_for_people(staging: Path, manifest: Manifest) -> None:
     """README.md and example.py, and the manifest itself, which names all files but the ONNX ones, of which it says more."""
-    for title, text in read_me.texts(manifest.told()).items():
+    named = replace(manifest, files=dict.fromkeys(file.name for file in staging.iterdir()))
+    for title, text in read_me.texts(named.told()).items():
         (staging / title).write_text(text, encoding="utf-8")
     files = {file.name: file_facts(file) for file in sorted(staging.iterdir()) if file.name not in ONNX_FILES}
     replace(manifest, files=files).write(staging)

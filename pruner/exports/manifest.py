@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -101,6 +101,10 @@ class Manifest:
         """What the file says, as JSON has it."""
         kept = {key: getattr(self, key) for key in _types()}
         return kept | {key: getattr(self, key) for key in _OPTIONAL if getattr(self, key) is not None}
+
+    def with_notes(self, more: list[str]) -> "Manifest":
+        """The same with more sentences for people."""
+        return replace(self, notes=[*(self.notes or ()), *more] or None)
 
     def write(self, folder: Path) -> None:
         """Write the file `manifest.json`."""

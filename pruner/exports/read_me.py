@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pruner.errors import label
+from pruner.exports.keras.facts import KERAS_FILES, lines_for_keras
 from pruner.exports.onnx.facts import INT8
 from pruner.exports.verdict import Verdict
 
@@ -39,6 +40,7 @@ def ways(manifest: Facts) -> list[Way]:
     if all(entry["name"] for entry in manifest["lstms"]):
         found.append(_replaced())
     found.append(_alone(manifest))
+    found += [Way(f"In Keras, as {name}", lines_for_keras(name)) for name in KERAS_FILES if name in manifest["files"]]
     return [*found, _in_onnx_runtime(manifest)] if (manifest.get("onnx") or {}).get("files") else found
 
 

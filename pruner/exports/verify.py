@@ -19,6 +19,8 @@ from pruner.errors import PrunerError, shown
 from pruner.exports import read_me
 from pruner.exports.certificate import certify, same_certificate
 from pruner.exports.export import file_facts, masked_lstms
+from pruner.exports.keras.checking import check_keras_file
+from pruner.exports.keras.facts import KERAS_FILES
 from pruner.exports.manifest import (
     EXAMPLE,
     LOADER,
@@ -47,7 +49,7 @@ from pruner.lstm.sizes import parameters as count_parameters
 from pruner.pipeline import choose_masks
 from pruner.recipe import DATA_CRITERIA, Recipe
 
-FILES = {MANIFEST, MASKS, LOADER, README, EXAMPLE, *MODELS, *ONNX_FILES}
+FILES = {MANIFEST, MASKS, LOADER, README, EXAMPLE, *MODELS, *KERAS_FILES, *ONNX_FILES}
 MAX_UNPACKED_RATIO = 50
 
 
@@ -87,7 +89,9 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
         same(folder, made_from, "format", source.format)
     files = {file.name: file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST}
     onnx = _onnx_files(folder, manifest, files)
-    models = sorted(files.keys() - {MASKS, LOADER, README, EXAMPLE})  # older exports have neither of the last two
+    models = sorted(
+        files.keys() - {MASKS, LOADER, README, EXAMPLE, *KERAS_FILES}
+    )  # older exports have neither of the last two
     if not files.keys() >= {MASKS, LOADER} or models not in (["pruned.pt"], ["pruned.safetensors"]):
         raise not_the_export(
             folder, f"one pruned model, {MASKS} and {LOADER}", ", ".join(sorted(files)) or "none of them"
@@ -115,9 +119,10 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
     yield f"{dropped} {'zero' if manifest.form == 'masked' else 'not stored, or read by nothing'}"
     _check_totals(folder, manifest, pruned, layouts, source)
     yield from _differing(files, manifest)
+    expected = None if source is None else _expected(source, manifest, masks, layouts)
+    yield from check_keras_file(folder, manifest, pruned, layouts, masks, expected, isolated)
     reference: Sequence[nn.Module] = [layout.masked_twin(pruned.tensors) for layout in layouts]
-    if source is not None:
-        expected = _expected(source, manifest, masks, layouts)
+    if expected is not None:
         yield from _compare_with_source(folder, manifest, pruned, masks, layouts, expected)
         if manifest.compensation is None:
             reference = masked_lstms(expected)

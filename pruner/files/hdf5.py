@@ -4,7 +4,6 @@ The structure is read by pyfive, which follows whatever a file points to: it is 
 bytes, however often they are asked for. Arrays are not read by it at all: they are views of the bytes that lie in one piece.
 """
 
-import contextlib
 import math
 import warnings
 from collections.abc import Iterator
@@ -21,17 +20,21 @@ MAX_OBJECTS = 20_000  # groups and arrays
 MAX_DEPTH = 30
 MAX_STRUCTURE = 16 * 2**20  # bytes read of everything but arrays
 
+Attribute = str | list[str] | np.ndarray  # an array of numbers
+
 _CONTIGUOUS = 1
 _NEVER_WRITTEN = 2**64 - 1
 
 
 @dataclass(eq=False)
 class Group:
-    """A group: its groups and arrays by name, and its attributes that are text, or lists of texts."""
+    """A group: its groups and arrays by name, its attributes and those of its arrays, and what of it is not read."""
 
     groups: dict[str, "Group"] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    attributes: dict[str, str | list[str]] = field(default_factory=dict)
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    array_attributes: dict[str, dict[str, Attribute]] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)  # names of arrays, and of attributes behind a @
 
     def text(self, name: str) -> str | None:
         value = self.attributes.get(name)
@@ -102,7 +105,8 @@ class _Reader:
     def _group(self, group: Any, depth: int) -> Group:
         if depth > MAX_DEPTH:
             raise ValueError(f"groups nested more than {MAX_DEPTH} deep")
-        found = Group(attributes=_texts(group.attrs))
+        found = Group()
+        found.attributes = _attributes(group.attrs, "", found.unread)
         for name in group:
             self._count += 1
             if self._count > MAX_OBJECTS:
@@ -112,16 +116,20 @@ class _Reader:
                 found.groups[name] = self._group(item, depth + 1)
             elif isinstance(item, self._library.Dataset) and (array := self._array(name, item)) is not None:
                 found.arrays[name] = array
+                found.array_attributes[name] = _attributes(item.attrs, name, found.unread)
+            else:
+                found.unread.append(name)
         return found
 
     def _array(self, name: str, dataset: Any) -> np.ndarray | None:
-        """The numbers of a dataset, where they lie; None for what torch has no numbers for, or was never written."""
+        """The numbers of a dataset, where they lie; None for what holds no numbers, or was never written."""
         identity, dtype = dataset.id, dataset.dtype
-        if identity.shape is None or not isinstance(dtype, np.dtype) or arrays.dtype_name(dtype) is None:
+        if identity.shape is None or not isinstance(dtype, np.dtype) or not _is_of_numbers(dtype):
             return None
         shape = tuple(int(size) for size in identity.shape)
         if identity.layout_class != _CONTIGUOUS:
-            if math.prod(shape) <= 1:  # a counter of steps, say: it may lie within the structure
+            # A counter of steps, say, may lie within the structure; what torch has no numbers for is nobody's weights.
+            if math.prod(shape) <= 1 or arrays.dtype_name(dtype) is None:
                 return None
             raise PrunerError(
                 f"expected arrays in one piece, as Keras writes them, found {shown(name)} in chunks or compressed: "
@@ -139,16 +147,27 @@ class _Reader:
         return arrays.view(self._data[start : start + size], dtype, shape)
 
 
-def _texts(attributes: Any) -> dict[str, str | list[str]]:
-    """Attributes that are text, or lists of texts."""
-    found: dict[str, str | list[str]] = {}
+def _is_of_numbers(dtype: np.dtype) -> bool:
+    return dtype.kind in "biufc" or dtype == arrays.BFLOAT16
+
+
+def _attributes(attributes: Any, owner: str, unread: list[str]) -> dict[str, Attribute]:
+    """Attributes that are text, lists of texts, or numbers; the names of others go to `unread`."""
+    found: dict[str, Attribute] = {}
     for name, value in attributes.items():
-        if isinstance(value, (str, bytes)):
-            found[name] = _text(value)
-        elif isinstance(value, np.ndarray) and value.dtype.kind in "SOU":
-            with contextlib.suppress(TypeError):
-                found[name] = [_text(item) for item in value.reshape(-1)]
+        try:
+            found[name] = _attribute(value)
+        except TypeError:
+            unread.append(f"{owner}@{name}")
     return found
+
+
+def _attribute(value: object) -> Attribute:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "SOU":
+        return [_text(item) for item in value.reshape(-1)]
+    if isinstance(value, (np.ndarray, np.number, np.bool_)) and value.dtype.kind in "biuf":
+        return np.asarray(value)
+    return _text(value)
 
 
 def _text(value: object) -> str:

@@ -36,7 +36,7 @@ def main(kind: str, name: str) -> None:
 
 
 def _readers() -> dict[str, Callable[[memoryview, str], "Contents"]]:
-    from pruner.files import formats, input_arrays
+    from pruner.files import formats, input_arrays, keras_whole
     from pruner.files.naming import named
 
     def checkpoint(data: memoryview, name: str) -> "Contents":
@@ -44,7 +44,7 @@ def _readers() -> dict[str, Callable[[memoryview, str], "Contents"]]:
         named(contents, len(data), name)  # which raises here already what it would raise
         return contents
 
-    return {"checkpoint": checkpoint, "inputs": input_arrays.read}
+    return {"checkpoint": checkpoint, "inputs": input_arrays.read, "keras": keras_whole.read}
 
 
 def limit(size: int) -> None:

@@ -1,12 +1,12 @@
-"""The LSTMs of Keras models, under PyTorch's names and in PyTorch's layout.
+"""The LSTMs of Keras models, under PyTorch's names and in PyTorch's layout, as `keras_layout` has it.
 
-Keras packs the gates of an LSTM into columns, in the order i, f, c, o: `kernel` (I, 4H), `recurrent_kernel` (H, 4H) and one
-`bias` (4H,). That is PyTorch's order, transposed. Older files (`.h5`) keep a layer's weights under its name and theirs,
+Older files (`.h5`) keep a layer's weights under its name and theirs,
 those of Keras 3 (`.keras`, `.weights.h5`) under the kind of the layer and a number.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from pruner.errors import PrunerError, shown
 from pruner.files import arrays, hdf5, json_state
 from pruner.files.contents import Contents, Learned
 from pruner.files.hdf5 import Group
-from pruner.files.keras_config import Layer, NotAnLSTM, layers_of, lstm_of, readers_of
+from pruner.files.keras_config import Layer, layers_of, lstm_of, readers_of
+from pruner.files.keras_layout import SAME, TRANSPOSED, NotAnLSTM, Place, Weights, lstm_places, lstm_tensors
 from pruner.files.zip_archive import Archive
 
 KERAS_H5, KERAS = "Keras h5", "Keras"
@@ -24,6 +25,7 @@ WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 HDF5 = "HDF5"
 
 _MAX_INFLATION, _SPARE = 4, 2**20  # weights hardly compress; the structure around them does
+OPTIMIZERS = ("optimizer", "optimizer_weights")  # what their states lie under
 _OLD_LAYERS = "_layer_checkpoint_dependencies"  # what the first versions of the new layout call its layers
 _ROLES = ("kernel", "recurrent_kernel", "bias")
 _BACKWARDS = "the model feeds it from the last step to the first: turn calibration inputs round"
@@ -33,11 +35,23 @@ _ASSUMED = (
 )
 
 Path = tuple[str, ...]
-Weights = dict[str, np.ndarray]  # by their roles
+Roles = dict[str, Path]  # of the arrays of one layer or cell
 
 
 def matches(data: memoryview) -> bool:
     return bytes(data[:8]) == hdf5.MAGIC
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A Keras file taken apart: its HDF5 file and the configuration of its model, as JSON; of a `.keras` file the archive,
+    too, and the entry with the weights."""
+
+    format: str
+    root: Group
+    config: memoryview | None
+    archive: Archive | None = None
+    entry: str = ""
 
 
 def read_h5(data: memoryview, name: str) -> Contents:
@@ -45,40 +59,48 @@ def read_h5(data: memoryview, name: str) -> Contents:
 
     Raises PrunerError for a file that is damaged.
     """
-    root = hdf5.read(data, name)
-    text = root.text("model_config")
-    config = json_state.load(memoryview(text.encode()), name) if text else None
-    return _contents(KERAS_H5, root, config, name)
+    return _contents(parts_of_h5(data, name), name)
 
 
 def read_zip(archive: Archive, name: str) -> Contents:
     """The LSTMs of a `.keras` file. Raises PrunerError for one that is damaged."""
+    return _contents(parts_of_zip(archive, name), name)
+
+
+def parts_of_h5(data: memoryview, name: str) -> Parts:
+    root = hdf5.read(data, name)
+    text = root.text("model_config")
+    return Parts(KERAS_H5, root, memoryview(text.encode()) if text else None)
+
+
+def parts_of_zip(archive: Archive, name: str) -> Parts:
     entry = archive.ending_with(WEIGHTS)[0]
     weights = archive.unpacked(entry, _MAX_INFLATION * archive.entries[entry].packed + _SPARE)
     configs = archive.ending_with(CONFIG)
-    config = json_state.load(archive.unpacked(configs[0], json_state.MAX_SIZE), name) if configs else None
-    return _contents(KERAS, hdf5.read(weights, name), config, name)
+    config = archive.unpacked(configs[0], json_state.MAX_SIZE) if configs else None
+    return Parts(KERAS, hdf5.read(weights, name), config, archive, entry)
 
 
-def _contents(format_: str, root: Group, config: dict[str, Any] | None, name: str) -> Contents:
-    store = _Store(root)
+def _contents(parts: Parts, name: str) -> Contents:
+    reader = gather(parts, name)
+    is_keras = bool(parts.config or reader.learned or reader.skipped)
+    notes = (_ASSUMED,) if reader.is_assumed else ()
+    container = {key: arrays.stored(array) for key, array in reader.tensors.items()}
+    return Contents(parts.format if is_keras else HDF5, container, {}, reader.learned, tuple(reader.skipped), notes)
+
+
+def gather(parts: Parts, name: str) -> "Gathered":
+    """Everything in a file, under PyTorch's names. Raises PrunerError for a damaged configuration."""
+    config = json_state.load(parts.config, name) if parts.config else None
     try:
         layers = layers_of(config) if config else []
     except (ValueError, AttributeError, TypeError) as error:
         raise PrunerError(
             f"expected the layers of a Keras model, found a damaged configuration: {name} ({error}); save the model again"
         ) from error
-    reader = _Reader(store, layers)
-    for layer in layers:
-        reader.read_layer(layer)
-    notes: tuple[str, ...] = ()
-    if not any(store.of(layer) for layer in layers):  # weights alone, or a model whose layers only code knows
-        reader.read_cells()
-        notes = (_ASSUMED,) if reader.learned else ()
-    is_keras = bool(config or reader.learned or reader.skipped)
-    reader.read_others()
-    container = {key: arrays.stored(array) for key, array in reader.tensors.items()}
-    return Contents(format_ if is_keras else HDF5, container, {}, reader.learned, tuple(reader.skipped), notes)
+    found = Gathered(_Store(parts.root))
+    found.read(layers)
+    return found
 
 
 class _Store:
@@ -88,11 +110,13 @@ class _Store:
         self.is_new = "layers" in root.groups or _OLD_LAYERS in root.groups
         self.names: dict[Path, str] = {}  # what layers are called, where the new layout says so
         self.arrays: dict[Path, np.ndarray] = {}
+        self.real: dict[Path, Path] = {}  # where each lies in the file
         self._below: dict[Path, list[Path]] = {}
-        for path, array in (root if self.is_new else root.groups.get("model_weights", root)).all_arrays():
-            path = _with_layers(path)
-            if path[0] not in ("optimizer", "optimizer_weights"):
-                self.arrays[path] = array
+        inside = () if self.is_new or "model_weights" not in root.groups else ("model_weights",)
+        for real, array in (root.groups[inside[0]] if inside else root).all_arrays(inside):
+            path = _with_layers(real[len(inside) :])
+            if path[0] not in OPTIMIZERS and arrays.dtype_name(array.dtype) is not None:
+                self.arrays[path], self.real[path] = array, real
                 for end in range(1, len(path)):
                     self._below.setdefault(path[:end], []).append(path)
         self._learn_names(root, ())
@@ -116,25 +140,25 @@ class _Store:
         return {found: self.arrays[found] for found in self._below.get(path, [])}
 
 
-def _by_roles(weights: dict[Path, np.ndarray]) -> dict[Path, Weights]:
+def _by_roles(weights: Mapping[Path, np.ndarray]) -> dict[Path, Roles]:
     """The weights that lie side by side, by their roles: the old layout says them, the new one numbers them."""
-    found: dict[Path, Weights] = {}
-    for path, array in weights.items():
-        found.setdefault(path[:-1], {})[path[-1].partition(":")[0]] = array
+    found: dict[Path, Roles] = {}
+    for path in weights:
+        found.setdefault(path[:-1], {})[path[-1].partition(":")[0]] = path
     for path, group in found.items():
         numbered = [group[key] for key in sorted(group) if key.isdigit()]
         if path[-1:] == ("vars",) and numbered:
-            is_cell = len(numbered) > 1 and numbered[1].ndim == 2
+            is_cell = len(numbered) > 1 and weights[numbered[1]].ndim == 2
             found[path] = dict(zip(_ROLES if is_cell else ("kernel", "bias"), numbered, strict=False))
     return found
 
 
-def _cells(weights: dict[Path, np.ndarray]) -> dict[Path, Weights]:
+def _cells(weights: Mapping[Path, np.ndarray]) -> dict[Path, Roles]:
     """The recurrent cells among some weights, by the path to each."""
     return {
-        path: group
-        for path, group in _by_roles(weights).items()
-        if all(role in group and group[role].ndim == 2 for role in _ROLES[:2])
+        path: roles
+        for path, roles in _by_roles(weights).items()
+        if all(role in roles and weights[roles[role]].ndim == 2 for role in _ROLES[:2])
     }
 
 
@@ -142,17 +166,28 @@ def _with_layers(path: Path) -> Path:
     return tuple("layers" if part == _OLD_LAYERS else part for part in path)
 
 
-class _Reader:
-    """Gathers tensors under PyTorch's names, layer by layer."""
+class Gathered:
+    """Tensors under PyTorch's names, gathered layer by layer; `places` says what each array of the file is made of, if it
+    were to be made again, by the names that lead to it."""
 
-    def __init__(self, store: _Store, layers: list[Layer]) -> None:
+    def __init__(self, store: _Store) -> None:
         self._store = store
-        self._lstms: dict[int, str] = {}
+        self.is_new = store.is_new
+        self.is_assumed = False  # whether nothing but weights tells of the LSTMs
         self.tensors: dict[str, np.ndarray] = {}
+        self.places: dict[Path, Place] = {}
         self.learned: dict[str, Learned] = {}
         self.skipped: list[tuple[str, str]] = []
 
-    def read_layer(self, layer: Layer) -> None:
+    def read(self, layers: list[Layer]) -> None:
+        for layer in layers:
+            self._read_layer(layer)
+        if not any(self._store.of(layer) for layer in layers):  # weights alone, or a model whose layers only code knows
+            self._read_cells()
+            self.is_assumed = bool(self.learned)
+        self._read_others()
+
+    def _read_layer(self, layer: Layer) -> None:
         try:
             found = lstm_of(layer)
             if found is not None:
@@ -165,8 +200,9 @@ class _Reader:
 
     def _read_lstm(self, layer: Layer, found: Layer) -> None:
         weights = self._store.of(layer)
-        both = layer.class_name == "Bidirectional"
+        both, cudnn = layer.class_name == "Bidirectional", found.class_name == "CuDNNLSTM"
         tensors = dict[str, np.ndarray]()
+        places = dict[Path, Place]()
         for suffix, side in (("_l0", "forward"), ("_l0_reverse", "backward"))[: 2 if both else 1]:
             cells = _cells(
                 {
@@ -177,17 +213,20 @@ class _Reader:
             )
             if len(cells) != 1:
                 raise NotAnLSTM(f"expected the weights of one LSTM{f', {side}' * both}, found {len(cells)} in the file")
-            tensors |= _lstm_tensors(next(iter(cells.values())), suffix, found.class_name == "CuDNNLSTM")
+            roles = next(iter(cells.values()))
+            tensors |= lstm_tensors(self._arrays(roles), suffix, cudnn)
+            made = lstm_places(layer.name, suffix, cudnn)
+            places |= {path: made[role] for role, path in roles.items() if role in made}
         units = found.settings.get("units")
         if tensors["weight_hh_l0"].shape[1] != units:
             raise NotAnLSTM(
                 f"expected weights of {shown(units, 20)} units, found those of {tensors['weight_hh_l0'].shape[1]}"
             )
-        self._take(layer.name, tensors, weights)
+        self._take(layer.name, tensors, weights, places)
         consumers = [
             f"{reader.name}.{standard}"
             for reader in readers_of(layer) or []
-            for standard in _weights_reading_input(reader)
+            for standard in weights_reading_input(reader)
         ]
         self.learned[layer.name] = Learned(
             batch_first=not found.settings.get("time_major", False),
@@ -200,83 +239,61 @@ class _Reader:
     def _read_plain(self, layer: Layer, class_name: str) -> None:
         """A Dense layer or an embedding, as `nn.Linear` and `nn.Embedding` have them."""
         weights = self._store.of(layer)
-        for group in _by_roles(weights).values():
-            matrix = group.get("kernel", group.get("embeddings"))
-            if matrix is not None and matrix.ndim == 2:
-                tensors = {"weight": matrix.T if class_name == "Dense" else matrix}
-                self._take(layer.name, tensors | ({"bias": group["bias"]} if "bias" in group else {}), weights)
+        for roles in _by_roles(weights).values():
+            path = roles.get("kernel", roles.get("embeddings"))
+            if path is not None and weights[path].ndim == 2:
+                self._take_plain(layer.name, path, roles.get("bias"), weights, class_name == "Dense")
 
-    def read_cells(self) -> None:
+    def _read_cells(self) -> None:
         """The LSTMs among weights whose model the file does not hold: what has their shape is taken for one."""
         cells = _cells(self._store.arrays)
         counts = Counter(_name_of_cell(path, self._store) for path in cells)
-        for path, cell in cells.items():
+        for path, roles in cells.items():
             name, suffix = _name_of_cell(path, self._store)
             if counts[name, suffix] > 1:  # of a model within the model, whose weights lie under one name
                 name = ".".join(path)
             try:
-                tensors = _lstm_tensors(cell, suffix, False)
+                tensors = lstm_tensors(self._arrays(roles), suffix, False)
             except NotAnLSTM as reason:
                 self.skipped.append((name, str(reason)))
                 continue
-            self._take(name, tensors, self._store.below(path))
+            made = lstm_places(name, suffix, False)
+            places = {path: made[role] for role, path in roles.items() if role in made}
+            self._take(name, tensors, self._store.below(path), places)
             self.learned[name] = Learned(batch_first=True, classes={name: "LSTM"})
 
-    def _take(self, name: str, tensors: dict[str, np.ndarray], weights: dict[Path, np.ndarray]) -> None:
+    def _take(self, name: str, tensors: Weights, weights: Mapping[Path, Any], places: Mapping[Path, Place]) -> None:
         self.tensors |= {f"{name}.{key}": array for key, array in tensors.items()}
+        self.places |= {self._store.real[path]: place for path, place in places.items()}
         self._store.used.update(weights)
 
-    def read_others(self) -> None:
+    def _take_plain(
+        self, name: str, matrix: Path, bias: Path | None, weights: Mapping[Path, Any], transposed: bool
+    ) -> None:
+        arrays_of = self._store.arrays
+        tensors = {"weight": arrays_of[matrix].T if transposed else arrays_of[matrix]}
+        places = {matrix: Place((f"{name}.weight",), TRANSPOSED if transposed else SAME)}
+        if bias is not None:
+            tensors["bias"], places[bias] = arrays_of[bias], Place((f"{name}.bias",), SAME)
+        self._take(name, tensors, weights, places)
+
+    def _arrays(self, roles: Roles) -> Weights:
+        return {role: self._store.arrays[path] for role, path in roles.items()}
+
+    def _read_others(self) -> None:
         """All other numbers, under the names that lead to them. A kernel and a bias alone are a Dense layer."""
         rest = {path: array for path, array in self._store.arrays.items() if path not in self._store.used}
-        for path, group in _by_roles(rest).items():
-            if group.keys() == {"kernel", "bias"} and group["kernel"].shape[1:] == group["bias"].shape:
-                tensors = {"weight": group["kernel"].T, "bias": group["bias"]}
-                self._take(_name_of_cell(path, self._store)[0], tensors, self._store.below(path))
+        for path, roles in _by_roles(rest).items():
+            if roles.keys() == {"kernel", "bias"} and rest[roles["kernel"]].shape[1:] == rest[roles["bias"]].shape:
+                name, below = _name_of_cell(path, self._store)[0], self._store.below(path)
+                self._take_plain(name, roles["kernel"], roles["bias"], below, True)
         for path, array in rest.items():
-            if path not in self._store.used:
-                self.tensors.setdefault(".".join(part.partition(":")[0] for part in path), array)
+            name = ".".join(part.partition(":")[0] for part in path)
+            if path not in self._store.used and name not in self.tensors:
+                self.tensors[name], self.places[self._store.real[path]] = array, Place((name,), SAME)
 
 
-def _lstm_tensors(cell: Weights, suffix: str, cudnn: bool) -> dict[str, np.ndarray]:
-    """One LSTM in one direction. Raises NotAnLSTM for weights of other shapes."""
-    kernel, recurrent, bias = cell["kernel"], cell["recurrent_kernel"], cell.get("bias")
-    shapes = ", ".join(f"{role} {array.shape}" for role, array in cell.items())
-    if kernel.ndim != 2 or recurrent.ndim != 2 or 0 in (*kernel.shape, *recurrent.shape):
-        raise NotAnLSTM(f"expected a kernel (I, 4H) and a recurrent_kernel (H, 4H), found {shapes}")
-    hidden_size, packed = recurrent.shape
-    if packed == 3 * hidden_size:
-        raise NotAnLSTM("a GRU: 3 gates, an LSTM has 4")
-    if packed == hidden_size:
-        raise NotAnLSTM("a plain RNN: no gates, an LSTM has 4")
-    biases = [] if bias is None else [bias]
-    if (
-        packed != 4 * hidden_size
-        or kernel.shape[1] != packed
-        or any(array.shape != ((8 if cudnn else 4) * hidden_size,) for array in biases)
-    ):
-        raise NotAnLSTM(f"expected a kernel (I, 4H), a recurrent_kernel (H, 4H) and a bias (4H,), found {shapes}")
-    tensors = {f"weight_ih{suffix}": kernel.T, f"weight_hh{suffix}": recurrent.T}
-    for array in biases:
-        zero = np.zeros_like(array[: 4 * hidden_size])
-        tensors[f"bias_ih{suffix}"] = array[: 4 * hidden_size]
-        tensors[f"bias_hh{suffix}"] = array[4 * hidden_size :] if cudnn else zero
-    if cudnn:
-        tensors |= _cudnn_weights(kernel, recurrent, suffix)
-    return tensors
-
-
-def _cudnn_weights(kernel: np.ndarray, recurrent: np.ndarray, suffix: str) -> dict[str, np.ndarray]:
-    """CuDNNLSTM keeps each gate as cuDNN does: its columns hold a matrix that is already (H, I), row after row."""
-    hidden_size = recurrent.shape[0]
-    inputs = [gate.reshape(hidden_size, -1) for gate in np.split(np.ascontiguousarray(kernel), 4, axis=1)]
-    return {
-        f"weight_ih{suffix}": np.concatenate(inputs),
-        f"weight_hh{suffix}": np.concatenate(np.split(recurrent, 4, axis=1)),
-    }
-
-
-def _weights_reading_input(reader: Layer) -> Iterator[str]:
+def weights_reading_input(reader: Layer) -> Iterator[str]:
     if reader.class_name in ("Dense", "TimeDistributed"):
         yield "weight"
     else:

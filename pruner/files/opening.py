@@ -46,6 +46,7 @@ def open_checkpoint(
         ['(root)']
     """
     opened = open_source(source, as_file=isolated)
+    opened.isolated = isolated
     name = label(name or ("checkpoint" if isinstance(source, bytes) else Path(source).name), most=255)
     try:
         apart = isolated and opened.size

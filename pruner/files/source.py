@@ -17,8 +17,11 @@ _HASHED_AT_ONCE = 2**24
 class Source:
     """The bytes of a file. Tensors are views of `data`, which is private: writing there would not change the file.
 
-    `file` stays open until the source is closed; the bytes stay.
+    `file` stays open until the source is closed; the bytes stay. `isolated` says whether they are read in a process of
+    their own.
     """
+
+    isolated = False
 
     def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None) -> None:
         self.file = file

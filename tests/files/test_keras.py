@@ -257,6 +257,16 @@ READERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         functional((REC, []), (DENSE, ["rec"]), (layer("Add", "sum"), ["rec", "head"]), outputs=["sum"]),
         (),
     ),
+    "a head that reads another, too": (
+        functional((layer("Dense", "side", units=4), []), (REC, []), (DENSE, ["rec", "side"]), outputs=["head"]),
+        (),
+    ),
+    "the state of another": (
+        functional(
+            (layer("InputLayer", "in"), []), (REC, []), (lstm_layer("head", 2), ["in", "rec"]), outputs=["head"]
+        ),
+        (),
+    ),
     "a head, and given away": (functional((REC, []), (DENSE, ["rec"]), outputs=["head", "rec"]), ()),
 }
 
