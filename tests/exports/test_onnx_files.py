@@ -23,11 +23,12 @@ from pruner.compact.masked_and_compact import FORMS
 from pruner.examples import named as example_named
 from pruner.exports.export import file_facts, pack
 from pruner.exports.manifest import Manifest
-from pruner.exports.onnx import building, isolation, parts
+from pruner.exports.onnx import building, parts
 from pruner.exports.onnx.facts import FLOAT, INT8, ONNX_FILES
 from pruner.exports.onnx.facts import told as told_of_onnx
 from pruner.exports.verify import verify
 from pruner.files.consumers import Consumer, load_consumers
+from pruner.files.runtime import isolation
 from tests.helpers.command_line import command, printed
 from tests.helpers.exports import edit_manifest, read_manifest
 from tests.helpers.files import saved_in
@@ -362,7 +363,9 @@ def test_the_graphs_of_strangers_are_run_in_a_process_of_its_own(
 
 def test_that_process_needs_no_torch() -> None:
     runner = Path(isolation.__file__).with_name("isolated_runner.py")
-    done = subprocess.run([sys.executable, "-X", "importtime", runner], stdin=subprocess.DEVNULL, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", runner, "9"], stdin=subprocess.DEVNULL, capture_output=True
+    )
     assert b"onnxruntime" in done.stderr and b"torch" not in done.stderr
 
 

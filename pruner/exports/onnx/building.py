@@ -194,7 +194,7 @@ def _lstm(graph: _Graph, part: Part, index: int, steps: str, h_0: str, c_0: str)
 
     def packed(kind: str, *tensors: Tensor) -> str:
         name = part.lstm.tensors[f"{kind}{suffix}"]
-        return graph.constant(f"{name}.iofc", torch.cat([_iofc(tensor) for tensor in tensors])[None])
+        return graph.constant(f"{name}.iofc", torch.cat([iofc(tensor) for tensor in tensors])[None])
 
     weights = packed("weight_ih", own.weight_ih), packed("weight_hh", own.weight_hh)
     bias = "" if own.bias_ih is None or own.bias_hh is None else packed("bias_ih", own.bias_ih, own.bias_hh)
@@ -209,7 +209,7 @@ def _lstm(graph: _Graph, part: Part, index: int, steps: str, h_0: str, c_0: str)
     return graph.node("Squeeze", output, graph.integers(1)), h_n, c_n
 
 
-def _iofc(packed: Tensor) -> Tensor:
+def iofc(packed: Tensor) -> Tensor:
     """PyTorch's rows of i, f, g, o as ONNX packs them."""
     gates = dict(zip(GATES, split_gates(packed), strict=True))
     return torch.cat([gates[gate] for gate in ONNX_GATES])

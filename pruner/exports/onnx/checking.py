@@ -1,23 +1,22 @@
 """The ONNX files of an export, checked: what the manifest says of them, and that they hold nothing but LSTMs."""
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import Manifest, not_the_export
-from pruner.exports.onnx.facts import DECLINED, FLOAT
-from pruner.exports.onnx.files import agrees
-from pruner.exports.onnx.harmless import metadata_of
-from pruner.exports.onnx.isolation import IsolatedSession
+from pruner.exports.onnx.facts import DECLINED, is_whole
+from pruner.exports.onnx.measured import check_measured, check_metadata
 from pruner.exports.onnx.parts import Part, parts_of, weight_bytes
 from pruner.exports.onnx.running import Session, compare, lstms_of
-from pruner.exports.onnx.session import session_of
+from pruner.exports.onnx.whole import check_whole_graph
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.runtime.harmless import metadata_of
+from pruner.files.runtime.isolation import Runner
+from pruner.files.runtime.session import session_of
 from pruner.files.source import open_source
 from pruner.lstm.lstm import DTYPES
 
@@ -25,7 +24,12 @@ _MOST_BESIDE = 2**24  # bytes of a file beside its weights: names, biases, the r
 
 
 def check_onnx_files(
-    folder: Path, manifest: Manifest, layouts: Sequence[Layout], tensors: Mapping[str, Tensor], isolated: bool
+    folder: Path,
+    manifest: Manifest,
+    layouts: Sequence[Layout],
+    tensors: Mapping[str, Tensor],
+    isolated: bool,
+    source: Checkpoint | None = None,
 ) -> Iterator[str]:
     """Run the ONNX files of an export again and say what holds; `tensors` are those of its model's file.
 
@@ -35,17 +39,20 @@ def check_onnx_files(
     facts = manifest.onnx
     if facts is None or DECLINED in facts:
         return
+    if is_whole(facts):
+        yield from check_whole_graph(folder, manifest, layouts, tensors, source)
+        return
     _check_consumers(folder, manifest, layouts, tensors)
     parts = parts_of(layouts, tensors, facts["consumers"])
     for name, stated in facts["files"].items():
         data = _read(folder, name, parts)
         try:
             metadata, session = _opened(data, isolated)
-            _check_metadata(folder, name, metadata, manifest)
+            check_metadata(folder, name, metadata, manifest)
             measured = compare(lstms_of(session, parts, facts["batch_first"]), layouts, tensors, parts)
         except PrunerError as error:
             raise not_the_export(folder, f"{name} as it was exported", f"another ({error})") from error
-        _check_measured(folder, name, measured, stated)
+        check_measured(folder, name, measured, stated)
         figures = (
             f"largest difference {measured['max_abs_difference']:.2g}, outputs reach {measured['max_abs_output']:.2g}"
         )
@@ -82,33 +89,6 @@ def _read(folder: Path, name: str, parts: Sequence[Part]) -> bytes:
 def _opened(data: bytes, isolated: bool) -> tuple[dict[str, str], Session]:
     """The metadata of a model and a session of it."""
     if isolated:
-        session = IsolatedSession(data)
+        session = Runner().lstms(data)
         return session.metadata, session
     return metadata_of(data), session_of(data)
-
-
-def _check_metadata(folder: Path, name: str, metadata: Mapping[str, str], manifest: Manifest) -> None:
-    try:
-        recipe = json.loads(metadata.get("recipe", "null"))
-    except (ValueError, RecursionError):
-        recipe = None
-    if recipe != manifest.recipe or metadata.get("source_sha256") != manifest.source.get("sha256"):
-        raise not_the_export(folder, f"the recipe and the source of the manifest in {name}", "others")
-
-
-def _check_measured(folder: Path, name: str, measured: Mapping[str, Any], stated: Mapping[str, Any]) -> None:
-    """Scales as in the certificate; of the float model the tolerance, of the int8 one a difference of the size that was
-    stated: processors round its sums alike, but not the scales of its inputs."""
-    pairs = [(measured, stated)]
-    if ("consumers" in measured) != ("consumers" in stated):
-        raise not_the_export(folder, f"consumers in {name} as the manifest says", shown(measured))
-    if "consumers" in measured:
-        pairs.append((measured["consumers"], stated["consumers"]))
-    good = name != FLOAT or (agrees(measured) and agrees(stated))
-    for found, claimed in pairs:
-        scale, gap = found["max_abs_output"], found["max_abs_difference"]
-        good = good and math.isclose(scale, claimed["max_abs_output"], rel_tol=1e-3)
-        if name != FLOAT:
-            good = good and math.isclose(gap, claimed["max_abs_difference"], rel_tol=0.5, abs_tol=1e-3 * scale)
-    if not good:
-        raise not_the_export(folder, f"{name} as close to the pruned model as the manifest says", shown(measured, 200))

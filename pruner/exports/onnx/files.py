@@ -16,7 +16,7 @@ from pruner.exports.onnx.facts import DECLINED, FLOAT, INT8
 from pruner.exports.onnx.parts import Part, Unwritable, parts_of
 from pruner.exports.onnx.quantizing import int8_model_of
 from pruner.exports.onnx.running import compare, lstms_of
-from pruner.exports.onnx.session import session_of
+from pruner.files.runtime.session import session_of
 
 TOLERANCE = 1e-5  # of the largest output, for the model in float32
 
@@ -70,7 +70,7 @@ def write_onnx_files(
 
 def agrees(measured: Mapping[str, Any]) -> bool:
     """Whether what `compare` found is within `TOLERANCE`; NaN is not."""
-    pairs = [measured, *([measured["consumers"]] if "consumers" in measured else [])]
+    pairs = [measured, *(measured[key] for key in ("consumers", "graph") if key in measured)]
     return all(pair["max_abs_difference"] <= TOLERANCE * pair["max_abs_output"] for pair in pairs)
 
 

@@ -89,6 +89,11 @@ def parts_of(
     return parts
 
 
+def wide_directions(layout: Layout, tensors: Mapping[str, Tensor]) -> list[Direction]:
+    """The layers and directions of an LSTM of an export at full size, with zeros, from the tensors of its file."""
+    return _of_full_size(layout, layout.masked_twin(tensors).float().requires_grad_(False))
+
+
 def _part(layout: Layout, tensors: Mapping[str, Tensor], names: list[str]) -> Part:
     lstm = layout.lstm
     if lstm.proj_size:
@@ -142,7 +147,7 @@ def _reconstruction(layout: Layout, name: str, kept: Tensor, told: Any) -> Recon
     """As a module has it; none where nothing was removed."""
     if told is None or not len(told.removed):
         return None
-    stored = layout.tensors[f"{name}.weight"].removesuffix(".weight")
+    stored = layout.tensors.get(f"{name}.weight", f"{layout.lstm.name}.{name}.weight").removesuffix(".weight")
     return Reconstruction(stored, kept, told.removed, told.weight, told.bias)
 
 
