@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from pruner.compact.costs import Cost, cost_of_file
+from pruner.compact.layout import wide_tensors
 from pruner.exports.manifest import MASKS, Manifest, model_file
-from pruner.exports.stored import read_layouts, read_masks, wide_tensors
+from pruner.exports.stored import read_layouts, read_masks
 from pruner.exports.verify import verify
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.opening import open_checkpoint

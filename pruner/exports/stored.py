@@ -1,6 +1,6 @@
 """What an export's files hold, checked against what its manifest claims, before anything is built from either."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -180,20 +180,3 @@ def _check_stored(folder: Path, found: Layout, pruned: Checkpoint, masks: Mappin
         width = sum(map(len, found.last_units))
         if tensor is None or tensor.dim() < 2 or tensor.shape[1] != width:
             raise not_the_export(folder, f"{width} columns in {shown(name)}", "others")
-
-
-def wide_tensors(layouts: Sequence[Layout], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an export's file as a masked model of full size has them, under the names of its source."""
-    own = {name for layout in layouts for name in layout.tensors.values()}
-    wide = {name: tensor for name, tensor in tensors.items() if name not in own}
-    for layout in layouts:
-        for name in set(layout.consumers) & wide.keys():
-            first, _, *rest = tensors[name].shape
-            wide[name] = layout.trimmed.widen(tensors[name], (first, layout.lstm.output_width, *rest))
-    for layout in layouts:
-        state = layout.masked_twin(tensors).state_dict()
-        wide |= {
-            name: state[standard if "_l" in standard else f"{standard}_l0"]
-            for standard, name in layout.lstm.tensors.items()
-        }
-    return wide

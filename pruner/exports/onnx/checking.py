@@ -8,12 +8,10 @@ from torch import Tensor
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import Manifest, not_the_export
-from pruner.exports.onnx.facts import DECLINED, is_whole
+from pruner.exports.onnx.facts import DECLINED
 from pruner.exports.onnx.measured import check_measured, check_metadata
 from pruner.exports.onnx.parts import Part, parts_of, weight_bytes
 from pruner.exports.onnx.running import Session, compare, lstms_of
-from pruner.exports.onnx.whole import check_whole_graph
-from pruner.files.checkpoint import Checkpoint
 from pruner.files.runtime.harmless import metadata_of
 from pruner.files.runtime.isolation import Runner
 from pruner.files.runtime.session import session_of
@@ -24,12 +22,7 @@ _MOST_BESIDE = 2**24  # bytes of a file beside its weights: names, biases, the r
 
 
 def check_onnx_files(
-    folder: Path,
-    manifest: Manifest,
-    layouts: Sequence[Layout],
-    tensors: Mapping[str, Tensor],
-    isolated: bool,
-    source: Checkpoint | None = None,
+    folder: Path, manifest: Manifest, layouts: Sequence[Layout], tensors: Mapping[str, Tensor], isolated: bool
 ) -> Iterator[str]:
     """Run the ONNX files of an export again and say what holds; `tensors` are those of its model's file.
 
@@ -38,9 +31,6 @@ def check_onnx_files(
     """
     facts = manifest.onnx
     if facts is None or DECLINED in facts:
-        return
-    if is_whole(facts):
-        yield from check_whole_graph(folder, manifest, layouts, tensors, source)
         return
     _check_consumers(folder, manifest, layouts, tensors)
     parts = parts_of(layouts, tensors, facts["consumers"])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError
-from pruner.exports.onnx.graphs import INITIAL, OUTPUTS, Values, names_in
+from pruner.exports.onnx.facts import INITIAL, OUTPUTS, Values, names_in
 from pruner.exports.onnx.running import largest
 from pruner.files.runtime.feeding import Array, Fed, Session, States, calls
 from pruner.lstm.measure import Drift, difference

@@ -8,6 +8,12 @@ FLOAT, INT8 = "pruned.onnx", "pruned.int8.onnx"
 ONNX_FILES = (FLOAT, INT8)
 DECLINED = "declined"  # instead of all else: why there are none
 
+# The names of an LSTM's values in a graph by what `nn.LSTM` calls them, "" where there is none, as the manifest has them:
+# `input`, `output`, `h_n` and `c_n`, `h_0` and `c_0` of each layer; whether it reads `reverse`, and in `made_by` the name of
+# the LSTM whose output is its input, if one's is.
+Values = Mapping[str, Any]
+OUTPUTS, INITIAL = ("output", "h_n", "c_n"), ("h_0", "c_0")
+
 # Keys and types, as JSON has them; lists and dictionaries of names are looked into below.
 _TYPES = {"files": dict, "consumers": dict, "batch_first": bool, "notes": list, "versions": dict}
 _OF_A_FILE = {"sha256": str, "bytes": int, "max_abs_difference": float, "max_abs_output": float}
@@ -41,6 +47,16 @@ def well_formed(found: Mapping[str, Any]) -> bool:
     named = [name for names in found["consumers"].values() for name in (names if isinstance(names, list) else [None])]
     texts = [*named, *found["notes"], *found["versions"].values()]
     return all(map(_file_well_formed, found["files"].values())) and all(isinstance(text, str) for text in texts)
+
+
+def names_in(values: Mapping[str, Values]) -> list[str]:
+    """All values of a graph that are read of its LSTMs."""
+    names = [
+        name
+        for own in values.values()
+        for name in (own["input"], *(own[key] for key in OUTPUTS), *(each for key in INITIAL for each in own[key]))
+    ]
+    return list(dict.fromkeys(filter(None, names)))
 
 
 def is_whole(found: Mapping[str, Any]) -> bool:

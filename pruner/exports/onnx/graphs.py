@@ -9,21 +9,15 @@ import torch
 from onnx import helper
 from torch import Tensor
 
-from pruner.compact.layout import Layout
+from pruner.compact.layout import Layout, wide_tensors
+from pruner.exports.onnx.facts import INITIAL, OUTPUTS, Values
 from pruner.exports.onnx.parts import MAX_BYTES, Unwritable, wide_directions
 from pruner.exports.onnx.rewriting import Pruned, rewritten
-from pruner.exports.stored import wide_tensors
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.onnx_lstms import Found, direction_of, find
 from pruner.files.runtime.feeding import States
 from pruner.lstm.kept import whole
 from pruner.lstm.lstm import title_of
-
-# The names of an LSTM's values in a graph by what `nn.LSTM` calls them, "" where there is none, as the manifest has them:
-# `input`, `output`, `h_n` and `c_n`, `h_0` and `c_0` of each layer; whether it reads `reverse`, and in `made_by` the name of
-# the LSTM whose output is its input, if one's is.
-Values = Mapping[str, Any]
-OUTPUTS, INITIAL = ("output", "h_n", "c_n"), ("h_0", "c_0")
 
 
 @dataclass(frozen=True)
@@ -73,16 +67,6 @@ def graphs_of(
 def states_of(source: Checkpoint) -> States:
     """The states that a source's graph is given."""
     return States.of(find(source.source.data)[0].states)
-
-
-def names_in(values: Mapping[str, Values]) -> list[str]:
-    """All values of a graph that are read of its LSTMs."""
-    names = [
-        name
-        for own in values.values()
-        for name in (own["input"], *(own[key] for key in OUTPUTS), *(each for key in INITIAL for each in own[key]))
-    ]
-    return list(dict.fromkeys(filter(None, names)))
 
 
 def _name_in_graph(source: Checkpoint, layout: Layout) -> str:

@@ -13,9 +13,9 @@ from pruner.compact.layout import Layout
 from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import Manifest, not_the_export
 from pruner.exports.onnx.comparing import Ran, run_whole
-from pruner.exports.onnx.facts import FLOAT, INT8
+from pruner.exports.onnx.facts import FLOAT, INT8, names_in
 from pruner.exports.onnx.files import agrees
-from pruner.exports.onnx.graphs import graphs_of, names_in, states_of
+from pruner.exports.onnx.graphs import graphs_of, states_of
 from pruner.exports.onnx.measured import check_measured, check_metadata
 from pruner.exports.onnx.parts import Unwritable
 from pruner.exports.onnx.quantizing import int8_model_of
