@@ -34,7 +34,7 @@ from pruner.exports.manifest import (
     rest,
     same,
 )
-from pruner.exports.onnx.facts import ONNX_FILES, is_whole
+from pruner.exports.onnx.facts import ONNX_FILES
 from pruner.exports.stored import read_layouts, read_masks
 from pruner.files import formats, stale
 from pruner.files.checkpoint import Checkpoint
@@ -129,14 +129,10 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
     else:
         yield f"the certificate holds: largest difference {certificate['max_abs_difference']:g}"
 
-    if onnx:  # onnx and onnxruntime take a second to import
-        from pruner.exports.onnx.checking import check_onnx_files
-        from pruner.exports.onnx.whole import check_whole_graph
+    if onnx:
+        from pruner.exports.onnx.checking import check_onnx_files  # onnx and onnxruntime take a second to import
 
-        if is_whole(manifest.onnx or {}):
-            yield from check_whole_graph(folder, manifest, layouts, pruned.tensors, source)
-        else:
-            yield from check_onnx_files(folder, manifest, layouts, pruned.tensors, isolated)
+        yield from check_onnx_files(folder, manifest, layouts, pruned.tensors, isolated, source)
 
 
 def _onnx_files(folder: Path, manifest: Manifest, files: dict[str, Path]) -> dict[str, Any]:

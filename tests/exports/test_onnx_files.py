@@ -23,7 +23,7 @@ from pruner.compact.masked_and_compact import FORMS
 from pruner.examples import named as example_named
 from pruner.exports.export import file_facts, pack
 from pruner.exports.manifest import Manifest
-from pruner.exports.onnx import building, parts
+from pruner.exports.onnx import parts
 from pruner.exports.onnx.facts import FLOAT, INT8, ONNX_FILES
 from pruner.exports.onnx.facts import told as told_of_onnx
 from pruner.exports.verify import verify
@@ -134,7 +134,7 @@ def test_importing_the_package_imports_neither_onnx_nor_its_runtime() -> None:
 def test_a_graph_that_computes_something_else_is_not_written(
     source: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "ONNX_GATES", ("i", "f", "g", "o"))
+    monkeypatch.setattr(parts, "ONNX_GATES", ("i", "f", "g", "o"))
     with pytest.raises(PrunerError, match=r"expected pruned.onnx to compute in ONNX Runtime.*nothing was exported"):
         run(source, RECIPE).save(tmp_path / "export", onnx=True)
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt"}

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError
 from pruner.exports.onnx.facts import INITIAL, OUTPUTS, Values, names_in
-from pruner.exports.onnx.running import largest
 from pruner.files.runtime.feeding import Array, Fed, Session, States, calls
 from pruner.lstm.measure import Drift, difference
 
@@ -101,3 +100,11 @@ def _as_wide(expected: Tensor, found: Tensor, layout: Layout) -> Tensor:
         return expected
     each = [expected[..., direction, :, units] for direction, units in enumerate(layout.last_units)]
     return torch.stack(each, -3)
+
+
+def largest(drifts: Sequence[Drift]) -> dict[str, float]:
+    """The largest difference and output of all, as the manifest has them."""
+    return {
+        "max_abs_difference": max(drift.max_abs_difference for drift in drifts),
+        "max_abs_output": max(drift.max_abs_output for drift in drifts),
+    }

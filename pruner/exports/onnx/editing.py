@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from pruner.exports.onnx.parts import fresh
+from pruner.exports.onnx.names import fresh
 from pruner.files.onnx_model import Graph, Node
 
 Array = NDArray[Any]

@@ -6,6 +6,7 @@ from typing import Any
 
 FLOAT, INT8 = "pruned.onnx", "pruned.int8.onnx"
 ONNX_FILES = (FLOAT, INT8)
+TOLERANCE = 1e-5  # of the largest output, for the model in float32
 DECLINED = "declined"  # instead of all else: why there are none
 
 # The names of an LSTM's values in a graph by what `nn.LSTM` calls them, "" where there is none, as the manifest has them:
@@ -98,6 +99,12 @@ def _has(found: Any, types: Mapping[str, type]) -> bool:
     """Whether it is a dictionary of exactly these keys and types."""
     same_keys = isinstance(found, dict) and found.keys() == types.keys()
     return same_keys and all(type(found[key]) is wanted for key, wanted in types.items())
+
+
+def agrees(measured: Mapping[str, Any]) -> bool:
+    """Whether what was measured of the model in float32 is within `TOLERANCE`; NaN is not."""
+    pairs = [measured, *(measured[key] for key in ("consumers", "graph") if key in measured)]
+    return all(pair["max_abs_difference"] <= TOLERANCE * pair["max_abs_output"] for pair in pairs)
 
 
 def told(facts: Mapping[str, Any]) -> list[str]:

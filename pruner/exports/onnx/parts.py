@@ -11,11 +11,13 @@ from pruner.compact.compaction import expand
 from pruner.compact.layout import Layout
 from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM
 from pruner.errors import PrunerError
+from pruner.exports.onnx.names import as_text, fresh
 from pruner.files.consumers import Consumer, load_consumers
-from pruner.lstm.gates import SIDES, layer_suffix
+from pruner.lstm.gates import GATES, SIDES, layer_suffix, split_gates
 from pruner.lstm.kept import consumer_part
 from pruner.lstm.lstm import LSTM
 
+ONNX_GATES = ("i", "o", "f", "g")  # whose cell gate is called c there
 MAX_BYTES = 2**31 - 2**27  # of the weights: protobuf writes no file of 2 GiB, and there are biases and indices, too
 
 
@@ -159,6 +161,12 @@ def _direction(
     return Direction(ih, hh, bias_ih, bias_hh, units, units_name, filled)
 
 
+def iofc(packed: Tensor) -> Tensor:
+    """PyTorch's rows of i, f, g, o as ONNX packs them."""
+    gates = dict(zip(GATES, split_gates(packed), strict=True))
+    return torch.cat([gates[gate] for gate in ONNX_GATES])
+
+
 def weight_bytes(parts: Iterable[Part]) -> int:
     """Bytes of all matrices of a graph in float32."""
     return sum(4 * weight.numel() for part in parts for weight in _weights(part))
@@ -197,16 +205,3 @@ def interfaces(parts: Sequence[Part]) -> list[Interface]:
             layer = full.removesuffix(".weight")
             names.consumers[consumer.name] = fresh(full if layer in taken else layer, taken)
     return found
-
-
-def fresh(name: str, taken: set[str]) -> str:
-    """The name, or one like it, which is taken from now on."""
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
-
-
-def as_text(name: str) -> str:
-    """A name as protobuf can write it: names in a file can be anything."""
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -12,9 +12,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from pruner.exports.onnx.building import iofc
 from pruner.exports.onnx.editing import Editor, set_attribute
-from pruner.exports.onnx.parts import Direction, Reconstruction, Unwritable
+from pruner.exports.onnx.parts import Direction, Reconstruction, Unwritable, iofc
 from pruner.files.consumers import bias_beside
 from pruner.files.onnx_lstms import DIRECTIONS, PACKED, Found, Layer
 from pruner.files.onnx_model import Node

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError
+from pruner.exports.onnx.comparing import largest
 from pruner.exports.onnx.parts import Interface, Part, interfaces
 from pruner.files.consumers import load_consumers
 from pruner.files.runtime.session import does_not_run
@@ -122,11 +123,3 @@ def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Drift:
 def _turned(lstm: OnnxLSTM, steps: Tensor) -> Tensor:
     """Steps that are batch first in the order of a module, or back."""
     return steps if lstm.batch_first else steps.transpose(0, 1)
-
-
-def largest(drifts: Sequence[Drift]) -> dict[str, float]:
-    """The largest difference and output of all, as the manifest has them."""
-    return {
-        "max_abs_difference": max(drift.max_abs_difference for drift in drifts),
-        "max_abs_output": max(drift.max_abs_output for drift in drifts),
-    }

@@ -1,28 +1,107 @@
-"""The whole graph of a model that came as ONNX: written with its LSTMs pruned, run beside the masked one, and checked."""
+"""The whole graph of a model that came as ONNX: written with its LSTMs pruned, and run beside the masked one."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime
+import torch
+from onnx import helper
 from torch import Tensor
 
-from pruner.compact.layout import Layout
-from pruner.errors import PrunerError, shown
-from pruner.exports.manifest import Manifest, not_the_export
+from pruner.compact.layout import Layout, wide_tensors
+from pruner.errors import shown
 from pruner.exports.onnx.comparing import Ran, run_whole
-from pruner.exports.onnx.facts import FLOAT, INT8, names_in
-from pruner.exports.onnx.files import agrees
-from pruner.exports.onnx.graphs import graphs_of, states_of
-from pruner.exports.onnx.measured import check_measured, check_metadata
-from pruner.exports.onnx.parts import Unwritable
+from pruner.exports.onnx.facts import FLOAT, INITIAL, INT8, OUTPUTS, Values, agrees, names_in
+from pruner.exports.onnx.parts import MAX_BYTES, Unwritable, wide_directions
 from pruner.exports.onnx.quantizing import int8_model_of
+from pruner.exports.onnx.rewriting import Pruned, rewritten
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.onnx_lstms import Found, direction_of, find
 from pruner.files.runtime.feeding import States, random_inputs
 from pruner.files.runtime.isolation import Runner
-from pruner.files.source import open_source
+from pruner.lstm.kept import whole
+from pruner.lstm.lstm import title_of
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The pruned graph and the masked one of full size, whose outputs are the same; the `values` of each LSTM in them."""
+
+    pruned: onnx.ModelProto
+    masked: onnx.ModelProto
+    values: dict[str, Values]
+
+
+def graphs_of(
+    source: Checkpoint, layouts: Sequence[Layout], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> Graphs:
+    """Both graphs of an export of a source that came as ONNX; `tensors` are those of the export's file.
+
+    The source must have been run in a process with limits before: here it is parsed as it is. Raises Unwritable for what a
+    graph has no place for.
+    """
+    data = source.source.data
+    if len(data) > MAX_BYTES:
+        raise Unwritable(f"expected an ONNX model of less than 2 GiB to write whole, found {len(data):,} bytes")
+    found, _ = find(data)
+    names = {_name_in_graph(source, layout): layout.lstm.name for layout in layouts}
+    values = {layout.lstm.name: _values(found, names, _name_in_graph(source, layout)) for layout in layouts}
+    wide = {".".join(source.location(name)): tensor for name, tensor in wide_tensors(layouts, tensors).items()}
+    directions = [wide_directions(layout, tensors) for layout in layouts]
+
+    def written(kept: Iterable[Mapping[Any, Any]]) -> onnx.ModelProto:
+        lstms = [
+            Pruned(
+                _name_in_graph(source, layout),
+                layout.lstm,
+                own,
+                {place: torch.as_tensor(units) for place, units in by_place.items()},
+            )
+            for layout, own, by_place in zip(layouts, directions, kept, strict=True)
+        ]
+        model = rewritten(bytes(data), found, lstms, wide)
+        helper.set_model_props(model, {each.key: each.value for each in model.metadata_props} | dict(metadata))
+        return model
+
+    pruned, masked = (layout.kept_units for layout in layouts), (whole(layout.lstm) for layout in layouts)
+    return Graphs(written(pruned), written(masked), values)
+
+
+def states_of(source: Checkpoint) -> States:
+    """The states that a source's graph is given."""
+    return States.of(find(source.source.data)[0].states)
+
+
+def _name_in_graph(source: Checkpoint, layout: Layout) -> str:
+    """What the LSTM is called by the reader of the graph."""
+    first = next(iter(layout.lstm.tensors.values()))
+    return ".".join(source.location(first)).rpartition(".")[0]
+
+
+def _values(found: Found, names: Mapping[str, str], name: str) -> Values:
+    """Those of the LSTM of a name in the graph; `names` has the names in the checkpoint."""
+    layers = found.modules.get(name)
+    if layers is None:
+        raise Unwritable(f"expected an LSTM node for {title_of(names[name])}, found none in the graph")
+    nodes = [layer.node for layer in layers]
+    last = {name: nodes[-1].output(index) for index, name in enumerate(OUTPUTS)}
+    initial = {name: [node.input(5 + index) for node in nodes] for index, name in enumerate(INITIAL)}
+    makers = [
+        names[maker]
+        for maker in names.keys() & found.readings
+        if (last_of := found.readings[maker][-1]) and nodes[0] in last_of.readers
+    ]
+    return {
+        "input": nodes[0].input(0),
+        **last,
+        **initial,
+        "reverse": direction_of(nodes[0]) == "reverse",
+        "made_by": makers,
+    }
 
 
 def write_whole_graph(
@@ -81,54 +160,3 @@ def _differs(graph: Mapping[str, float], *lstms: Mapping[str, float]) -> Unwrita
         f"PyTorch do, found differences of {graph['max_abs_difference']:.3g} where outputs reach "
         f"{graph['max_abs_output']:.3g}, and of {inside} in LSTMs"
     )
-
-
-def check_whole_graph(
-    folder: Path,
-    manifest: Manifest,
-    layouts: Sequence[Layout],
-    tensors: Mapping[str, Tensor],
-    source: Checkpoint | None,
-) -> Iterator[str]:
-    """Run the graphs of an export again, in a process with limits, and say what holds: its LSTMs are those of the export's
-    file and, with the `source`, its outputs are those of the masked graph. Raises PrunerError where something differs."""
-    facts = manifest.onnx or {}
-    states, runner = States(facts["states"]), Runner()
-    for name, stated in facts["files"].items():
-        file = open_source(folder / name, wanted="an ONNX file of an export")
-        file.close()
-        try:
-            check_metadata(folder, name, runner.whole(bytes(file.data)).metadata, manifest)
-            found, masked = _ran_again(runner, bytes(file.data), facts["values"], states, layouts, tensors, source)
-        except PrunerError as error:
-            raise not_the_export(folder, f"{name} as it was exported", f"another ({error})") from error
-        measured: dict[str, Any] = {**found.lstms, "graph": stated["graph"] if masked is None else found.apart(masked)}
-        check_measured(folder, name, measured, stated)
-        beside = "" if masked is None else ", and so are its outputs to those of the masked graph"
-        yield (
-            f"{name} runs in ONNX Runtime, its LSTMs are as close to the pruned model as the manifest says (largest "
-            f"difference {measured['max_abs_difference']:.2g}, outputs reach {measured['max_abs_output']:.2g}){beside}"
-        )
-
-
-def _ran_again(
-    runner: Runner,
-    data: bytes,
-    values: Mapping[str, Any],
-    states: States,
-    layouts: Sequence[Layout],
-    tensors: Mapping[str, Tensor],
-    source: Checkpoint | None,
-) -> tuple[Ran, Ran | None]:
-    """The graph of a file, and the masked one of its source."""
-    plain = runner.whole(data)
-    fed, outputs = random_inputs(plain, states), [output.name for output in plain.get_outputs()]
-
-    def ran(graph: bytes) -> Ran:
-        return run_whole(runner.whole(graph, names_in(values)), outputs, fed, states, layouts, tensors, values)
-
-    found = ran(data)
-    if source is None:
-        return found, None
-    runner.whole(bytes(source.source.data))
-    return found, ran(graphs_of(source, layouts, tensors, {}).masked.SerializeToString())
