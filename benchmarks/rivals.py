@@ -24,7 +24,7 @@ from pruner.examples import named
 from pruner.exports.onnx.building import model_of
 from pruner.exports.onnx.parts import parts_of
 from pruner.exports.onnx.quantizing import int8_model_of
-from pruner.exports.onnx.session import session_of
+from pruner.files.runtime.session import session_of
 from pruner.pipeline import prune
 
 CONSUMER, LENGTH = "linear.weight", 64

@@ -11,16 +11,21 @@ from pruner.files.isolation import read_isolated
 from pruner.files.materialise import Materialiser, check_tensors
 from pruner.files.source import open_source
 
-_MAX_DIMENSIONS = 3
+MAX_DIMENSIONS = 3  # of what an LSTM reads
+MAX_OF_GRAPHS = 8  # of what a graph reads that LSTMs are a part of
 
 
 def read_inputs(
-    source: str | os.PathLike[str] | bytes, name: str | None = None, *, isolated: bool = False
+    source: str | os.PathLike[str] | bytes,
+    name: str | None = None,
+    *,
+    isolated: bool = False,
+    most_dimensions: int = MAX_DIMENSIONS,
 ) -> dict[str, list[Tensor]]:
     """{name in the file: its tensors of integers or floats, as stored}, from a path or bytes, as `input_arrays.read` says.
 
     `isolated` reads it in a process of its own, with limits on memory and time. Raises PrunerError for everything that is
-    not a safe and complete file of arrays of at most 3 dimensions.
+    not a safe and complete file of arrays of at most as many dimensions.
     """
     name = label(name or ("inputs" if isinstance(source, bytes) else Path(source).name), most=255)
     opened = open_source(source, isolated, "a file of calibration inputs")
@@ -39,9 +44,9 @@ def read_inputs(
             raise PrunerError(
                 f"expected integers or floats, found {_called(key)} of {group[0].dtype}: {name}; convert it before saving"
             )
-        if group[0].dim() > _MAX_DIMENSIONS:
+        if group[0].dim() > most_dimensions:
             raise PrunerError(
-                f"expected at most {_MAX_DIMENSIONS} dimensions, found shape {shown(tuple(group[0].shape))}: {name}; "
+                f"expected at most {most_dimensions} dimensions, found shape {shown(tuple(group[0].shape))}: {name}; "
                 "reshape it before saving"
             )
     claimed = sum(8 * tensor.numel() for group in found.values() for tensor in group)

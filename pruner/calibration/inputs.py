@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruner.calibration.array_files import read_inputs
+from pruner.calibration.array_files import MAX_DIMENSIONS, MAX_OF_GRAPHS, read_inputs
 from pruner.calibration.calibration import BURN_IN, Calibration
+from pruner.calibration.graph_inputs import of_graph, through_graph
 from pruner.errors import PrunerError, shown
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import bias_beside
+from pruner.files.onnx_graph import ONNX
 from pruner.lstm.lstm import DTYPES, LSTM, title_of
 from pruner.lstm.module import build
 from pruner.progress import Progress, silent
@@ -43,10 +45,15 @@ def read_calibration(
     holds one array, its name does not matter. Those of other LSTMs of the checkpoint are left aside. Its shape is
     (N, T, I), or (T, I) for one sequence, or, with an embedding, (N, T) or (T,) for token ids; `time_major` swaps N and T.
     Those that are `fed` by other LSTMs may be missing (`fed.complete` finds their inputs). A CSV file holds one step a
-    line, and knows its own order. `isolated` reads the file in a process of its own, with limits on memory and time.
-    Raises PrunerError for what cannot be used.
+    line, and knows its own order. Of a checkpoint that came as ONNX, arrays may be called and shaped like the inputs of its
+    graph, which is run to tell what its LSTMs read (see `graph_inputs`). `isolated` reads the file in a process of its own,
+    with limits on memory and time. Raises PrunerError for what cannot be used.
     """
-    arrays = read_inputs(source, name, isolated=isolated)
+    most = MAX_OF_GRAPHS if checkpoint.format == ONNX else MAX_DIMENSIONS
+    arrays = read_inputs(source, name, isolated=isolated, most_dimensions=most)
+    given = of_graph(arrays, checkpoint, lstms) if embedding is None else None
+    if given is not None:
+        arrays, time_major = through_graph(given, name, checkpoint, lstms), False
     time_major = time_major and not name.lower().endswith(".csv")
     sequences = {}
     for lstm, found in _matched(arrays, name, checkpoint, lstms, fed):

@@ -1,6 +1,6 @@
 """How a pruned LSTM lies in a file: as which module, under which names, in which shapes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -220,6 +220,23 @@ def stored_tensors(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, Ten
     if layout.stored_as == "LSTM":
         return {name: stored[load_pruned.inside(name, lstm.bidirectional)] for name in layout.tensors}
     return stored
+
+
+def wide_tensors(layouts: Sequence[Layout], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an export's file as a masked model of full size has them, under the names of its source."""
+    own = {name for layout in layouts for name in layout.tensors.values()}
+    wide = {name: tensor for name, tensor in tensors.items() if name not in own}
+    for layout in layouts:
+        for name in set(layout.consumers) & wide.keys():
+            first, _, *rest = tensors[name].shape
+            wide[name] = layout.trimmed.widen(tensors[name], (first, layout.lstm.output_width, *rest))
+    for layout in layouts:
+        state = layout.masked_twin(tensors).state_dict()
+        wide |= {
+            name: state[standard if "_l" in standard else f"{standard}_l0"]
+            for standard, name in layout.lstm.tensors.items()
+        }
+    return wide
 
 
 def _indexes(lstm: LSTM) -> range:

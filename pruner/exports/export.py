@@ -25,11 +25,12 @@ from pruner.exports import read_me
 from pruner.exports.certificate import certify
 from pruner.exports.keras.writing import write_keras_file
 from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, new_sizes, rest, totals
-from pruner.exports.onnx.facts import ONNX_FILES
+from pruner.exports.onnx.facts import DECLINED, ONNX_FILES
 from pruner.exports.verdict import Verdict
 from pruner.files import stale
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
+from pruner.files.onnx_graph import ONNX
 from pruner.files.opening import open_checkpoint
 from pruner.files.source import open_source
 from pruner.files.writing import write, write_safetensors
@@ -64,8 +65,8 @@ def save(
             written = _write_model(staging, pruned, form)
             manifest = _described(staging, pruned, form, written, totals(before, after), verdict)
             manifest = manifest.with_notes(write_keras_file(staging, pruned, form))
-            if onnx:
-                manifest = replace(manifest, onnx=_write_onnx(staging, pruned, form, written.tensors, quality))
+            if onnx or pruned.checkpoint.format == ONNX:
+                manifest = replace(manifest, onnx=_write_onnx(staging, pruned, form, written.tensors, quality, onnx))
             _write_for_people(staging, manifest)
             for file in staging.iterdir():
                 file.chmod(0o644)  # safetensors writes files that only their owner can read
@@ -161,20 +162,31 @@ def _write_for_people(staging: Path, manifest: Manifest) -> None:
 
 
 def _write_onnx(
-    staging: Path, pruned: Pruned, name: str, written: Mapping[str, Tensor], quality: Quality | None
+    staging: Path, pruned: Pruned, name: str, written: Mapping[str, Tensor], quality: Quality | None, wanted: bool
 ) -> dict[str, Any]:
-    """The ONNX files of the LSTMs, and what the manifest says of them."""
+    """The ONNX files, and what the manifest says of them: the whole graph of what came as ONNX, else the LSTMs where that is
+    `wanted`."""
     from pruner.exports.onnx.files import write_onnx_files  # onnx and onnxruntime take a second to import
+    from pruner.exports.onnx.whole import write_whole_graph
 
-    checkpoint, recipe = pruned.checkpoint, pruned.recipe
-    rate = None if quality is None else partial(_rated, pruned, name, quality)
+    checkpoint, recipe, notes = pruned.checkpoint, pruned.recipe, list[str]()
     metadata = {"recipe": json.dumps(recipe.to_dict()), "source_sha256": checkpoint.sha256, "pruner_version": VERSION}
-    layouts, said = pruned.forms[name].layouts, {learned.batch_first for learned in checkpoint.learned.values()}
+    layouts = pruned.forms[name].layouts
+    if checkpoint.format == ONNX:
+        try:
+            return write_whole_graph(staging, checkpoint, layouts, written, metadata, wanted)
+        except PrunerError as reason:
+            if not wanted:
+                return {DECLINED: str(reason)}
+            notes = [f"the LSTMs alone, not the whole graph: {reason}"]
+    rate = None if quality is None else partial(_rated, pruned, name, quality)
+    said = {learned.batch_first for learned in checkpoint.learned.values()}
     inside = {tensor for lstm in checkpoint.lstms for tensor in lstm.tensors.values()}  # an LSTM reads for itself
     consumers = {
         lstm: [each for each in names if each not in inside] for lstm, names in consumers_of(checkpoint, recipe).items()
     }
-    return write_onnx_files(staging, layouts, written, consumers, metadata, rate, batch_first=said != {False})
+    facts = write_onnx_files(staging, layouts, written, consumers, metadata, rate, batch_first=said != {False})
+    return facts | {"notes": [*notes, *facts["notes"]]} if "notes" in facts else facts
 
 
 def _rated(pruned: Pruned, name: str, quality: Quality, lstms: Mapping[str, nn.Module]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from pruner.compact.costs import Cost, cost_of_file
+from pruner.compact.layout import wide_tensors
 from pruner.exports.manifest import MASKS, Manifest, model_file
 from pruner.exports.stored import read_layouts, read_masks
 from pruner.exports.verify import verify
@@ -33,26 +34,14 @@ def read_export(folder: Path, *, isolated: bool = False) -> Export:
     manifest = Manifest.read(folder)
     pruned = open_checkpoint(folder / model_file(manifest.source["format"]), isolated=isolated)
     layouts = read_layouts(folder, manifest, pruned, read_masks(folder / MASKS, folder))
-    tensors, lstms = dict(pruned.tensors), []
-    modules: dict[str, nn.Module] = {}
+    lstms = [layout.lstm for layout in layouts]
+    modules = {layout.lstm.name: layout.module(pruned.tensors) for layout in layouts}
+    own = {name for layout in layouts for name in layout.tensors.values()}
     for lstm in pruned.lstms:
-        if not any(set(lstm.tensors.values()) & set(layout.tensors.values()) for layout in layouts):
+        if not own & set(lstm.tensors.values()):
             lstms.append(lstm)
             modules[lstm.name] = build(lstm, pruned.tensors)
-    for layout in layouts:
-        for name in layout.tensors.values():
-            del tensors[name]
-    for layout in layouts:
-        lstms.append(layout.lstm)
-        modules[layout.lstm.name] = layout.module(pruned.tensors)
-        wide = layout.masked_twin(pruned.tensors).state_dict()
-        tensors |= {
-            name: wide[standard if "_l" in standard else f"{standard}_l0"]
-            for standard, name in layout.lstm.tensors.items()
-        }
-        for name in set(layout.consumers) & tensors.keys():
-            first, _, *rest = pruned.tensors[name].shape
-            tensors[name] = layout.trimmed.widen(pruned.tensors[name], (first, layout.lstm.output_width, *rest))
+    tensors = wide_tensors(layouts, pruned.tensors)
     return Export(
         cost_of_file(pruned, layouts), modules, replace(pruned, tensors=tensors, lstms=lstms), manifest.verdict
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from pruner.errors import label
 from pruner.exports.keras.facts import KERAS_FILES, lines_for_keras
-from pruner.exports.onnx.facts import INT8
+from pruner.exports.onnx.facts import FLOAT, INT8, is_whole
 from pruner.exports.verdict import Verdict
 
 Facts = Mapping[str, Any]  # a manifest, or an LSTM's entry in it, as JSON has it
@@ -97,7 +97,8 @@ def example(manifest: Facts) -> str:
 def _what_it_is(manifest: Facts) -> str:
     granularity = manifest["recipe"]["granularity"]
     model = "`pruned.safetensors`" if _is_safetensors(manifest) else "`pruned.pt`"
-    return {
+    whole = "" if not is_whole(manifest.get("onnx") or {}) else " `pruned.onnx` is the whole model, pruned likewise."
+    said = {
         ("masked", "rows"): f"{model} is a checkpoint of full size in which every gate lost rows: they are zeros.",
         (
             "masked",
@@ -105,7 +106,8 @@ def _what_it_is(manifest: Facts) -> str:
         ): f"{model} is a checkpoint of full size in which hidden units were removed: they are zeros.",
         ("compact", "rows"): f"{model} is a checkpoint whose LSTMs hold, and multiply, only the rows that were kept.",
         ("compact", "units"): f"{model} is a smaller checkpoint: its LSTMs hold only the hidden units that were kept.",
-    }[manifest["form"], granularity]
+    }
+    return said[manifest["form"], granularity] + whole
 
 
 def _sizes(manifest: Facts) -> list[str]:
@@ -210,7 +212,11 @@ def _alone(manifest: Facts) -> Way:
 
 
 def _in_onnx_runtime(manifest: Facts) -> Way:
-    """One call of the first LSTM in the file of int8 weights; outputs are asked for by their names."""
+    """The whole graph, called like that of the source; else one call of the first LSTM in the file of int8 weights."""
+    if is_whole(manifest["onnx"]):
+        session = f"session = onnxruntime.InferenceSession({json.dumps(FLOAT)})  # takes and gives what the model did"
+        shapes = "print([(given.name, given.shape) for given in session.get_inputs()])"
+        return Way("The whole model, in ONNX Runtime", f"import onnxruntime\n\n{session}\n{shapes}")
     entry, batch_first = manifest["lstms"][0], manifest["onnx"]["batch_first"]
     prefix = f"{entry['name']}." if len(manifest["lstms"]) > 1 else ""
     if entry["kind"] == "LSTMCell":

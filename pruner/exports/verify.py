@@ -137,7 +137,7 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
     if onnx:
         from pruner.exports.onnx.checking import check_onnx_files  # onnx and onnxruntime take a second to import
 
-        yield from check_onnx_files(folder, manifest, layouts, pruned.tensors, isolated)
+        yield from check_onnx_files(folder, manifest, layouts, pruned.tensors, isolated, source)
 
 
 def _onnx_files(folder: Path, manifest: Manifest, files: dict[str, Path]) -> dict[str, Any]:

@@ -47,15 +47,16 @@ def _readers() -> dict[str, Callable[[memoryview, str], "Contents"]]:
     return {"checkpoint": checkpoint, "inputs": input_arrays.read, "keras": keras_whole.read}
 
 
-def limit(size: int) -> None:
-    """Limits of the operating system, where it has them, on what this process may take to read a file of a size."""
+def limit(size: int, seconds: int | None = None) -> None:
+    """Limits of the operating system, where it has them, on what this process may take to read a file of a size, in as many
+    `seconds` of a processor, if it is not the size that says how many."""
     try:
         import resource
     except ImportError:
         return
     from pruner.files.limits import cpu_seconds, memory
 
-    wanted = {resource.RLIMIT_CORE: 0, resource.RLIMIT_CPU: cpu_seconds(size)}
+    wanted = {resource.RLIMIT_CORE: 0, resource.RLIMIT_CPU: seconds or cpu_seconds(size)}
     pages = Path("/proc/self/statm")
     if pages.exists():
         now = int(pages.read_text().split()[0]) * resource.getpagesize()

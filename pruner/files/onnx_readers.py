@@ -5,7 +5,7 @@ apart and 0 at 0. It must end in matrix products (or other LSTMs) alone: one mor
 output among them, and nothing is proven.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +29,33 @@ class Product:
     bias: np.ndarray | None
     weight_sources: list[str]
     bias_sources: list[str]
+    bias_at: tuple[Node, int]  # the node, and which of its inputs, that the bias goes into, if there is one
 
 
 Reader = Product | Node  # a node is an LSTM
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """All that reads the outputs of an LSTM: the `readers`, the `values` between it and them, and the nodes on the way whose
+    constant shape says how wide the output is, with that. States that are `handed_on` to the next call are read by nobody:
+    these outputs (1 for `h`, 2 for `c`) of the node."""
+
+    readers: list[Reader]
+    values: list[str]
+    reshapes: list[tuple[Node, list[int]]]
+    handed_on: list[int]
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of an LSTM, `h` or `c`: the values that it begins and ends as, the graph's inputs that it comes from, and the
+    graph's outputs that it is moved to, if nothing else reads it."""
+
+    initial: str
+    final: str
+    origins: set[str]
+    ends: set[str]
 
 
 _MOST_STEPS = 200_000  # from value to value, in a whole model
@@ -55,25 +79,28 @@ class Readers:
                 for name in dict.fromkeys(node.inputs):
                     self._by_value.setdefault((id(inner.home(name)), name), []).append(node)
 
-    def of_lstm(self, graph: Graph, node: Node, hidden_size: int, directions: int) -> list[Reader] | None:
+    def of_lstm(self, graph: Graph, node: Node, hidden_size: int, directions: int) -> Reading | None:
         """Everything that reads the output of an LSTM; None where that is not proven."""
         width = directions * hidden_size
         unit, direction = (FEATURE, ONE) if directions == 1 else (UNIT, DIRECTION)
         batch_first = node.integer("layout", 0) == 1
         sequence = (OTHER, TIME, direction, unit) if batch_first else (TIME, direction, OTHER, unit)
         state = (OTHER, direction, unit) if batch_first else (direction, OTHER, unit)
+        found = Reading([], [], [], [])
         try:
-            found = list(self._follow(graph, node.output(0), sequence, width))
+            self._follow(graph, node.output(0), sequence, width, found)
             for index in (1, 2):
                 name = node.output(index)
-                if name and not self._is_handed_on(graph, node.input(index + 4), name):
-                    found += self._follow(graph, name, state, width)
+                if name and self._is_handed_on(graph, node.input(index + 4), name):
+                    found.handed_on.append(index)
+                elif name:
+                    self._follow(graph, name, state, width, found)
         except (_Unproven, ValueError, IndexError):
             return None
-        return found or None
+        return found if found.readers else None
 
-    def _follow(self, graph: Graph, name: str, axes: Axes, width: int) -> Iterator[Reader]:
-        """Everything that reads a value, whose axes mean `axes`. A chain longer than the stack allows proves nothing."""
+    def _follow(self, graph: Graph, name: str, axes: Axes, width: int, found: Reading) -> None:
+        """Add everything that reads a value, whose axes mean `axes`. A chain longer than the stack allows proves nothing."""
         ahead = [(name, axes)]
         while ahead:
             name, axes = ahead.pop()
@@ -81,13 +108,17 @@ class Readers:
                 continue
             if name in graph.outputs:
                 raise _Unproven
+            found.values.append(name)
             for node in self._readers(graph, name):
                 if node.operation in ("MatMul", "Gemm"):
-                    yield self._product(graph, node, name, axes, width)
+                    found.readers.append(self._product(graph, node, name, axes, width))
                 elif node.operation == "LSTM" and node.input(0) == name and axes[-1] == FEATURE:
-                    yield node
+                    found.readers.append(node)
                 else:
                     ahead.append((node.output(0), self._after(graph, node, name, axes, width)))
+                    shape = self._shape(graph, node) if node.operation == "Reshape" else [-1]
+                    if shape[-1] != -1:
+                        found.reshapes.append((node, shape))
 
     def _readers(self, graph: Graph, name: str) -> list[Node]:
         found = self._by_value.get((id(graph), name), [])
@@ -101,51 +132,66 @@ class Readers:
         if self._steps_left < 0:
             raise _Unproven
 
+    def states(self, graph: Graph, node: Node) -> list["State"]:
+        """The states of an LSTM node that come from the graph's inputs, whatever becomes of them."""
+        found = []
+        try:
+            for index in (1, 2):
+                origins = self._origins(graph, node.input(index + 4))
+                if origins:
+                    ends = self._ends(graph, node.output(index)) or set()
+                    found.append(State(node.input(index + 4), node.output(index), origins, ends))
+        except _Unproven:
+            return []
+        return found
+
     def _is_handed_on(self, graph: Graph, initial: str, final: str) -> bool:
         """Whether a state comes from the graph's inputs and goes to its outputs: to the next call, which is no reader."""
-        ahead, seen, ends = [final], {final}, False
-        while ahead:
-            name = ahead.pop()
-            ends = ends or name in graph.outputs
-            self._step(1)
-            for node in self._by_value.get((id(graph), name), []):
-                self._step(len(node.outputs))
-                if node.operation not in _MOVES:
-                    return False
-                new = [name for name in node.outputs if name not in seen]
-                seen.update(new)
-                ahead += new
-        return ends and self._comes_from_outside(graph, initial)
+        return bool(self._ends(graph, final) and self._origins(graph, initial))
 
-    def _comes_from_outside(self, graph: Graph, name: str) -> bool:
+    def _ends(self, graph: Graph, name: str) -> set[str] | None:
+        """The outputs of the graph that a value is moved to; None where anything else reads it."""
         ahead, seen = [name], {name}
         while ahead:
             name = ahead.pop()
             self._step(1)
+            for node in self._by_value.get((id(graph), name), []):
+                self._step(len(node.outputs))
+                if node.operation not in _MOVES:
+                    return None
+                new = [name for name in node.outputs if name not in seen]
+                seen.update(new)
+                ahead += new
+        return seen & graph.outputs
+
+    def _origins(self, graph: Graph, name: str) -> set[str]:
+        """The inputs of the graph that a value is made of by moving numbers about."""
+        ahead, seen, found = [name], {name}, set[str]()
+        while ahead:
+            name = ahead.pop()
+            self._step(1)
             if name in graph.inputs and name not in graph.initializers:
-                return True
+                found.add(name)
             node = graph.producers.get(name)
             new = [name for name in node.inputs if name not in seen] if node and node.operation in _MOVES else []
             seen.update(new)
             ahead += new
-        return False
+        return found
 
     def _product(self, graph: Graph, node: Node, name: str, axes: Axes, width: int) -> Product:
         if node.input(0) != name or node.input(1) == name or axes[-1] != FEATURE:
             raise _Unproven
-        weight, bias, bias_sources = self._constants.value(graph, node.input(1)), None, list[str]()
+        weight = self._constants.value(graph, node.input(1))
         if node.operation == "Gemm":
             if node.integer("transA", 0) or node.real("alpha", 1.0) != 1 or node.real("beta", 1.0) != 1:
                 raise _Unproven
             transposed = node.integer("transB", 0) == 1
-            bias, bias_sources = (
-                self._constants.value(graph, node.input(2)),
-                self._constants.sources(graph, node.input(2)),
-            )
+            bias_at = node, 2
         else:
             transposed = False
-            added = self._added_bias(graph, node)
-            bias, bias_sources = self._constants.value(graph, added), self._constants.sources(graph, added)
+            bias_at = self._addition(graph, node)
+        added = bias_at[0].input(bias_at[1])
+        bias, bias_sources = self._constants.value(graph, added), self._constants.sources(graph, added)
         if weight is None or weight.ndim != 2:
             raise _Unproven
         weight = weight if transposed else weight.T
@@ -153,14 +199,20 @@ class Readers:
             raise _Unproven
         if bias is not None and bias.shape != weight.shape[:1]:
             bias, bias_sources = None, []
-        return Product(node, weight, bias, self._constants.sources(graph, node.input(1)), bias_sources)
+        return Product(node, weight, bias, self._constants.sources(graph, node.input(1)), bias_sources, bias_at)
 
-    def _added_bias(self, graph: Graph, node: Node) -> str:
-        """The other side of the addition that alone reads a product; "" where there is none."""
+    def _addition(self, graph: Graph, node: Node) -> tuple[Node, int]:
+        """The addition that alone reads a product, and which of its inputs is the other side; where there is none, an input
+        that the product does not have."""
         readers = self._by_value.get((id(graph), node.output(0)), [])
         if len(readers) != 1 or readers[0].operation != "Add" or node.output(0) in graph.outputs:
-            return ""
-        return next((name for name in readers[0].inputs if name != node.output(0)), "")
+            return node, 2
+        others = [index for index, name in enumerate(readers[0].inputs) if name != node.output(0)]
+        return readers[0], others[0] if others else 2
+
+    def _shape(self, graph: Graph, node: Node) -> list[int]:
+        """The constant shape of a Reshape; [-1] where there is none."""
+        return settings_of(node, "shape", [None, self._constants.value(graph, node.input(1))], 1) or [-1]
 
     def _after(self, graph: Graph, node: Node, name: str, axes: Axes, width: int) -> Axes:
         """What the axes mean after an operation."""

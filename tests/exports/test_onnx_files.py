@@ -23,11 +23,12 @@ from pruner.compact.masked_and_compact import FORMS
 from pruner.examples import named as example_named
 from pruner.exports.export import file_facts, pack
 from pruner.exports.manifest import Manifest
-from pruner.exports.onnx import building, isolation, parts
+from pruner.exports.onnx import parts
 from pruner.exports.onnx.facts import FLOAT, INT8, ONNX_FILES
 from pruner.exports.onnx.facts import told as told_of_onnx
 from pruner.exports.verify import verify
 from pruner.files.consumers import Consumer, load_consumers
+from pruner.files.runtime import isolation
 from tests.helpers.command_line import command, printed
 from tests.helpers.exports import edit_manifest, read_manifest
 from tests.helpers.files import saved_in
@@ -133,7 +134,7 @@ def test_importing_the_package_imports_neither_onnx_nor_its_runtime() -> None:
 def test_a_graph_that_computes_something_else_is_not_written(
     source: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "ONNX_GATES", ("i", "f", "g", "o"))
+    monkeypatch.setattr(parts, "ONNX_GATES", ("i", "f", "g", "o"))
     with pytest.raises(PrunerError, match=r"expected pruned.onnx to compute in ONNX Runtime.*nothing was exported"):
         run(source, RECIPE).save(tmp_path / "export", onnx=True)
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt"}
@@ -362,7 +363,9 @@ def test_the_graphs_of_strangers_are_run_in_a_process_of_its_own(
 
 def test_that_process_needs_no_torch() -> None:
     runner = Path(isolation.__file__).with_name("isolated_runner.py")
-    done = subprocess.run([sys.executable, "-X", "importtime", runner], stdin=subprocess.DEVNULL, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", runner, "9"], stdin=subprocess.DEVNULL, capture_output=True
+    )
     assert b"onnxruntime" in done.stderr and b"torch" not in done.stderr
 
 

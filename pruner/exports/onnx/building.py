@@ -12,13 +12,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from pruner.exports.onnx.parts import Direction, Interface, Part, as_text, fresh, interfaces
+from pruner.exports.onnx.names import as_text, fresh
+from pruner.exports.onnx.parts import Direction, Interface, Part, interfaces, iofc
 from pruner.files.consumers import Consumer
-from pruner.lstm.gates import GATES, split_gates
 from pruner.version import VERSION
 
 OPSET, IR_VERSION = 17, 8  # of ONNX 1.12 (2022): runtimes of the years since then read it
-ONNX_GATES = ("i", "o", "f", "g")  # whose cell gate is called c there
 
 
 def model_of(parts: Sequence[Part], metadata: Mapping[str, str], *, batch_first: bool = True) -> onnx.ModelProto:
@@ -194,7 +193,7 @@ def _lstm(graph: _Graph, part: Part, index: int, steps: str, h_0: str, c_0: str)
 
     def packed(kind: str, *tensors: Tensor) -> str:
         name = part.lstm.tensors[f"{kind}{suffix}"]
-        return graph.constant(f"{name}.iofc", torch.cat([_iofc(tensor) for tensor in tensors])[None])
+        return graph.constant(f"{name}.iofc", torch.cat([iofc(tensor) for tensor in tensors])[None])
 
     weights = packed("weight_ih", own.weight_ih), packed("weight_hh", own.weight_hh)
     bias = "" if own.bias_ih is None or own.bias_hh is None else packed("bias_ih", own.bias_ih, own.bias_hh)
@@ -207,12 +206,6 @@ def _lstm(graph: _Graph, part: Part, index: int, steps: str, h_0: str, c_0: str)
         direction="reverse" if place[1] else "forward",
     )
     return graph.node("Squeeze", output, graph.integers(1)), h_n, c_n
-
-
-def _iofc(packed: Tensor) -> Tensor:
-    """PyTorch's rows of i, f, g, o as ONNX packs them."""
-    gates = dict(zip(GATES, split_gates(packed), strict=True))
-    return torch.cat([gates[gate] for gate in ONNX_GATES])
 
 
 def _widened(

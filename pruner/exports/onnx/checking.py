@@ -11,13 +11,16 @@ from torch import Tensor
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import Manifest, not_the_export
-from pruner.exports.onnx.facts import DECLINED, FLOAT
-from pruner.exports.onnx.files import agrees
-from pruner.exports.onnx.harmless import metadata_of
-from pruner.exports.onnx.isolation import IsolatedSession
+from pruner.exports.onnx.comparing import Ran, run_whole
+from pruner.exports.onnx.facts import DECLINED, FLOAT, agrees, is_whole, names_in
 from pruner.exports.onnx.parts import Part, parts_of, weight_bytes
 from pruner.exports.onnx.running import Session, compare, lstms_of
-from pruner.exports.onnx.session import session_of
+from pruner.exports.onnx.whole import graphs_of
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.runtime.feeding import States, random_inputs
+from pruner.files.runtime.harmless import metadata_of
+from pruner.files.runtime.isolation import Runner
+from pruner.files.runtime.session import session_of
 from pruner.files.source import open_source
 from pruner.lstm.lstm import DTYPES
 
@@ -25,7 +28,12 @@ _MOST_BESIDE = 2**24  # bytes of a file beside its weights: names, biases, the r
 
 
 def check_onnx_files(
-    folder: Path, manifest: Manifest, layouts: Sequence[Layout], tensors: Mapping[str, Tensor], isolated: bool
+    folder: Path,
+    manifest: Manifest,
+    layouts: Sequence[Layout],
+    tensors: Mapping[str, Tensor],
+    isolated: bool,
+    source: Checkpoint | None,
 ) -> Iterator[str]:
     """Run the ONNX files of an export again and say what holds; `tensors` are those of its model's file.
 
@@ -34,6 +42,9 @@ def check_onnx_files(
     """
     facts = manifest.onnx
     if facts is None or DECLINED in facts:
+        return
+    if is_whole(facts):
+        yield from _check_whole_graph(folder, manifest, layouts, tensors, source)
         return
     _check_consumers(folder, manifest, layouts, tensors)
     parts = parts_of(layouts, tensors, facts["consumers"])
@@ -82,12 +93,64 @@ def _read(folder: Path, name: str, parts: Sequence[Part]) -> bytes:
 def _opened(data: bytes, isolated: bool) -> tuple[dict[str, str], Session]:
     """The metadata of a model and a session of it."""
     if isolated:
-        session = IsolatedSession(data)
+        session = Runner().lstms(data)
         return session.metadata, session
     return metadata_of(data), session_of(data)
 
 
+def _check_whole_graph(
+    folder: Path,
+    manifest: Manifest,
+    layouts: Sequence[Layout],
+    tensors: Mapping[str, Tensor],
+    source: Checkpoint | None,
+) -> Iterator[str]:
+    """Run the graphs of an export again, in a process with limits, and say what holds: its LSTMs are those of the export's
+    file and, with the `source`, its outputs are those of the masked graph. Raises PrunerError where something differs."""
+    facts = manifest.onnx or {}
+    states, runner = States(facts["states"]), Runner()
+    for name, stated in facts["files"].items():
+        file = open_source(folder / name, wanted="an ONNX file of an export")
+        file.close()
+        try:
+            _check_metadata(folder, name, runner.whole(bytes(file.data)).metadata, manifest)
+            found, masked = _ran_again(runner, bytes(file.data), facts["values"], states, layouts, tensors, source)
+        except PrunerError as error:
+            raise not_the_export(folder, f"{name} as it was exported", f"another ({error})") from error
+        measured: dict[str, Any] = {**found.lstms, "graph": stated["graph"] if masked is None else found.apart(masked)}
+        _check_measured(folder, name, measured, stated)
+        beside = "" if masked is None else ", and so are its outputs to those of the masked graph"
+        yield (
+            f"{name} runs in ONNX Runtime, its LSTMs are as close to the pruned model as the manifest says (largest "
+            f"difference {measured['max_abs_difference']:.2g}, outputs reach {measured['max_abs_output']:.2g}){beside}"
+        )
+
+
+def _ran_again(
+    runner: Runner,
+    data: bytes,
+    values: Mapping[str, Any],
+    states: States,
+    layouts: Sequence[Layout],
+    tensors: Mapping[str, Tensor],
+    source: Checkpoint | None,
+) -> tuple[Ran, Ran | None]:
+    """The graph of a file, and the masked one of its source."""
+    plain = runner.whole(data)
+    fed, outputs = random_inputs(plain, states), [output.name for output in plain.get_outputs()]
+
+    def ran(graph: bytes) -> Ran:
+        return run_whole(runner.whole(graph, names_in(values)), outputs, fed, states, layouts, tensors, values)
+
+    found = ran(data)
+    if source is None:
+        return found, None
+    runner.whole(bytes(source.source.data))
+    return found, ran(graphs_of(source, layouts, tensors, {}).masked.SerializeToString())
+
+
 def _check_metadata(folder: Path, name: str, metadata: Mapping[str, str], manifest: Manifest) -> None:
+    """Raise PrunerError unless a model says the recipe and the source of the manifest."""
     try:
         recipe = json.loads(metadata.get("recipe", "null"))
     except (ValueError, RecursionError):
@@ -100,10 +163,11 @@ def _check_measured(folder: Path, name: str, measured: Mapping[str, Any], stated
     """Scales as in the certificate; of the float model the tolerance, of the int8 one a difference of the size that was
     stated: processors round its sums alike, but not the scales of its inputs."""
     pairs = [(measured, stated)]
-    if ("consumers" in measured) != ("consumers" in stated):
-        raise not_the_export(folder, f"consumers in {name} as the manifest says", shown(measured))
-    if "consumers" in measured:
-        pairs.append((measured["consumers"], stated["consumers"]))
+    for more in ("consumers", "graph"):
+        if (more in measured) != (more in stated):
+            raise not_the_export(folder, f"{more} in {name} as the manifest says", shown(measured))
+        if more in measured:
+            pairs.append((measured[more], stated[more]))
     good = name != FLOAT or (agrees(measured) and agrees(stated))
     for found, claimed in pairs:
         scale, gap = found["max_abs_output"], found["max_abs_difference"]

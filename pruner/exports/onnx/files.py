@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError, label
 from pruner.exports.onnx.building import model_of
-from pruner.exports.onnx.facts import DECLINED, FLOAT, INT8
+from pruner.exports.onnx.facts import DECLINED, FLOAT, INT8, agrees
 from pruner.exports.onnx.parts import Part, Unwritable, parts_of
 from pruner.exports.onnx.quantizing import int8_model_of
 from pruner.exports.onnx.running import compare, lstms_of
-from pruner.exports.onnx.session import session_of
-
-TOLERANCE = 1e-5  # of the largest output, for the model in float32
+from pruner.files.runtime.session import session_of
 
 Rate = Callable[[Mapping[str, nn.Module]], dict[str, Any]]  # the quality with these LSTMs, as the manifest has it
 
@@ -66,12 +64,6 @@ def write_onnx_files(
         "notes": _notes(layouts, parts, consumers),
         "versions": {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     }
-
-
-def agrees(measured: Mapping[str, Any]) -> bool:
-    """Whether what `compare` found is within `TOLERANCE`; NaN is not."""
-    pairs = [measured, *([measured["consumers"]] if "consumers" in measured else [])]
-    return all(pair["max_abs_difference"] <= TOLERANCE * pair["max_abs_output"] for pair in pairs)
 
 
 def _notes(layouts: Sequence[Layout], parts: Sequence[Part], consumers: Mapping[str, list[str]]) -> list[str]:

@@ -11,11 +11,13 @@ from pruner.compact.compaction import expand
 from pruner.compact.layout import Layout
 from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM
 from pruner.errors import PrunerError
+from pruner.exports.onnx.names import as_text, fresh
 from pruner.files.consumers import Consumer, load_consumers
-from pruner.lstm.gates import SIDES, layer_suffix
+from pruner.lstm.gates import GATES, SIDES, layer_suffix, split_gates
 from pruner.lstm.kept import consumer_part
 from pruner.lstm.lstm import LSTM
 
+ONNX_GATES = ("i", "o", "f", "g")  # whose cell gate is called c there
 MAX_BYTES = 2**31 - 2**27  # of the weights: protobuf writes no file of 2 GiB, and there are biases and indices, too
 
 
@@ -89,6 +91,11 @@ def parts_of(
     return parts
 
 
+def wide_directions(layout: Layout, tensors: Mapping[str, Tensor]) -> list[Direction]:
+    """The layers and directions of an LSTM of an export at full size, with zeros, from the tensors of its file."""
+    return _of_full_size(layout, layout.masked_twin(tensors).float().requires_grad_(False))
+
+
 def _part(layout: Layout, tensors: Mapping[str, Tensor], names: list[str]) -> Part:
     lstm = layout.lstm
     if lstm.proj_size:
@@ -142,7 +149,7 @@ def _reconstruction(layout: Layout, name: str, kept: Tensor, told: Any) -> Recon
     """As a module has it; none where nothing was removed."""
     if told is None or not len(told.removed):
         return None
-    stored = layout.tensors[f"{name}.weight"].removesuffix(".weight")
+    stored = layout.tensors.get(f"{name}.weight", f"{layout.lstm.name}.{name}.weight").removesuffix(".weight")
     return Reconstruction(stored, kept, told.removed, told.weight, told.bias)
 
 
@@ -152,6 +159,12 @@ def _direction(
     ih, hh = (module.get_parameter(f"weight_{side}{suffix}") for side in SIDES)
     bias_ih, bias_hh = (getattr(module, f"bias_{side}{suffix}", None) for side in SIDES)
     return Direction(ih, hh, bias_ih, bias_hh, units, units_name, filled)
+
+
+def iofc(packed: Tensor) -> Tensor:
+    """PyTorch's rows of i, f, g, o as ONNX packs them."""
+    gates = dict(zip(GATES, split_gates(packed), strict=True))
+    return torch.cat([gates[gate] for gate in ONNX_GATES])
 
 
 def weight_bytes(parts: Iterable[Part]) -> int:
@@ -192,16 +205,3 @@ def interfaces(parts: Sequence[Part]) -> list[Interface]:
             layer = full.removesuffix(".weight")
             names.consumers[consumer.name] = fresh(full if layer in taken else layer, taken)
     return found
-
-
-def fresh(name: str, taken: set[str]) -> str:
-    """The name, or one like it, which is taken from now on."""
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
-
-
-def as_text(name: str) -> str:
-    """A name as protobuf can write it: names in a file can be anything."""
-    return name.encode("utf-8", "backslashreplace").decode()

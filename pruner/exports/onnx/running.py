@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from pruner.compact.layout import Layout
 from pruner.errors import PrunerError
+from pruner.exports.onnx.comparing import largest
 from pruner.exports.onnx.parts import Interface, Part, interfaces
-from pruner.exports.onnx.session import does_not_run
 from pruner.files.consumers import load_consumers
+from pruner.files.runtime.session import does_not_run
 from pruner.lstm.measure import Drift, difference, outputs, random_input
 
 
@@ -109,7 +110,7 @@ def compare(
             columns = layout.trimmed.columns if consumer.name in layout.consumers else None
             taken = expected[0] if columns is None else expected[0].index_select(-1, columns)
             read.append(_difference([consumer(taken)], [_turned(lstm, consumed[consumer.name])]))
-    return _largest(own) | ({"consumers": _largest(read)} if read else {})
+    return largest(own) | ({"consumers": largest(read)} if read else {})
 
 
 def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Drift:
@@ -122,10 +123,3 @@ def _difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Drift:
 def _turned(lstm: OnnxLSTM, steps: Tensor) -> Tensor:
     """Steps that are batch first in the order of a module, or back."""
     return steps if lstm.batch_first else steps.transpose(0, 1)
-
-
-def _largest(drifts: list[Drift]) -> dict[str, float]:
-    return {
-        "max_abs_difference": max(drift.max_abs_difference for drift in drifts),
-        "max_abs_output": max(drift.max_abs_output for drift in drifts),
-    }

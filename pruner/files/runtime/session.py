@@ -1,13 +1,14 @@
 """Sessions of ONNX Runtime."""
 
 import onnxruntime
+from onnxruntime import InferenceSession
 
 from pruner.errors import PrunerError, shown
 
 _ERRORS_ALONE = 3  # it warns of every input that can be left out
 
 
-def session_of(model: bytes) -> onnxruntime.InferenceSession:
+def session_of(model: bytes) -> InferenceSession:
     """A session on the CPU with one thread, which computes the same wherever it is.
 
     Raises PrunerError for what ONNX Runtime refuses.
@@ -16,7 +17,7 @@ def session_of(model: bytes) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ALONE
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class
         raise does_not_run(error) from error
 
