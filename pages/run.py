@@ -14,6 +14,7 @@ from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.words import CRITERION_WORDS
 from pruner.dashboard.work import Work, work
 from pruner.lstm.measure import SEQUENCE_LENGTH
+from pruner.lstm.timing import in_words
 from pruner.progress import Progress
 from pruner.result import Result, available_devices
 
@@ -91,10 +92,9 @@ with st.grid(4, min_column_width=150):
         height="stretch",
     )
     if result.latency:
-        fast = result.latency[1]
         st.metric(
             "Speed, compact",
-            f"{fast['dense'].median / fast['compact'].median:.1f}×",
+            in_words(result.latency[1]["compact"].faster),
             help="Time of the dense LSTMs over that of the compact ones, batch 1. Small LSTMs gain nothing: a call costs "
             "more than its arithmetic.",
             border=True,
@@ -127,7 +127,7 @@ rows = [
     ("Multiply-accumulates a step", *(f"{result.costs[form].macs_per_step:,}" for form in FORM_TITLES)),
 ]
 for batch_size, times in (result.latency or {}).items():
-    shown = (f"{times[form].median:.2f} ({times[form].low:.2f} to {times[form].high:.2f})" for form in FORM_TITLES)
+    shown = (f"{times[form].typical:.2f} ({times[form].low:.2f} to {times[form].high:.2f})" for form in FORM_TITLES)
     rows.append((f"Milliseconds, batch {batch_size}", *shown))
 if example and result.quality:
     rows.append((example.quality_name.capitalize(), *(f"{result.quality[form]:.4f}" for form in FORM_TITLES)))

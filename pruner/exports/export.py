@@ -28,7 +28,7 @@ from pruner.exports.onnx.facts import ONNX_FILES
 from pruner.exports.verdict import Verdict
 from pruner.files import stale
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumer_choice import consumers_of
+from pruner.files.consumer_choice import outside_consumers
 from pruner.files.opening import open_checkpoint
 from pruner.files.source import open_source
 from pruner.files.writing import write, write_safetensors
@@ -63,7 +63,7 @@ def save(
             written = _write_model(staging, pruned, form)
             manifest = _described(staging, pruned, form, written, totals(before, after), verdict)
             if onnx:
-                manifest = replace(manifest, onnx=_write_onnx(staging, pruned, form, written.tensors, quality))
+                manifest = replace(manifest, onnx=write_onnx(staging, pruned, form, written.tensors, quality))
             _write_for_people(staging, manifest)
             for file in staging.iterdir():
                 file.chmod(0o644)  # safetensors writes files that only their owner can read
@@ -157,27 +157,24 @@ def _write_for_people(staging: Path, manifest: Manifest) -> None:
     replace(manifest, files=files).write(staging)
 
 
-def _write_onnx(
-    staging: Path, pruned: Pruned, name: str, written: Mapping[str, Tensor], quality: Quality | None
+def write_onnx(
+    folder: Path, pruned: Pruned, name: str, written: Mapping[str, Tensor], quality: Quality | None
 ) -> dict[str, Any]:
-    """The ONNX files of the LSTMs, and what the manifest says of them."""
+    """Write the LSTMs of a form, whose file holds the tensors `written`, as ONNX files, and return what the manifest says of
+    them. Raises PrunerError as `onnx.files.write_onnx_files` does."""
     from pruner.exports.onnx.files import write_onnx_files  # onnx and onnxruntime take a second to import
 
     checkpoint, recipe = pruned.checkpoint, pruned.recipe
     rate = None if quality is None else partial(_rated, pruned, name, quality)
     metadata = {"recipe": json.dumps(recipe.to_dict()), "source_sha256": checkpoint.sha256, "pruner_version": VERSION}
     layouts, said = pruned.forms[name].layouts, {learned.batch_first for learned in checkpoint.learned.values()}
-    inside = {tensor for lstm in checkpoint.lstms for tensor in lstm.tensors.values()}  # an LSTM reads for itself
-    consumers = {
-        lstm: [each for each in names if each not in inside] for lstm, names in consumers_of(checkpoint, recipe).items()
-    }
-    return write_onnx_files(staging, layouts, written, consumers, metadata, rate, batch_first=said != {False})
+    consumers = outside_consumers(checkpoint, recipe)
+    return write_onnx_files(folder, layouts, written, consumers, metadata, rate, batch_first=said != {False})
 
 
 def _rated(pruned: Pruned, name: str, quality: Quality, lstms: Mapping[str, nn.Module]) -> dict[str, Any]:
     """The quality of a form with other modules for its LSTMs, as the manifest has it."""
-    value = quality(pruned.tensors(), {**pruned.modules(name), **lstms})
-    return {"name": quality.name, "value": float(value), "higher_is_better": quality.higher_is_better}
+    return quality.told(pruned.tensors(), {**pruned.modules(name), **lstms})
 
 
 def write_masks(masks: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

@@ -102,6 +102,14 @@ def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]
     return found
 
 
+def outside_consumers(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]:
+    """Those of `consumers_of` that are no LSTM: one of these reads for itself."""
+    inside = {tensor for lstm in checkpoint.lstms for tensor in lstm.tensors.values()}
+    return {
+        lstm: [name for name in names if name not in inside] for lstm, names in consumers_of(checkpoint, recipe).items()
+    }
+
+
 def _check_reader(owner: LSTM, name: str, names: list[str], lstms: list[LSTM], recipe: Recipe) -> None:
     """Raise PrunerError unless an LSTM can be the consumer of another: pruned along, read whole, and not from data."""
     inputs, wrong = owner.input_weights, ""
