@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from torch import nn
 
 from pruner import examples
@@ -138,7 +137,10 @@ def _print_verdict(verdict: Mapping[str, Any]) -> None:
 
 def _print_table(table: Table, quality: str | None) -> None:
     columns, cells = table.words(quality)
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     print()
-    print(pd.DataFrame(cells, columns=columns).to_string(index=False))
+    for first, *others in (columns, *cells):
+        figures = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        print("  ".join([f"{first:{widths[0]}}", *figures]))
     for sentence in (*table.reasons, NOTES):
         print(sentence)

@@ -7,7 +7,9 @@ import pytest
 
 from pruner.lstm.timing import PARTS, PATIENCE, TOO_NOISY, in_turns, in_words, times_as_fast, typical
 
-Times = tuple[list[float], list[float]]  # of a base, and of another that is three times as fast where nothing disturbs it
+Times = tuple[
+    list[float], list[float]
+]  # of a base, and of another that is three times as fast where nothing disturbs it
 
 
 class Clock:
@@ -109,15 +111,13 @@ def test_a_machine_that_is_busy_now_and_then_does_so_too() -> None:
 
 
 @pytest.mark.parametrize("turns", [16, 300])
-@pytest.mark.parametrize(
-    "machine", [busy, shared, slower_and_slower, suddenly_slower], ids=lambda each: each.__name__
-)
+@pytest.mark.parametrize("machine", [busy, shared, slower_and_slower, suddenly_slower], ids=lambda each: each.__name__)
 def test_a_machine_that_disturbs_most_turns_or_one_of_two_gives_none(
     machine: Callable[[float], tuple[float, float]], turns: int
 ) -> None:
     for _ in range(20):
         found = times_as_fast(*pairs(turns, machine))
-        assert found is None or machine is shared and found == pytest.approx(3, rel=0.1)
+        assert found is None or (machine is shared and found == pytest.approx(3, rel=0.1))
 
 
 def test_few_turns_give_no_figure() -> None:
@@ -127,7 +127,8 @@ def test_few_turns_give_no_figure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("figure", "words"), [(None, TOO_NOISY), (0.66, "0.7×"), (1.0, "1.0×"), (9.94, "9.9×"), (9.96, "10×"), (23.4, "23×")]
+    ("figure", "words"),
+    [(None, TOO_NOISY), (0.66, "0.7×"), (1.0, "1.0×"), (9.94, "9.9×"), (9.96, "10×"), (23.4, "23×")],
 )
 def test_figures_in_words_are_as_exact_as_they_are_sure(figure: float | None, words: str) -> None:
     assert in_words(figure) == words
