@@ -132,7 +132,7 @@ rows = [
     ("Multiply-accumulates a step", *(f"{result.costs[form].macs_per_step:,}" for form in FORM_TITLES)),
 ]
 for batch_size, times in (result.latency or {}).items():
-    shown = (f"{times[form].typical:.2f} ({times[form].low:.2f} to {times[form].high:.2f})" for form in FORM_TITLES)
+    shown = (str(times[form]) for form in FORM_TITLES)
     rows.append((f"Milliseconds, batch {batch_size}", *shown))
 if example and result.quality:
     rows.append((example.quality_name.capitalize(), *(f"{result.quality[form]:.4f}" for form in FORM_TITLES)))

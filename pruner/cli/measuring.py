@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _measured(options: argparse.Namespace) -> Measured:
     path, export = Path(options.checkpoint), None
     modules: Mapping[str, nn.Module]
     if os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
-        export = read_export(path, isolated=True)
+        export = read_export(path, isolated=True, judge=examples.quality_of)
         cost, checkpoint, modules = export.cost, export.masked, export.modules
     else:
         checkpoint = checkpoint_of(options)
@@ -117,13 +118,9 @@ def _exported_models(measured: Measured, export: Export, value: float | None) ->
     if onnx is None:
         from pruner.exports.onnx.files import write_onnx_files  # onnx and onnxruntime take a second to import
 
-        def rate(lstms: Mapping[str, nn.Module]) -> dict[str, Any]:
-            assert example is not None  # noqa: S101 - only then it is called
-            return example.quality.told(masked.tensors, {**measured.modules, **lstms})
-
-        rated = rate if example else None
+        judge = None if example is None else partial(example.quality.told_with, masked.tensors, measured.modules)
         onnx, files = made_files(
-            lambda folder: write_onnx_files(folder, export.layouts, export.tensors, consumers, {}, rated)
+            lambda folder: write_onnx_files(folder, export.layouts, export.tensors, consumers, {}, judge)
         )
     pruned = Model(manifest.form, export.layouts, export.tensors, consumers, export.cost.bytes, value, onnx, files)
     return [dense, pruned]

@@ -165,16 +165,11 @@ def write_onnx(
     from pruner.exports.onnx.files import write_onnx_files  # onnx and onnxruntime take a second to import
 
     checkpoint, recipe = pruned.checkpoint, pruned.recipe
-    rate = None if quality is None else partial(_rated, pruned, name, quality)
+    rate = None if quality is None else partial(quality.told_with, pruned.tensors(), pruned.modules(name))
     metadata = {"recipe": json.dumps(recipe.to_dict()), "source_sha256": checkpoint.sha256, "pruner_version": VERSION}
     layouts, said = pruned.forms[name].layouts, {learned.batch_first for learned in checkpoint.learned.values()}
     consumers = outside_consumers(checkpoint, recipe)
     return write_onnx_files(folder, layouts, written, consumers, metadata, rate, batch_first=said != {False})
-
-
-def _rated(pruned: Pruned, name: str, quality: Quality, lstms: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """The quality of a form with other modules for its LSTMs, as the manifest has it."""
-    return quality.told(pruned.tensors(), {**pruned.modules(name), **lstms})
 
 
 def write_masks(masks: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

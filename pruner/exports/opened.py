@@ -1,6 +1,6 @@
 """An export, folder or zip -> its runnable LSTMs and the masked model of full size that it stands for."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from pruner.compact.costs import Cost, cost_of_file
 from pruner.compact.layout import Layout
 from pruner.exports.manifest import MASKS, Manifest, model_file, not_the_export
-from pruner.exports.stored import read_layouts, read_masks
-from pruner.exports.verify import verify
+from pruner.exports.stored import read_layouts, read_masks, widened
+from pruner.exports.verify import Judge, verify
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.opening import open_checkpoint
 from pruner.files.source import open_source
-from pruner.lstm.module import build
 
 
 @dataclass(frozen=True)
@@ -30,33 +29,13 @@ class Export:
     onnx: dict[str, bytes]
 
 
-def read_export(folder: Path, *, isolated: bool = False) -> Export:
+def read_export(folder: Path, *, isolated: bool = False, judge: Judge | None = None) -> Export:
     """Verify an export folder, then open it, as `verify` does. Raises PrunerError if it does not hold."""
-    verify(folder, isolated=isolated)
+    verify(folder, isolated=isolated, judge=judge)
     manifest = Manifest.read(folder)
     pruned = open_checkpoint(folder / model_file(manifest.source["format"]), isolated=isolated)
     layouts = read_layouts(folder, manifest, pruned, read_masks(folder / MASKS, folder))
-    tensors, lstms = dict(pruned.tensors), []
-    modules: dict[str, nn.Module] = {}
-    for lstm in pruned.lstms:
-        if not any(set(lstm.tensors.values()) & set(layout.tensors.values()) for layout in layouts):
-            lstms.append(lstm)
-            modules[lstm.name] = build(lstm, pruned.tensors)
-    for layout in layouts:
-        for name in layout.tensors.values():
-            del tensors[name]
-    for layout in layouts:
-        lstms.append(layout.lstm)
-        modules[layout.lstm.name] = layout.module(pruned.tensors)
-        wide = layout.masked_twin(pruned.tensors).state_dict()
-        tensors |= {
-            name: wide[standard if "_l" in standard else f"{standard}_l0"]
-            for standard, name in layout.lstm.tensors.items()
-        }
-        for name in set(layout.consumers) & tensors.keys():
-            first, _, *rest = pruned.tensors[name].shape
-            tensors[name] = layout.trimmed.widen(pruned.tensors[name], (first, layout.lstm.output_width, *rest))
-    masked = replace(pruned, tensors=tensors, lstms=lstms)
+    masked, modules = widened(pruned, layouts)
     cost, files = cost_of_file(pruned, layouts), _onnx_files(folder, manifest)
     return Export(cost, modules, masked, layouts, pruned.tensors, manifest, files)
 

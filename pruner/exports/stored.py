@@ -1,12 +1,12 @@
 """What an export's files hold, checked against what its manifest claims, before anything is built from either."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruner.compact.layout import (
     Layout,
@@ -24,6 +24,7 @@ from pruner.files.export_files import read_tensors
 from pruner.lstm.gates import GATES
 from pruner.lstm.kept import unit_masks
 from pruner.lstm.lstm import DTYPES, LSTM
+from pruner.lstm.module import build
 from pruner.lstm.sizes import parameters_in
 from pruner.recipe import Recipe
 
@@ -180,3 +181,29 @@ def _check_stored(folder: Path, found: Layout, pruned: Checkpoint, masks: Mappin
         width = sum(map(len, found.last_units))
         if tensor is None or tensor.dim() < 2 or tensor.shape[1] != width:
             raise not_the_export(folder, f"{width} columns in {shown(name)}", "others")
+
+
+def widened(pruned: Checkpoint, layouts: list[Layout]) -> tuple[Checkpoint, dict[str, nn.Module]]:
+    """The masked checkpoint of full size that a file stands for, in which LSTMs lie as `layouts` say, and all LSTMs by name,
+    ready to run."""
+    tensors, lstms = dict(pruned.tensors), []
+    modules: dict[str, nn.Module] = {}
+    for lstm in pruned.lstms:
+        if not any(set(lstm.tensors.values()) & set(layout.tensors.values()) for layout in layouts):
+            lstms.append(lstm)
+            modules[lstm.name] = build(lstm, pruned.tensors)
+    for layout in layouts:
+        for name in layout.tensors.values():
+            del tensors[name]
+    for layout in layouts:
+        lstms.append(layout.lstm)
+        modules[layout.lstm.name] = layout.module(pruned.tensors)
+        wide = layout.masked_twin(pruned.tensors).state_dict()
+        tensors |= {
+            name: wide[standard if "_l" in standard else f"{standard}_l0"]
+            for standard, name in layout.lstm.tensors.items()
+        }
+        for name in set(layout.consumers) & tensors.keys():
+            first, _, *rest = pruned.tensors[name].shape
+            tensors[name] = layout.trimmed.widen(pruned.tensors[name], (first, layout.lstm.output_width, *rest))
+    return replace(pruned, tensors=tensors, lstms=lstms), modules

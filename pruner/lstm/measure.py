@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pruner.lstm.lstm import LSTM
-from pruner.lstm.timing import in_turns, times_as_fast, typical
+from pruner.lstm.timing import TOO_NOISY, in_turns, times_as_fast, typical
 
 SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
 
@@ -35,6 +35,10 @@ class Quality:
     def told(self, tensors: Mapping[str, Tensor], modules: Modules) -> dict[str, Any]:
         """The same as JSON has it."""
         return {"name": self.name, "value": float(self(tensors, modules)), "higher_is_better": self.higher_is_better}
+
+    def told_with(self, tensors: Mapping[str, Tensor], modules: Modules, others: Modules) -> dict[str, Any]:
+        """The same with other modules for some of them."""
+        return self.told(tensors, {**modules, **others})
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,9 @@ class Latency:
     low: float
     high: float
     faster: float | None
+
+    def __str__(self) -> str:
+        return TOO_NOISY if self.faster is None else f"{self.typical:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
 def latency(

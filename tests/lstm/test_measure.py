@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pruner.lstm.find import find_lstms
 from pruner.lstm.lstm import LSTM
-from pruner.lstm.measure import difference, latency, outputs, random_input
+from pruner.lstm.measure import Latency, difference, latency, outputs, random_input
 from pruner.lstm.module import build
 from tests.helpers.models import named, random_lstm
 
@@ -121,3 +121,10 @@ def test_latency_tells_a_slow_form_from_a_fast_one() -> None:
     assert 8 <= times["slow"].low <= times["slow"].typical <= times["slow"].high
     assert 0 < times["fast"].typical < times["slow"].typical
     assert times["slow"].faster in (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("faster", "words"), [(2.0, "1.50 (1.25 to 3.00)"), (None, "too noisy to tell")], ids=["quiet", "busy"]
+)
+def test_a_latency_in_words(faster: float | None, words: str) -> None:
+    assert str(Latency(1.5, 1.25, 3.0, faster)) == words
