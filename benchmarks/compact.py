@@ -2,18 +2,17 @@
 
     python -m benchmarks.compact
 
-Every ratio is the dense LSTM's time over another's, the median of paired runs. `compact` of `rows` runs step by step in
-Python; `scripted` is the same module after `torch.jit.script`, as one would deploy it. The last column is what a count of
-multiply-accumulates would promise for the compact form. `upstream` is `prune()` of PyTorch's experimental class of
+Every ratio is the dense LSTM's time over another's, as `pruner.lstm.timing` finds it. `compact` of `rows` runs step by
+step in Python; `scripted` is the same module after `torch.jit.script`, as one would deploy it. The last column is what a
+count of multiply-accumulates would promise for the compact form. `upstream` is `prune()` of PyTorch's experimental class of
 the same name; it knows no granularity, so both lines of a pair show one measurement. Its LSTM has the size of the
 compact one of `units`, but computes something else: each gate of each tensor loses rows of its own, and what is left
 is pushed together, so that rows of different units become one unit.
 """
 
 import copy
-import statistics
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,10 +20,10 @@ from torch import Tensor, nn
 
 from pruner import LSTMSaliencyPruner
 from pruner.lstm.sizes import macs_per_step
+from pruner.lstm.timing import in_turns, in_words, times_as_fast
 
 INPUT_SIZE, NUM_LAYERS, LENGTH = 256, 2, 64
-RUNS = {1: 30, 32: 12}  # by batch size
-WARM_UP = 2
+BATCH_SIZES, SECONDS = (1, 32), 12.0  # for each line of two
 GRANULARITIES = ("units", "rows")
 
 
@@ -88,38 +87,21 @@ def arithmetic(dense: nn.LSTM, small: nn.Module) -> float:
 
 
 @torch.inference_mode()
-def seconds(forms: Mapping[str, Callable[[Tensor], Any]], inputs: Tensor, runs: int) -> dict[str, list[float]]:
-    """Times of every form, taken in turns so that a slow moment of the machine meets all of them. What is timed comes right
-    after a run of the same form, so that none pays for the caches as another form left them."""
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    for run in range(WARM_UP + runs):
-        for name, lstm in forms.items():
-            lstm(inputs)
-            started = time.perf_counter()
-            lstm(inputs)
-            if run >= WARM_UP:
-                times[name].append(time.perf_counter() - started)
-    return times
+def ratios(forms: Mapping[str, Callable[[Tensor], Any]], inputs: Tensor) -> dict[str, float | None]:
+    """How many times as fast as the dense form each is."""
+    times = in_turns({name: partial(lstm, inputs) for name, lstm in forms.items()}, SECONDS)
+    return {name: times_as_fast(times["dense"], own) for name, own in times.items()}
 
 
-def speedups(times: dict[str, list[float]]) -> dict[str, list[float]]:
-    """How many times faster than the dense form every form was in each turn, sorted."""
-    return {name: sorted(a / b for a, b in zip(times["dense"], own, strict=True)) for name, own in times.items()}
+def line(found: Mapping[str, float | None], granularity: str) -> str:
+    """The measured columns of one line."""
+    columns = {"masked": 7, "compact": 7, "scripted": 8}
+    own = [f"{told(found, f'{granularity} {form}'):>{width}}" for form, width in columns.items()]
+    return "  ".join([*own, f"{told(found, 'upstream'):>8}"])
 
 
-def line(ratios: dict[str, list[float]], granularity: str) -> str:
-    """The measured columns of one line, from the sorted ratios of every form."""
-
-    def median(form: str) -> str:
-        return f"{statistics.median(ratios[form]):.2f}x" if form in ratios else "-"
-
-    compact = ratios[f"{granularity} compact"]
-    tenth = len(compact) // 10
-    scripted = median(f"{granularity} scripted")
-    return (
-        f"{median(f'{granularity} masked'):>7}  {median(f'{granularity} compact'):>7}  "
-        f"{compact[tenth]:5.2f} - {compact[-1 - tenth]:5.2f}  {scripted:>8}  {median('upstream'):>8}"
-    )
+def told(found: Mapping[str, float | None], form: str) -> str:
+    return in_words(found[form]) if form in found else "-"
 
 
 def main() -> None:
@@ -127,8 +109,8 @@ def main() -> None:
     torch.manual_seed(0)
     print(
         f"threads: {torch.get_num_threads()}; torch {torch.__version__}, {torch.get_default_dtype()}\n"
-        f"nn.LSTM({INPUT_SIZE}, H, {NUM_LAYERS}), {LENGTH} steps; timed runs by batch size: {RUNS}\n\n"
-        "   H  dropped  batch  granularity   masked  compact   10 to 90 %  scripted  upstream  arithmetic"
+        f"nn.LSTM({INPUT_SIZE}, H, {NUM_LAYERS}), {LENGTH} steps\n\n"
+        "   H  dropped  batch  granularity   masked  compact  scripted  upstream  arithmetic"
     )
     for hidden_size in (512, 1024):
         dense = nn.LSTM(INPUT_SIZE, hidden_size, NUM_LAYERS).eval()
@@ -136,12 +118,12 @@ def main() -> None:
             forms = {"dense": dense, **pruned_upstream(dense, sparsity)}
             for granularity in GRANULARITIES:
                 forms |= pruned(dense, sparsity, granularity)
-            for batch_size, runs in RUNS.items():
-                ratios = speedups(seconds(forms, torch.randn(LENGTH, batch_size, INPUT_SIZE), runs))
+            for batch_size in BATCH_SIZES:
+                found = ratios(forms, torch.randn(LENGTH, batch_size, INPUT_SIZE))
                 for granularity in GRANULARITIES:
                     print(
                         f"{hidden_size:4}  {sparsity:7.0%}  {batch_size:5}  {granularity:11}  "
-                        f"{line(ratios, granularity)}  "
+                        f"{line(found, granularity)}  "
                         f"{arithmetic(dense, forms[f'{granularity} compact']):9.2f}x"
                     )
 

@@ -53,7 +53,7 @@ def main() -> None:
     sparsities = [float(text) for text in options.sparsities.split(",")]
     started, bench = time.monotonic(), _Bench()
     told = " / ".join(f"{100 * share:.0f}" for share in sparsities)
-    print(f"{_processor()}, {options.threads} thread(s), torch {torch.__version__}")
+    print(f"{processor()}, {options.threads} thread(s), torch {torch.__version__}")
     print(f"dense: {bench.dense:.4f} bits per character; below, what is added to it at {told} %\n")
     print(f"| | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
     _print("upstream's masks", [bench.cell(sparsities, lambda share: bench.upstream(share, False))])
@@ -79,7 +79,7 @@ def _title(line: Line) -> str:
     return f"`{granularity}`, `{criterion}`{', global' if allocation == 'global' else ''}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """What the processor is called, where the system tells."""
     told = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in told.open() if "model name" in line] if told.exists() else []

@@ -1,116 +1,101 @@
-"""Fewer units against fewer bits, and both together: PyTorch, ONNX Runtime in float32 and in int8, one thread of a CPU.
+"""Fewer units or rows against fewer bits, and both together, in PyTorch and in ONNX Runtime: the table of the README.
 
-    python -m benchmarks.rivals
+    OMP_NUM_THREADS=1 python -m benchmarks.rivals [--seconds 40]
 
-Every number says how many times as fast as the dense model in PyTorch another is: the LSTM with the linear layer that reads
-it, from a zero state, 64 steps. Runs are taken in turns within one process; of each form's times the median of the lowest
-quarter counts, which other work on the machine disturbs least. `half` and `quarter` are the units that are left of every
-layer, in the files that `prune --granularity units --consumer linear.weight --onnx` writes. Beside what is measured stand
-the targets that the project has set itself.
+Every figure says how many times as fast as the dense model in PyTorch another is, batch 1 / batch 32: the LSTM with the
+linear layer that reads it, from a zero state, 64 steps, timed as `python -m pruner measure` does, in turns and in a process
+of its own. What is left of every layer is told; `units` lie in the files that `prune --granularity units --consumer
+linear.weight --onnx` writes, `rows` as `RowCompactLSTM` in PyTorch, and at full size with zeros in ONNX. Below stand the
+targets that the project has set itself.
 """
 
-import statistics
-from collections.abc import Callable, Sequence
-from typing import Any
+import argparse
+from collections.abc import Iterator
 
 import onnxruntime
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from benchmarks.compact import seconds
+from benchmarks.quality import processor
 from pruner import Checkpoint, Recipe, open_checkpoint
+from pruner.compact.costs import cost_of_form
 from pruner.examples import named
-from pruner.exports.onnx.building import model_of
-from pruner.exports.onnx.parts import parts_of
-from pruner.exports.onnx.quantizing import int8_model_of
-from pruner.files.runtime.session import session_of
+from pruner.exports.onnx.files import write_onnx_files
+from pruner.exports.speed.models import Model, dense_of, made_files, model_of
+from pruner.exports.speed.table import Row, Table, side_by_side
+from pruner.lstm.timing import in_words
 from pruner.pipeline import prune
 
-CONSUMER, LENGTH = "linear.weight", 64
-RUNS = {1: 80, 32: 24}  # by batch size
-DROPPED = {"dense": 0.0, "half": 0.5, "quarter": 0.75}
-COLUMNS = ["dense float", "dense int8", "half torch", "half float", "half int8", "quarter int8"]
+CONSUMER = "linear.weight"
+LEFT = {
+    "half the units": Recipe(0.5, "units", consumers=(CONSUMER,)),
+    "a quarter of the units": Recipe(0.75, "units", consumers=(CONSUMER,)),
+    "half the rows": Recipe(0.5, "rows"),
+}
 # How many times as fast half the units in int8 should be: as dense int8 in either batch, as dense PyTorch by batch size.
 TARGETS: dict[str, tuple[float, dict[int, float]]] = {"the example": (2.3, {}), "H = 512": (2.8, {1: 12.0, 32: 8.0})}
 SMALL_ENOUGH = 0.08  # of the dense checkpoint's bytes for the int8 file of half the example's units
 
-Form = Callable[[Tensor], Any]
-
 
 def wide() -> Checkpoint:
     """2 layers of 512 units, input 256, under a linear layer, untrained."""
+    torch.manual_seed(0)
     modules = {"lstm": nn.LSTM(256, 512, 2), "linear": nn.Linear(512, 96)}
     tensors = {f"{name}.{key}": value for name, each in modules.items() for key, value in each.state_dict().items()}
     return open_checkpoint(safetensors.torch.save(tensors), "wide.safetensors")
 
 
-def in_torch(lstm: nn.LSTM, weight: Tensor, bias: Tensor) -> Form:
-    return lambda inputs: nn.functional.linear(lstm(inputs)[0], weight, bias)
-
-
-def in_onnx_runtime(model: bytes) -> Form:
-    session = session_of(model)
-    return lambda inputs: session.run(["linear"], {"input": inputs.numpy()})
-
-
-def forms_of(checkpoint: Checkpoint) -> tuple[dict[str, Form], dict[str, int]]:
-    """{form: how to run it}, and the bytes of the ONNX files among them."""
-    forms: dict[str, Form] = {}
-    sizes: dict[str, int] = {}
-    for name, dropped in DROPPED.items():
-        recipe = Recipe(dropped, "units", consumers=(CONSUMER,))
+def models_of(checkpoint: Checkpoint) -> list[Model]:
+    """The dense model, and what is left of it, all with the linear layer, which a recipe of rows cannot name."""
+    models = [model_of("dense", dense_of(checkpoint, None, (CONSUMER,)), "masked", checkpoint.size, None)]
+    consumers = {checkpoint.lstms[0].name: [CONSUMER]}
+    for name, recipe in LEFT.items():
         form = prune(checkpoint, recipe).forms["compact"]
-        tensors = form.tensors(checkpoint)
-        (lstm,) = checkpoint.lstms
-        small = nn.LSTM(lstm.input_size, len(tensors["lstm.bias_ih_l0"]) // 4, lstm.num_layers, batch_first=True)
-        small.load_state_dict({standard: tensors[stored] for standard, stored in lstm.tensors.items()})
-        model = model_of(parts_of(form.layouts, tensors, {lstm.name: [CONSUMER]}), {"recipe": recipe.to_json()})
-        files = {"float": model.SerializeToString(), "int8": int8_model_of(model).SerializeToString()}
-        forms[f"{name} torch"] = in_torch(small.eval(), tensors[CONSUMER], tensors["linear.bias"])
-        forms |= {f"{name} {kind}": in_onnx_runtime(data) for kind, data in files.items()}
-        sizes |= {f"{name} {kind}": len(data) for kind, data in files.items()}
-    return forms, sizes
+        parts = form.layouts, form.tensors(checkpoint), consumers
+        onnx, files = made_files(lambda folder, parts=parts: write_onnx_files(folder, *parts, {}))
+        models.append(Model(name, *parts, cost_of_form(checkpoint, form).bytes, None, onnx, files))
+    return models
 
 
-def typical(times: Sequence[float]) -> float:
-    """The median of the lowest quarter."""
-    return statistics.median(sorted(times)[: max(1, len(times) // 4)])
+def cells(table: Table, row: Row) -> list[str]:
+    """Bytes as a share of the dense checkpoint, and the figures of all batch sizes with one thread."""
+    share = (row.size or 0) / (table.rows[0].size or 1)
+    one = [in_words(figure) for (_, threads), figure in zip(table.settings, row.faster, strict=True) if threads == 1]
+    return [f"{share:.0%}", " / ".join(one)]
 
 
-def ratios(forms: dict[str, Form], batch_size: int, input_size: int) -> dict[str, float]:
-    """How many times as fast as dense PyTorch every form is."""
-    times = seconds(forms, torch.randn(batch_size, LENGTH, input_size), RUNS[batch_size])
-    return {name: typical(times["dense torch"]) / typical(own) for name, own in times.items()}
+def judged(title: str, table: Table) -> Iterator[str]:
+    """What was reached of the targets, a sentence each."""
+    over_int8, over_torch = TARGETS[title]
+    by_title = {row.title: row for row in table.rows}
+    dense, half = by_title["dense, ONNX Runtime, int8"], by_title["half the units, ONNX Runtime, int8"]
+    for (batch_size, threads), bits, both in zip(table.settings, dense.faster, half.faster, strict=True):
+        if threads == 1:
+            gain = None if bits is None or both is None else both / bits
+            yield f"{title}, batch {batch_size}: half the units in int8 are {in_words(gain)} dense int8, target {over_int8}"
+            if over_torch:
+                yield f"{title}, batch {batch_size}: and {in_words(both)} dense PyTorch, target {over_torch[batch_size]:g}"
+    share = (half.size or 0) / (table.rows[0].size or 1)
+    wanted = f", target {SMALL_ENOUGH}" if title == "the example" else ""
+    yield f"{title}: half the units in int8 take {share:.4f} of the dense checkpoint's bytes{wanted}"
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    print(
-        f"threads: {torch.get_num_threads()}; torch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}\n"
-        f"LSTM and linear layer, {LENGTH} steps; timed runs by batch size: {RUNS}\n\n"
-        f"{'':11}  batch  {'  '.join(COLUMNS)}"
-    )
-    targets = []
-    for title, checkpoint in {"the example": named("pydocs-chars").open(), "H = 512": wide()}.items():
-        forms, sizes = forms_of(checkpoint)
-        over_int8, over_torch = TARGETS[title]
-        for batch_size in RUNS:
-            found = ratios(forms, batch_size, checkpoint.lstms[0].input_size)
-            cells = (f"{found[column]:{len(column) - 1}.2f}x" for column in COLUMNS)
-            print(f"{title:11}  {batch_size:5}  {'  '.join(cells)}", flush=True)
-            gain = found["half int8"] / found["dense int8"]
-            targets.append(f"{title}, batch {batch_size}: half int8 {gain:.2f}x dense int8 (target {over_int8})")
-            if batch_size in over_torch:
-                wanted = over_torch[batch_size]
-                targets.append(
-                    f"{title}, batch {batch_size}: half int8 {found['half int8']:.1f}x dense torch (target {wanted:g})"
-                )
-        share = sizes["half int8"] / checkpoint.size
-        wanted = f" (target at most {SMALL_ENOUGH})" if title == "the example" else ""
-        targets.append(f"{title}: half int8 takes {share:.4f} of the dense checkpoint's bytes{wanted}")
-    print("\n" + "\n".join(targets))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=40.0, help="for each batch size and model")
+    seconds = parser.parse_args().seconds
+    print(f"{processor()}, torch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}")
+    opened = {"the example": named("pydocs-chars").open(), "H = 512": wide()}
+    tables = {title: side_by_side(models_of(each), seconds=seconds) for title, each in opened.items()}
+    columns = [column for title in tables for column in (f"{title}: bytes", f"{title}: batch 1 / 32")]
+    print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for rows in zip(*(table.rows for table in tables.values()), strict=True):
+        found = [cell for table, row in zip(tables.values(), rows, strict=True) for cell in cells(table, row)]
+        print(f"| {rows[0].title} | {' | '.join(found)} |")
+    print()
+    for title, table in tables.items():
+        print("\n".join(judged(title, table)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Run the recipe and compare before and after."""
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -8,12 +10,14 @@ from pruner.dashboard import frame, inputs, model, watching
 from pruner.dashboard.controls import controls
 from pruner.dashboard.gathering import told
 from pruner.dashboard.jobs import Job
+from pruner.dashboard.speeds import show_speeds, timed
 from pruner.dashboard.text import plain
 from pruner.dashboard.tuning import own_sparsities
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.words import CRITERION_WORDS
 from pruner.dashboard.work import Work, work
 from pruner.lstm.measure import SEQUENCE_LENGTH
+from pruner.lstm.timing import in_words
 from pruner.progress import Progress
 from pruner.result import Result, available_devices
 
@@ -35,7 +39,9 @@ def start() -> None:
     def do(progress: Progress) -> Result:
         return run(checkpoint, recipe, device, progress, quality, True, calibration, statistics)
 
-    work.run, work.newest = Job(do), "run"
+    if work.timing:
+        work.timing.cancel()
+    work.run, work.newest, work.timing = Job(do), "run", None
     work.run_inputs = told(calibration.source, calibration.name) if calibration else None
 
 
@@ -91,10 +97,9 @@ with st.grid(4, min_column_width=150):
         height="stretch",
     )
     if result.latency:
-        fast = result.latency[1]
         st.metric(
             "Speed, compact",
-            f"{fast['dense'].median / fast['compact'].median:.1f}×",
+            in_words(result.latency[1]["compact"].faster),
             help="Time of the dense LSTMs over that of the compact ones, batch 1. Small LSTMs gain nothing: a call costs "
             "more than its arithmetic.",
             border=True,
@@ -127,7 +132,7 @@ rows = [
     ("Multiply-accumulates a step", *(f"{result.costs[form].macs_per_step:,}" for form in FORM_TITLES)),
 ]
 for batch_size, times in (result.latency or {}).items():
-    shown = (f"{times[form].median:.2f} ({times[form].low:.2f} to {times[form].high:.2f})" for form in FORM_TITLES)
+    shown = (str(times[form]) for form in FORM_TITLES)
     rows.append((f"Milliseconds, batch {batch_size}", *shown))
 if example and result.quality:
     rows.append((example.quality_name.capitalize(), *(f"{result.quality[form]:.4f}" for form in FORM_TITLES)))
@@ -140,8 +145,8 @@ st.dataframe(
 st.caption(
     f"Masked: of full size with zeros, which are stored and multiplied like any other number. Compact: without them, and "
     f"computing the same. Times are for {SEQUENCE_LENGTH} steps of all LSTMs in float32 on "
-    f"{'one CPU thread' if result.device == 'cpu' else result.device}: median of paired runs, and where 10 to 90 % of "
-    "them lie."
+    f"{'one CPU thread' if result.device == 'cpu' else result.device}: the median of the lowest quarter of their turns, "
+    "and where 10 to 90 % of them lie."
 )
 st.dataframe(
     pd.DataFrame(
@@ -159,6 +164,14 @@ st.caption(
     f"Output drift on {on_what}{', those that nothing was fitted to' if work.run_inputs else ''}, relative to the output."
     + (" A dropped unit counts as zero here, even where what reads it makes up for it." if taken_over else "")
 )
+
+
+def time_it(made: Result) -> None:
+    """Start to time what a run made."""
+    work.timing = Job(partial(timed, made, example.quality if example else None))
+
+
+show_speeds(work.timing, partial(time_it, result), example.quality_name if example else None)
 if done := result.compensation.facts.get("lstms"):
     st.subheader("Compensation, step by step")
     st.dataframe(

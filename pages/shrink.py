@@ -21,6 +21,7 @@ from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
 from pruner.files.consumer_choice import consumers_of
+from pruner.lstm.timing import in_words
 from pruner.progress import Progress
 from pruner.result import available_devices
 from pruner.search.candidates import Candidate, Target, frontier_of
@@ -166,10 +167,9 @@ with st.grid(4, min_column_width=150):
             title, f"{after:,}", f"{after / before - 1:+.0%}", delta_color="inverse", border=True, height="stretch"
         )
     if result.latency:
-        fast = result.latency[1]
         st.metric(
             "Speed",
-            f"{fast['dense'].median / fast['compact'].median:.1f}×",
+            in_words(result.latency[1]["compact"].faster),
             help="Time of the dense LSTMs over that of the compact ones in PyTorch, batch 1.",
             border=True,
             height="stretch",

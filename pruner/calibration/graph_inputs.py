@@ -68,8 +68,8 @@ def through_graph(
         for before, after in pairwise(given):
             if not all(np.array_equal(before[final], after[initial]) for initial, final in proofs):
                 raise PrunerError(
-    """{LSTM name: the sequences (N, T, I) that it reads} when a checkpoint's graph is given the arrays of a file called `name`.
-                    "of the LSTMs themselves, as arrays of their names"
+                    f"expected states that the graph takes as it gave them, found that it moves them: {name}; give the "
+                    "inputs of the LSTMs themselves, as arrays of their names"
                 )
         for key, layer in layers.items():
             steps = np.concatenate([each[layer.node.input(0)] for each in given])  # (T, B, I)
@@ -111,9 +111,8 @@ def _sequences(
     missing = inputs.keys() - arrays.keys() - states.fed_back.keys()
     if missing or arrays.keys() - inputs.keys():
         raise PrunerError(
-            f"expected an array for each input of the graph that is no state "
-            f"({_listed(inputs.keys() - states.fed_back.keys())}), "
-            f"found {_listed(arrays)}: {name}; add or remove some"
+            "expected an array for each input of the graph that is no state "
+            f"({_listed(inputs.keys() - states.fed_back.keys())}), found {_listed(arrays)}: {name}; add or remove some"
         )
     cut = {key: _pieces(array, inputs[key], axes, states, name) for key, array in arrays.items()}
     batches, calls_each = max(map(len, cut.values())), max(len(parts[0]) for parts in cut.values())

@@ -189,5 +189,5 @@ def _write_frontier(folder: Path, found: Shrunk) -> None:
 
 def _verify(options: argparse.Namespace) -> None:
     source = checkpoint_of(options, options.source) if options.source else None
-    for sentence in verify(options.folder, source, isolated=True):
+    for sentence in verify(options.folder, source, isolated=True, judge=examples.quality_of):
         print(f"ok: {sentence}")

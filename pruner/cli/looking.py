@@ -1,9 +1,7 @@
-"""Commands that look: inspect, saliency, masks, measure, examples."""
+"""Commands that look: inspect, saliency, masks, examples."""
 
 import argparse
-import os
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,15 +17,11 @@ from pruner.cli.options import (
     recipe_of,
 )
 from pruner.cli.output import print_json, show_progress, write
-from pruner.compact.costs import cost_of_file
-from pruner.errors import PrunerError, label, shown
+from pruner.errors import PrunerError, label
 from pruner.exports.export import write_masks
-from pruner.exports.opened import read_export
 from pruner.files.learned import told_beside
 from pruner.importance.weights import ROW_NORMS, as_table, score
 from pruner.lstm.lstm import title_of
-from pruner.lstm.measure import latency
-from pruner.lstm.module import build
 from pruner.pipeline import choose_masks, gather_statistics
 
 
@@ -50,11 +44,6 @@ def add_commands(commands: Any) -> None:
     add_recipe_options(masks)
     masks.add_argument("--output", required=True, metavar="masks.safetensors")
     masks.set_defaults(command=_masks)
-
-    measure = commands.add_parser("measure", help="parameters, bytes, multiply-accumulates, latency, quality")
-    add_checkpoint(measure, "CHECKPOINT|DIR")
-    measure.add_argument("--json", action="store_true")
-    measure.set_defaults(command=_measure)
 
     ready = commands.add_parser("examples", help="list the trained examples, or copy one to a file")
     ready.add_argument("name", nargs="?", help=", ".join(examples.EXAMPLES))
@@ -118,45 +107,6 @@ def _masks(options: argparse.Namespace) -> None:
         statistics = gather_statistics(checkpoint, recipe, calibration, progress=show_progress)
     masks = choose_masks(checkpoint, recipe, statistics=statistics)
     write(options.output, lambda path: write_masks(masks, path), options.checkpoint)
-
-
-def _measure(options: argparse.Namespace) -> None:
-    path, verdict = Path(options.checkpoint), None
-    if os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
-        opened = read_export(path, isolated=True)
-        found, checkpoint, modules, verdict = opened.cost, opened.masked, opened.modules, opened.told
-    else:
-        checkpoint = checkpoint_of(options)
-        modules = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.select()}
-        found = cost_of_file(checkpoint)
-    modules = {name: module.float() for name, module in modules.items()}
-    example = examples.example_of(checkpoint)
-    figures: dict[str, Any] = {
-        "parameters": found.parameters,
-        "bytes": found.bytes,
-        "macs_per_step": found.macs_per_step,
-        "latency_ms": latency({"": modules}, checkpoint.lstms)[""].median,
-        "quality": example
-        and {
-            "name": example.quality_name,
-            "value": example.quality(checkpoint.tensors, modules),
-            "higher_is_better": example.higher_is_better,
-        },
-    }
-    if options.json:
-        print_json(figures)
-        return
-    print(f"{figures['parameters']:,} parameters, {figures['bytes']:,} bytes")
-    print(f"{figures['macs_per_step']:,} multiply-accumulates per time step, all LSTMs")
-    print(f"{figures['latency_ms']:.2f} ms for 64 time steps at batch 1")
-    if example:
-        print(f"{figures['quality']['value']:.4f} {example.quality_name}")
-        if note := examples.data_note(example):
-            print(note)
-    if verdict:
-        word, measure = (label(shown(verdict.get(key), most=200).strip("'")) for key in ("word", "measure"))
-        before, after = (shown(verdict.get(key)) for key in ("before", "after"))
-        print(f"{word}, as the export says: {measure} {before} before, {after} after")
 
 
 def _examples(options: argparse.Namespace) -> None:

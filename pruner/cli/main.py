@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pruner.cli import exporting, looking, searching
+from pruner.cli import exporting, looking, measuring, searching
 from pruner.errors import PrunerError
 
 
@@ -56,7 +56,7 @@ def _give_up_stdout() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(_program(), description="Look inside an LSTM and make it smaller.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for group in (looking, exporting, searching):
+    for group in (looking, exporting, measuring, searching):
         group.add_commands(commands)
     return parser
 

@@ -66,9 +66,9 @@ class Layout:
         """What stays of each of its consumers."""
         return consumer_part(self.lstm, {place: torch.tensor(units) for place, units in self.kept_units.items()})
 
-    def module(self, tensors: Mapping[str, Tensor]) -> nn.Module:
+    def module(self, tensors: Mapping[str, Tensor], full_width: bool = True) -> nn.Module:
         """The module that load_pruned.py gives, batch first, from the tensors of the file; of an LSTMCell, the LSTM that
-        applies it step by step.
+        applies it step by step. Of full output width, or as narrow as the stored LSTM.
 
         Raises PrunerError if they do not fit together.
         """
@@ -79,7 +79,7 @@ class Layout:
             own = self.lstm.tensors if self.stored_as in ("LSTM", "ReconstructingLSTM") else {}
             state = {f"{name}_l0" if name in own else name: tensor for name, tensor in state.items()}
         try:
-            return load_pruned.assemble(facts, state, batch_first=True).eval().requires_grad_(False)
+            return load_pruned.assemble(facts, state, True, full_width).eval().requires_grad_(False)
         except (ValueError, RuntimeError, KeyError) as error:
             raise PrunerError(f"expected the tensors of {self.lstm.title} to fit together, found {error}") from error
 

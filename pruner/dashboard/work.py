@@ -12,6 +12,7 @@ from pruner.dashboard.explore import Measured, Sweep
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import Kept, session
 from pruner.dashboard.shrinking import Smaller
+from pruner.exports.speed.table import Table
 from pruner.result import Result
 from pruner.search.candidates import Candidate
 
@@ -23,6 +24,7 @@ class Work:
 
     device = Kept("cpu", "widget")
     run: Kept[Job[Result] | None] = Kept(None, "model")
+    timing: Kept[Job[Table] | None] = Kept(None, "model")  # of what the run made
     shrink: Kept[Job[Smaller] | None] = Kept(None, "model")
     tried: Kept[list[Candidate]] = Kept([], "model")  # by the shrinking that runs or ran last, as they come
     shrunk: Kept[Smaller | None] = Kept(None, "model")  # what the controls were set to last

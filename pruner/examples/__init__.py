@@ -114,6 +114,12 @@ def example_of(checkpoint: Checkpoint) -> Example | None:
     return None
 
 
+def quality_of(checkpoint: Checkpoint) -> Quality | None:
+    """What a checkpoint is judged by, where it is one of the examples or was pruned from one."""
+    example = example_of(checkpoint)
+    return example.quality if example else None
+
+
 def data_note(example: Example) -> str | None:
     """A sentence if the data at hand is not quite that of the training: another Python has slightly other documents."""
     if example.name == "pydocs-chars" and pydocs_chars.corpus_sha256() != _metadata(example.name)["corpus_sha256"]:

@@ -29,7 +29,7 @@ from pruner.exports.onnx.facts import DECLINED, ONNX_FILES
 from pruner.exports.verdict import Verdict
 from pruner.files import stale
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.consumer_choice import consumers_of
+from pruner.files.consumer_choice import outside_consumers
 from pruner.files.onnx_graph import ONNX
 from pruner.files.opening import open_checkpoint
 from pruner.files.source import open_source
@@ -162,37 +162,43 @@ def _write_for_people(staging: Path, manifest: Manifest) -> None:
 
 
 def _write_onnx(
-    staging: Path, pruned: Pruned, name: str, written: Mapping[str, Tensor], quality: Quality | None, wanted: bool
+    folder: Path, pruned: Pruned, name: str, written: Mapping[str, Tensor], quality: Quality | None, wanted: bool
 ) -> dict[str, Any]:
-    """The ONNX files, and what the manifest says of them: the whole graph of what came as ONNX, else the LSTMs where that is
-    `wanted`."""
-    from pruner.exports.onnx.files import write_onnx_files  # onnx and onnxruntime take a second to import
-    from pruner.exports.onnx.whole import write_whole_graph
+    """The ONNX files of an export, and what the manifest says of them: the whole graph of what came as ONNX, else the LSTMs
+    where that is `wanted`."""
+    if pruned.checkpoint.format != ONNX:
+        return write_lstms_as_onnx(folder, pruned, name, written, quality)
+    from pruner.exports.onnx.whole import write_whole_graph  # onnx and onnxruntime take a second to import
 
-    checkpoint, recipe, notes = pruned.checkpoint, pruned.recipe, list[str]()
-    metadata = {"recipe": json.dumps(recipe.to_dict()), "source_sha256": checkpoint.sha256, "pruner_version": VERSION}
-    layouts = pruned.forms[name].layouts
-    if checkpoint.format == ONNX:
-        try:
-            return write_whole_graph(staging, checkpoint, layouts, written, metadata, wanted)
-        except PrunerError as reason:
-            if not wanted:
-                return {DECLINED: str(reason)}
-            notes = [f"the LSTMs alone, not the whole graph: {reason}"]
-    rate = None if quality is None else partial(_rated, pruned, name, quality)
-    said = {learned.batch_first for learned in checkpoint.learned.values()}
-    inside = {tensor for lstm in checkpoint.lstms for tensor in lstm.tensors.values()}  # an LSTM reads for itself
-    consumers = {
-        lstm: [each for each in names if each not in inside] for lstm, names in consumers_of(checkpoint, recipe).items()
-    }
-    facts = write_onnx_files(staging, layouts, written, consumers, metadata, rate, batch_first=said != {False})
-    return facts | {"notes": [*notes, *facts["notes"]]} if "notes" in facts else facts
+    try:
+        return write_whole_graph(
+            folder, pruned.checkpoint, pruned.forms[name].layouts, written, _metadata(pruned), wanted
+        )
+    except PrunerError as reason:
+        if not wanted:
+            return {DECLINED: str(reason)}
+        facts = write_lstms_as_onnx(folder, pruned, name, written, quality)
+        note = f"the LSTMs alone, not the whole graph: {reason}"
+        return facts | {"notes": [note, *facts["notes"]]} if "notes" in facts else facts
 
 
-def _rated(pruned: Pruned, name: str, quality: Quality, lstms: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """The quality of a form with other modules for its LSTMs, as the manifest has it."""
-    value = quality(pruned.tensors(), {**pruned.modules(name), **lstms})
-    return {"name": quality.name, "value": float(value), "higher_is_better": quality.higher_is_better}
+def write_lstms_as_onnx(
+    folder: Path, pruned: Pruned, name: str, written: Mapping[str, Tensor], quality: Quality | None
+) -> dict[str, Any]:
+    """Write the LSTMs of a form, whose file holds the tensors `written`, as ONNX files, and return what the manifest says of
+    them. Raises PrunerError as `onnx.files.write_onnx_files` does."""
+    from pruner.exports.onnx.files import write_onnx_files  # as above
+
+    rate = None if quality is None else partial(quality.told_with, pruned.tensors(), pruned.modules(name))
+    layouts, consumers = pruned.forms[name].layouts, outside_consumers(pruned.checkpoint, pruned.recipe)
+    batch_first = {learned.batch_first for learned in pruned.checkpoint.learned.values()} != {False}
+    return write_onnx_files(folder, layouts, written, consumers, _metadata(pruned), rate, batch_first=batch_first)
+
+
+def _metadata(pruned: Pruned) -> dict[str, str]:
+    """What an ONNX file says of where it comes from."""
+    recipe, source = json.dumps(pruned.recipe.to_dict()), pruned.checkpoint.sha256
+    return {"recipe": recipe, "source_sha256": source, "pruner_version": VERSION}
 
 
 def write_masks(masks: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

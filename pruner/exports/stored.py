@@ -1,12 +1,12 @@
 """What an export's files hold, checked against what its manifest claims, before anything is built from either."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruner.compact.layout import (
     Layout,
@@ -16,6 +16,7 @@ from pruner.compact.layout import (
     reconstructs,
     stored_indices,
     stored_tensors,
+    wide_tensors,
 )
 from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import MASKS, Manifest, not_the_export
@@ -24,6 +25,7 @@ from pruner.files.export_files import read_tensors
 from pruner.lstm.gates import GATES
 from pruner.lstm.kept import unit_masks
 from pruner.lstm.lstm import DTYPES, LSTM
+from pruner.lstm.module import build
 from pruner.lstm.sizes import parameters_in
 from pruner.recipe import Recipe
 
@@ -180,3 +182,16 @@ def _check_stored(folder: Path, found: Layout, pruned: Checkpoint, masks: Mappin
         width = sum(map(len, found.last_units))
         if tensor is None or tensor.dim() < 2 or tensor.shape[1] != width:
             raise not_the_export(folder, f"{width} columns in {shown(name)}", "others")
+
+
+def widened(pruned: Checkpoint, layouts: list[Layout]) -> tuple[Checkpoint, dict[str, nn.Module]]:
+    """The masked checkpoint of full size that a file stands for, in which LSTMs lie as `layouts` say, and all LSTMs by name,
+    ready to run."""
+    lstms = [layout.lstm for layout in layouts]
+    modules = {layout.lstm.name: layout.module(pruned.tensors) for layout in layouts}
+    own = {name for layout in layouts for name in layout.tensors.values()}
+    for lstm in pruned.lstms:
+        if not own & set(lstm.tensors.values()):
+            lstms.append(lstm)
+            modules[lstm.name] = build(lstm, pruned.tensors)
+    return replace(pruned, tensors=wide_tensors(layouts, pruned.tensors), lstms=lstms), modules

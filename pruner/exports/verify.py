@@ -2,9 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,14 @@ from pruner.exports.manifest import (
     same,
 )
 from pruner.exports.onnx.facts import ONNX_FILES
-from pruner.exports.stored import read_layouts, read_masks
+from pruner.exports.stored import read_layouts, read_masks, widened
 from pruner.files import formats, stale
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.consumers import bias_beside
 from pruner.files.export_files import unpack
 from pruner.files.opening import open_checkpoint
+from pruner.lstm.measure import Quality
 from pruner.lstm.sizes import macs_per_step
 from pruner.lstm.sizes import parameters as count_parameters
 from pruner.pipeline import choose_masks
@@ -53,16 +55,25 @@ FILES = {MANIFEST, MASKS, LOADER, README, EXAMPLE, *MODELS, *KERAS_FILES, *ONNX_
 MAX_UNPACKED_RATIO = 50
 
 
-def verify(folder: str | os.PathLike[str], source: Checkpoint | None = None, *, isolated: bool = False) -> list[str]:
+Judge = Callable[[Checkpoint], Quality | None]  # what a checkpoint is judged by, if that is known
+
+
+def verify(
+    folder: str | os.PathLike[str],
+    source: Checkpoint | None = None,
+    *,
+    isolated: bool = False,
+    judge: Judge | None = None,
+) -> list[str]:
     """Check an export, a folder or the zip of one, and return what was found to hold, a sentence a check.
 
     Without the source: complete, unaltered files, masks that fit, rows that are zero where the masks say. With it: every
     other value is the source's own, the recipe gives the same masks again, and so does the certificate. Raises PrunerError
     at the first check that fails. Nothing in the folder is executed; `isolated` reads the model's file in a process of its
-    own, with limits.
+    own, with limits. ONNX files are rated again where a `judge` knows what the model that they stand for is judged by.
     """
     with unpacked(Path(folder)) as files:
-        return list(_checks(files, source, isolated))
+        return list(_checks(files, source, isolated, judge))
 
 
 @contextmanager
@@ -79,7 +90,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator[str]:
+def _checks(folder: Path, source: Checkpoint | None, isolated: bool, judge: Judge | None) -> Iterator[str]:
     """Say again, from the files alone, all that the manifest says of them, and compare."""
     manifest = Manifest.read(folder)
     made_from = manifest.source
@@ -137,7 +148,10 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool) -> Iterator
     if onnx:
         from pruner.exports.onnx.checking import check_onnx_files  # onnx and onnxruntime take a second to import
 
-        yield from check_onnx_files(folder, manifest, layouts, pruned.tensors, isolated, source)
+        masked, modules = widened(pruned, layouts)
+        quality = judge(masked) if judge else None
+        rate = None if quality is None else partial(quality.told_with, masked.tensors, modules)
+        yield from check_onnx_files(folder, manifest, layouts, pruned.tensors, isolated, source, rate)
 
 
 def _onnx_files(folder: Path, manifest: Manifest, files: dict[str, Path]) -> dict[str, Any]:

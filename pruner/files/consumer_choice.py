@@ -119,6 +119,11 @@ def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]
     return found
 
 
+def outside_consumers(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]:
+    """Those of `consumers_of` that are `outside_of_lstms`."""
+    return {lstm: outside_of_lstms(checkpoint, names) for lstm, names in consumers_of(checkpoint, recipe).items()}
+
+
 def feeders(checkpoint: Checkpoint, consumers: Mapping[str, list[str]]) -> dict[str, str]:
     """{LSTM name: the name of the LSTM whose output it reads}, of those whose inputs are among these consumers."""
     owners = {name: lstm.name for lstm in checkpoint.lstms for name in lstm.input_weights}
@@ -143,7 +148,7 @@ def task_of(checkpoint: Checkpoint, recipe: Recipe, names: list[str]) -> str | N
 
 
 def outside_of_lstms(checkpoint: Checkpoint, names: list[str]) -> list[str]:
-    """Those of these consumers that are not the input of another LSTM."""
+    """Those of these consumers that are no LSTM: one of these reads for itself."""
     inputs = {name for lstm in checkpoint.lstms for name in lstm.input_weights}
     return [name for name in names if name not in inputs]
 

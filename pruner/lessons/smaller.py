@@ -17,7 +17,7 @@ from pruner.recipe import Recipe
 
 SHARES = tuple(step / 100 for step in range(5, 80, 5))
 SHARE = 0.25
-RUNS = 7  # of each model that is timed
+TURNS = 8  # of the models that are timed
 
 WAYS = {
     "whole": "As trained",
@@ -129,7 +129,7 @@ def speed(share: float) -> dict[str, float]:
         "glued": {name: small},
         "units": prune(example.checkpoint, recipe).modules("compact"),
     }
-    return {way: each.median for way, each in latency(modules, [example.lstm], runs=RUNS, seconds=1.0).items()}
+    return {way: each.typical for way, each in latency(modules, [example.lstm], turns=TURNS, seconds=1.0).items()}
 
 
 def notice(found: Smaller, share: float) -> list[str]:

@@ -2,9 +2,7 @@
 
 import copy
 import math
-import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pruner.lstm.lstm import LSTM
+from pruner.lstm.timing import TOO_NOISY, in_turns, times_as_fast, typical
 
 SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
 
@@ -32,6 +31,14 @@ class Quality:
 
     def __call__(self, tensors: Mapping[str, Tensor], modules: Modules) -> float:
         return self.rate(tensors, modules)
+
+    def told(self, tensors: Mapping[str, Tensor], modules: Modules) -> dict[str, Any]:
+        """The same as JSON has it."""
+        return {"name": self.name, "value": float(self(tensors, modules)), "higher_is_better": self.higher_is_better}
+
+    def told_with(self, tensors: Mapping[str, Tensor], modules: Modules, others: Modules) -> dict[str, Any]:
+        """The same with other modules for some of them."""
+        return self.told(tensors, {**modules, **others})
 
 
 @dataclass(frozen=True)
@@ -89,58 +96,53 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds to read `SEQUENCE_LENGTH` steps: the median of several runs, and where 10 and 90 % of them lie."""
+    """Milliseconds to read `SEQUENCE_LENGTH` steps, of several turns: what is `typical` of an undisturbed one, where 10 and
+    90 % of them lie, and how many times as fast that is as the first of the forms, if the times can tell."""
 
-    median: float
+    typical: float
     low: float
     high: float
+    faster: float | None
+
+    def __str__(self) -> str:
+        return TOO_NOISY if self.faster is None else f"{self.typical:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
 def latency(
     forms: Mapping[str, Modules],
     lstms: Iterable[LSTM],
     batch_size: int = 1,
-    runs: int = 15,
+    turns: int = 16,
     seconds: float = 5.0,
 ) -> dict[str, Latency]:
-    """{form: time for all its LSTMs to read one batch} in float32, the forms in turns so that slow moments meet them all;
-    on a CPU with one thread.
-
-    `forms` maps a form's name to its modules by LSTM name. Stops after `seconds`, but not before the third run.
+    """{form: time for all its LSTMs to read one batch} in float32, the forms in turns as `timing.in_turns` has it; on a CPU
+    with one thread. `forms` maps a form's name to its modules by LSTM name.
     """
     inputs = {lstm.name: random_input(lstm, batch_size).float() for lstm in lstms}
 
-    @torch.inference_mode()
-    def once(modules: Modules) -> float:
-        place = next(next(iter(modules.values())).parameters()).device
+    def reading(modules: Modules) -> Callable[[], None]:
+        full = {name: copy.deepcopy(module).float() for name, module in modules.items()}
+        place = next(next(iter(full.values())).parameters()).device
         moved = {name: tensor.to(place) for name, tensor in inputs.items()}
-        _wait_for(place)
-        started = time.perf_counter()
-        for name, tensor in moved.items():
-            modules[name](tensor)
-        _wait_for(place)
-        return (time.perf_counter() - started) * 1000
 
-    full = {
-        form: {name: copy.deepcopy(module).float() for name, module in modules.items()}
-        for form, modules in forms.items()
-    }
-    times: dict[str, list[float]] = {form: [] for form in forms}
-    until = time.perf_counter() + seconds
+        @torch.inference_mode()
+        def read() -> None:
+            for name, tensor in moved.items():
+                full[name](tensor)
+            _wait_for(place)
+
+        return read
+
     with one_thread():
-        for run in range(runs + 1):
-            for form, modules in full.items():
-                took = once(modules)
-                if run:  # the first warms up
-                    times[form].append(took)
-            if run >= 3 and time.perf_counter() > until:
-                break
-    found = {}
-    for form, values in times.items():
-        ordered = sorted(values)
-        tenth = len(ordered) // 10
-        found[form] = Latency(statistics.median(ordered), ordered[tenth], ordered[-1 - tenth])
-    return found
+        times = in_turns({form: reading(modules) for form, modules in forms.items()}, seconds, turns)
+    base = next(iter(times.values()))
+    return {form: _latency(base, own) for form, own in times.items()}
+
+
+def _latency(base: Sequence[float], own: Sequence[float]) -> Latency:
+    ordered = sorted(1000 * taken for taken in own)
+    tenth = len(ordered) // 10
+    return Latency(1000 * typical(own), ordered[tenth], ordered[-1 - tenth], times_as_fast(base, own))
 
 
 def _wait_for(place: torch.device) -> None:

@@ -220,7 +220,7 @@ def test_measure_json_is_exactly_as_designed(
 ) -> None:
     found = json.loads(printed(capsys, f"measure {what} --json"))
     path = Path(what, "pruned.pt") if Path(what).is_dir() else Path(what)
-    assert found.keys() == {"parameters", "bytes", "macs_per_step", "latency_ms", "quality"}
+    assert found.keys() == {"parameters", "bytes", "macs_per_step", "latency_ms", "quality", "times"}
     assert found["parameters"] == sum(tensor.numel() for tensor in open_checkpoint(path).tensors.values())
     assert found["bytes"] == path.stat().st_size
     assert found["macs_per_step"] == macs
@@ -232,7 +232,7 @@ def test_measure_rates_an_example(workplace: Path, capsys: pytest.CaptureFixture
     printed(capsys, "examples embedded-reber --output reber.safetensors")
     quality = json.loads(printed(capsys, "measure reber.safetensors --json"))["quality"]
     assert quality == {"name": "strings wholly right", "value": 1.0, "higher_is_better": True}
-    assert printed(capsys, "measure reber.safetensors").splitlines()[-1] == "1.0000 strings wholly right"
+    assert printed(capsys, "measure reber.safetensors").splitlines()[3] == "1.0000 strings wholly right"
 
 
 def test_measure_ends_its_note_with_a_line(
@@ -240,7 +240,7 @@ def test_measure_ends_its_note_with_a_line(
 ) -> None:
     printed(capsys, "examples embedded-reber --output reber.safetensors")
     monkeypatch.setattr("pruner.examples.data_note", lambda example: "The data differs.")
-    assert printed(capsys, "measure reber.safetensors").endswith("\nThe data differs.\n")
+    assert "\nThe data differs.\n" in printed(capsys, "measure reber.safetensors")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)

@@ -16,6 +16,7 @@ from pruner.search.sweep import rate
 from tests.helpers.exports import read_manifest
 from tests.helpers.files import saved_in
 from tests.helpers.models import named, random_lstm
+from tests.helpers.speeds import tell
 
 
 def test_cost_of_a_checkpoint(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_bytes_of_a_form_are_those_of_its_exported_file(
 
 @pytest.mark.parametrize("granularity", ["rows", "units"])
 def test_every_view_of_a_size_tells_the_same_number(
-    granularity: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    granularity: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Masks (before any run), Run, the manifest, the export read back, Sweep, Suggest and the command line; in a file with
     an integer buffer, which is no parameter."""
@@ -99,6 +100,7 @@ def test_every_view_of_a_size_tells_the_same_number(
     assert main(["prune", str(tmp_path / "model.pt"), *options]) == 0
     told = capsys.readouterr().out
     assert f"{dense:,} parameters became {small:,}, {64 * 24:,} multiply-accumulates per time step {macs:,}" in told
+    tell(monkeypatch)
     for path, parameters in ((tmp_path / "model.pt", dense), (folder, small)):
         assert main(["measure", str(path)]) == 0
         assert f"{parameters:,} parameters" in capsys.readouterr().out

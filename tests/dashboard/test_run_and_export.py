@@ -8,10 +8,27 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
+from pruner.dashboard.jobs import Job
 from pruner.exports.export import pack
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import UNITS, checked, click, go, run_to_the_end, set_to, slide, upload, work
+from tests.helpers.pages import (
+    UNITS,
+    button,
+    checked,
+    click,
+    endless,
+    failing,
+    go,
+    press,
+    run_to_the_end,
+    set_to,
+    slide,
+    upload,
+    wait,
+    work,
+)
+from tests.helpers.speeds import tell
 
 
 def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> None:
@@ -23,7 +40,7 @@ def test_a_run_shows_before_and_after_and_can_be_exported(example: AppTest) -> N
         assert table.loc["Parameters", form] == f"{cost.parameters:,}"
     assert table.loc["Strings wholly right", "dense"] == "1.0000"
     assert table.loc["Strings wholly right", "masked"] == table.loc["Strings wholly right", "compact"]
-    assert float(table.loc["Milliseconds, batch 32", "compact"].partition(" ")[0]) > 0
+    assert table.loc["Milliseconds, batch 32", "compact"] == str(result.latency[32]["compact"])
     example = go(example, "export")
     assert "largest difference is 0" in example.success[0].value
     labels = [button.label for button in example.get("download_button")]
@@ -187,3 +204,37 @@ def downloads(app: AppTest) -> list[str]:
 def switch(app: AppTest, label: str) -> AppTest:
     next(each for each in app.toggle if each.label == label).set_value(True)
     return checked(app.run())
+
+
+def test_a_run_is_timed_when_it_is_asked_for(units: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = tell(monkeypatch)
+    units = run_to_the_end(units)
+    assert timed == [] and not any("model" in frame.value for frame in units.dataframe)
+    units = work(units, "Time it", "timing")
+    table = next(frame.value for frame in units.dataframe if "model" in frame.value).set_index("model")
+    assert list(table.index) == timed and len(timed) == 6
+    assert list(table["batch 32, 2 threads"]) == ["1.0×", "2.0×", "4.0×", "2.0×", "4.0×", "8.0×"]
+    assert table.loc["dense, PyTorch", "strings wholly right"] == "1.0000"
+    units = run_to_the_end(units)
+    assert units.session_state.timing is None and not any("model" in frame.value for frame in units.dataframe)
+
+
+def test_a_busy_machine_is_told_in_place_of_figures(units: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, busy=True)
+    units = work(run_to_the_end(units), "Time it", "timing")
+    table = next(frame.value for frame in units.dataframe if "model" in frame.value).set_index("model")
+    assert table.loc["compact, PyTorch", "batch 1, 1 thread"] == "too noisy to tell"
+    assert any("other work on this machine" in text.value for text in units.caption)
+
+
+def test_timing_that_fails_or_is_cancelled_leaves_the_rest_of_the_page(units: AppTest) -> None:
+    units = run_to_the_end(units)
+    units.session_state.timing = wait(Job(failing))
+    units = checked(units.run())
+    assert units.error[-1].proto.title == "The time could not be measured"
+    units.session_state.timing = Job(endless)
+    units = checked(units.run())
+    assert any("Export it" in link.proto.label for link in units.get("page_link"))
+    units = press(units, "Cancel")
+    wait(units.session_state.timing)
+    assert not button(checked(units.run()), "Time it").disabled

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pruner import Checkpoint, PrunerError, Recipe, run
 from pruner.compact.masked_and_compact import FORMS
 from pruner.examples import named as example_named
+from pruner.examples import quality_of
 from pruner.exports.export import file_facts, pack
 from pruner.exports.manifest import Manifest
 from pruner.exports.onnx import parts
@@ -395,3 +396,23 @@ def test_shrink_writes_them_too(source: Checkpoint, tmp_path: Path, capsys: pyte
     lines = [line for line in told.splitlines() if line.startswith(ONNX_FILES)]
     assert [line.partition(":")[0] for line in lines] == [*ONNX_FILES]
     assert any("runs in ONNX Runtime" in sentence for sentence in verify(tmp_path / "small"))
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_the_quality_of_an_example_is_measured_again(tmp_path: Path, isolated: bool) -> None:
+    example = example_named("embedded-reber")
+    folder = run(example.open(), replace(RECIPE, sparsity=0.1), quality=example.quality).save(
+        tmp_path / "new", onnx=True
+    )
+    rated = [facts["quality"]["value"] for facts in read_manifest(folder)["onnx"]["files"].values()]
+    told = [line for line in verify(folder, isolated=isolated, judge=quality_of) if "in ONNX Runtime" in line]
+    assert [f"strings wholly right {value:.4f}" in line for line, value in zip(told, rated, strict=True)] == [
+        True,
+        True,
+    ]
+    assert not any("strings wholly right" in line for line in verify(folder, isolated=isolated))
+
+    edit_manifest(folder, ("onnx", "files", INT8, "quality", "value"), rated[1] + 0.1)
+    verify(folder)
+    with pytest.raises(PrunerError, match=r"expected pruned\.int8\.onnx as good as the manifest says"):
+        verify(folder, isolated=isolated, judge=quality_of)

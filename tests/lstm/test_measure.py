@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pruner.lstm.find import find_lstms
 from pruner.lstm.lstm import LSTM
-from pruner.lstm.measure import difference, latency, outputs, random_input
+from pruner.lstm.measure import Latency, difference, latency, outputs, random_input
 from pruner.lstm.module import build
 from tests.helpers.models import named, random_lstm
 
@@ -109,21 +109,22 @@ def recorded(calls: Calls, **seconds: float) -> tuple[dict[str, dict[str, nn.Mod
 def test_latency_counts_every_lstm_and_takes_the_forms_in_turns() -> None:
     calls: Calls = []
     forms, lstms = recorded(calls, dense=0.0, compact=0.0)
-    assert latency(forms, lstms, batch_size=2, runs=3).keys() == {"dense", "compact"}
-    turn = [(form, "torch.float32", shape) for form in ("dense", "compact") for shape in ((2, 64, 3), (2, 64, 5))]
-    assert calls == turn * 4
+    assert latency(forms, lstms, batch_size=2, turns=3).keys() == {"dense", "compact"}
+    read = {form: [(form, "torch.float32", shape) for shape in ((2, 64, 3), (2, 64, 5))] for form in forms}
+    assert calls == read["dense"] + read["compact"] + (2 * read["dense"] + 2 * read["compact"]) * 3
     assert all(module.weight.dtype == torch.float16 for modules in forms.values() for module in modules.values())
 
 
 def test_latency_tells_a_slow_form_from_a_fast_one() -> None:
     forms, lstms = recorded([], slow=0.004, fast=0.0)
-    times = latency(forms, lstms, runs=5)
-    assert 8 <= times["slow"].low <= times["slow"].median <= times["slow"].high
-    assert 0 < times["fast"].median < times["slow"].median
+    times = latency(forms, lstms, turns=5)
+    assert 8 <= times["slow"].low <= times["slow"].typical <= times["slow"].high
+    assert 0 < times["fast"].typical < times["slow"].typical
+    assert times["slow"].faster in (None, 1)
 
 
-def test_latency_stops_when_its_time_is_up_but_not_before_the_third_run() -> None:
-    calls: Calls = []
-    forms, lstms = recorded(calls, dense=0.0)
-    latency(forms, lstms, runs=1000, seconds=0.0)
-    assert len(calls) == 2 * (1 + 3)
+@pytest.mark.parametrize(
+    ("faster", "words"), [(2.0, "1.50 (1.25 to 3.00)"), (None, "too noisy to tell")], ids=["quiet", "busy"]
+)
+def test_a_latency_in_words(faster: float | None, words: str) -> None:
+    assert str(Latency(1.5, 1.25, 3.0, faster)) == words

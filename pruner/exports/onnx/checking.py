@@ -13,8 +13,9 @@ from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import Manifest, not_the_export
 from pruner.exports.onnx.comparing import Ran, run_whole
 from pruner.exports.onnx.facts import DECLINED, FLOAT, agrees, is_whole, names_in
+from pruner.exports.onnx.files import Rate
 from pruner.exports.onnx.parts import Part, parts_of, weight_bytes
-from pruner.exports.onnx.running import Session, compare, lstms_of
+from pruner.exports.onnx.running import Session, compare, in_pieces, lstms_of
 from pruner.exports.onnx.whole import graphs_of
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.runtime.feeding import States, random_inputs
@@ -24,6 +25,8 @@ from pruner.files.runtime.session import session_of
 from pruner.files.source import open_source
 from pruner.lstm.lstm import DTYPES
 
+STEPS = 2**13  # that are rated at a time, all sequences together: the process of a file has little memory
+SAME_QUALITY = 0.03  # how far it may be off: another Python has slightly other texts, another processor other roundings
 _MOST_BESIDE = 2**24  # bytes of a file beside its weights: names, biases, the recipe
 
 
@@ -34,8 +37,10 @@ def check_onnx_files(
     tensors: Mapping[str, Tensor],
     isolated: bool,
     source: Checkpoint | None,
+    rate: Rate | None = None,
 ) -> Iterator[str]:
-    """Run the ONNX files of an export again and say what holds; `tensors` are those of its model's file.
+    """Run the ONNX files of an export again and say what holds; `tensors` are those of its model's file, and `rate` gives
+    its quality with other modules for its LSTMs.
 
     Their graphs are looked at before they are run, as `harmless` does; `isolated` does both in a process of its own,
     with limits. Raises PrunerError where something differs.
@@ -53,13 +58,18 @@ def check_onnx_files(
         try:
             metadata, session = _opened(data, isolated)
             _check_metadata(folder, name, metadata, manifest)
-            measured = compare(lstms_of(session, parts, facts["batch_first"]), layouts, tensors, parts)
-        except PrunerError as error:
+            lstms = lstms_of(session, parts, facts["batch_first"])
+            measured = compare(lstms, layouts, tensors, parts)
+            rated = None if rate is None or "quality" not in stated else rate(in_pieces(lstms, STEPS))
+        except (PrunerError, RuntimeError, IndexError) as error:  # of shapes that only long sequences show
             raise not_the_export(folder, f"{name} as it was exported", f"another ({error})") from error
         _check_measured(folder, name, measured, stated)
         figures = (
             f"largest difference {measured['max_abs_difference']:.2g}, outputs reach {measured['max_abs_output']:.2g}"
         )
+        if rated is not None:
+            _check_quality(folder, name, rated, stated["quality"])
+            figures += f", {rated['name']} {rated['value']:.4f}"
         yield f"{name} runs in ONNX Runtime and is as close to the pruned model as the manifest says ({figures})"
 
 
@@ -176,3 +186,9 @@ def _check_measured(folder: Path, name: str, measured: Mapping[str, Any], stated
             good = good and math.isclose(gap, claimed["max_abs_difference"], rel_tol=0.5, abs_tol=1e-3 * scale)
     if not good:
         raise not_the_export(folder, f"{name} as close to the pruned model as the manifest says", shown(measured, 200))
+
+
+def _check_quality(folder: Path, name: str, rated: Mapping[str, Any], stated: Mapping[str, Any]) -> None:
+    same = {**rated, "value": None} == {**stated, "value": None}
+    if not same or not math.isclose(rated["value"], stated["value"], rel_tol=SAME_QUALITY, abs_tol=SAME_QUALITY):
+        raise not_the_export(folder, f"{name} as good as the manifest says, {shown(stated)}", shown(rated))

@@ -85,6 +85,27 @@ class OnnxLSTM(nn.Module):
         return dict(zip(outputs, own, strict=True)), dict(zip(consumers, consumed, strict=True))
 
 
+class _InPieces(nn.Module):
+    """An LSTM that reads few sequences (B, T, I) at a time from a zero state, so that what runs it needs little memory."""
+
+    def __init__(self, lstm: OnnxLSTM, steps: int) -> None:
+        super().__init__()
+        self.lstm, self.steps = lstm, steps
+
+    def forward(self, sequences: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As `nn.LSTM` with `batch_first`."""
+        pieces = sequences.split(max(1, self.steps // sequences.shape[1]))
+        read = [self.lstm.read(_turned(self.lstm, piece))[0] for piece in pieces]
+        output = torch.cat([_turned(self.lstm, own) for own, _ in read])
+        h_n, c_n = (torch.cat([states[which] for _, states in read], 1) for which in (0, 1))
+        return output, (h_n, c_n)
+
+
+def in_pieces(lstms: Mapping[str, OnnxLSTM], steps: int) -> dict[str, nn.Module]:
+    """LSTMs that run at most so many steps at a time, of all sequences together, but no less than one sequence."""
+    return {name: _InPieces(lstm, steps) for name, lstm in lstms.items()}
+
+
 def lstms_of(session: Session, parts: Sequence[Part], batch_first: bool = True) -> dict[str, OnnxLSTM]:
     """{LSTM name: module} of a session of a model that holds these."""
     named = zip(parts, interfaces(parts), strict=True)
