@@ -18,7 +18,7 @@ from pruner.exports import export
 from pruner.exports.verdict import Verdict, by_answers, by_quality, unknown
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.learned import with_batch_first
-from pruner.lstm.measure import Drift, Forward, Latency, Modules, Quality, Rate, latency
+from pruner.lstm.measure import Drift, Forward, ForwardPass, Latency, Modules, Quality, Rate, latency
 from pruner.lstm.module import build
 from pruner.pipeline import prune
 from pruner.progress import Progress, silent, split
@@ -53,6 +53,7 @@ class Result:
     quality: dict[str, float] | None  # where a quality was given
     latency: dict[int, dict[str, Latency]] | None  # by batch size, where it was asked for
     judge: Quality | None = None  # what `quality` is, where that is known
+    task: str | None = None  # what the answers are, see `Recipe`
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -83,7 +84,7 @@ class Result:
             before, after = self.quality["dense"], self.quality["masked"]
             return by_quality(self.judge.name, self.judge.higher_is_better, before, after)
         if self.answers is not None:
-            return by_answers(self.answers, self.recipe.task == "softmax" and bool(self.recipe.consumers))
+            return by_answers(self.answers, self.task == "softmax")
         return unknown(max(drift.relative for drift in self.drift.values()))
 
     def save(
@@ -153,8 +154,9 @@ def run(
     if device not in devices:
         raise PrunerError(f"expected a device among {', '.join(devices)}; found {device!r}; run on cpu instead")
     pruning, measuring = split(progress, 1 if recipe.compensation != "heal" else 5, 1)
-    pruned = prune(checkpoint, recipe, calibration, statistics, device=device, progress=pruning, forward=forward)
-    result = measured(pruned, device, quality, timed, calibration, measuring, forward)
+    own = None if forward is None else ForwardPass(forward, recipe.task)
+    pruned = prune(checkpoint, recipe, calibration, statistics, device=device, progress=pruning, forward=own)
+    result = measured(pruned, device, quality, timed, calibration, measuring, own)
     progress(1.0, "Done")
     return result
 
@@ -166,7 +168,7 @@ def measured(
     timed: bool = False,
     calibration: Calibration | None = None,
     progress: Progress = silent,
-    forward: Forward | None = None,
+    forward: ForwardPass | None = None,
 ) -> Result:
     """What a pruned checkpoint costs, how far its outputs moved, how good and how fast it is; arguments as in `run`."""
     checkpoint, recipe = pruned.checkpoint, pruned.recipe
@@ -186,7 +188,8 @@ def measured(
     costs = {"dense": cost_of_file(checkpoint)}
     costs |= {name: cost_of_form(checkpoint, form) for name, form in pruned.forms.items()}
     judge = quality if isinstance(quality, Quality) else None
-    return Result(pruned, device, costs, drift, answers, rated, times, judge)
+    task = recipe.task if forward is None else forward.task
+    return Result(pruned, device, costs, drift, answers, rated, times, judge, task)
 
 
 def _rated(
