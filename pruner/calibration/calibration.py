@@ -70,7 +70,7 @@ class Calibration:
         return F.embedding(batch, tensors[self.embedding]).float()
 
     def read_by_models(self, lstm: LSTM, batch_size: int) -> list[Any]:
-        """What a forward pass of a whole model reads: the batches that were observed, else sequences of an LSTM as they are."""
+        """What a forward pass of a model reads: the batches that were observed, else sequences of an LSTM as they are."""
         if self.batches is not None:
             return list(self.batches)
         return [batch for group in self.sequences[lstm.name] for batch in group.split(batch_size)]

@@ -61,11 +61,16 @@ def replace(model: nn.Module, folder: str | Path) -> nn.Module:
         raise ValueError(
             f"expected an export that says where all its tensors lie, found an older one in {folder}; export again"
         )
+    if any(not entry["name"] for entry in manifest["lstms"]):
+        raise ValueError(
+            "expected a file of a model that holds its LSTM, found that of the LSTM itself; call load_lstms(folder)"
+        )
     return put(model, _unwrapped(manifest, model), container)
 
 
 def put(model: nn.Module, manifest: Mapping[str, Any], container: Any) -> nn.Module:
-    """As `replace`, from what a manifest says of LSTMs and of the other tensors, and what holds the tensors."""
+    """As `replace`, from what a manifest says of LSTMs and of the other tensors, and what holds the tensors. A model that is
+    itself the LSTM becomes another module, which is returned."""
     rest = {name: _at(container, place["keys"]) for name, place in manifest["rest"].items()}
     widths = _trimmed_widths(manifest, rest)
     swaps = [_swap(model, manifest, entry, _state(entry, container)) for entry in manifest["lstms"]]
