@@ -181,7 +181,8 @@ def measured(
     drift = measure_drift(checkpoint, recipe, calibration, before, after, drifting)
     answers = None
     if calibration is not None and calibration.source != "gaussian":
-        answers = held_back_loss(checkpoint, recipe, calibration, before, after, pruned.tensors(), forward)
+        judged = after if forward is None else modules["compact"]  # a whole model may hand states on, which this drops
+        answers = held_back_loss(checkpoint, recipe, calibration, before, judged, pruned.tensors(), forward)
     rated = None if quality is None else _rated(pruned, modules, quality, device, rating)
     times = _timed(checkpoint, modules, timing) if timed else None
     counting(0.0, "Measuring the size")

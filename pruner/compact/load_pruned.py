@@ -41,7 +41,7 @@ def load_lstms(
         first = _batch_first(manifest, entry) if batch_first is None else batch_first
         state = _with_all_inputs(manifest, entry, _state(entry, container))
         lstms[entry["name"]] = assemble(entry, state, first).to(device).eval()
-        _settle(lstms[entry["name"]], manifest, entry["name"])
+        settle(lstms[entry["name"]], _learned(manifest, entry["name"]).get("handed_states"))
     return lstms
 
 
@@ -176,7 +176,7 @@ def _with_all_inputs(
 
 def _batch_first(manifest: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
     """What the manifest knows of it; cells have none."""
-    known = manifest.get("learned", {}).get(entry["name"], {}).get("batch_first")
+    known = _learned(manifest, entry["name"]).get("batch_first")
     if known is None and entry["kind"] == "LSTM":
         title = repr(entry["name"]) if entry["name"] else "the LSTM"
         raise ValueError(
@@ -237,7 +237,7 @@ def _swap(
                 "build the dense model"
             )
     new = assemble(entry, state, getattr(old, "batch_first", False), full_width=not entry["consumers"])
-    _settle(new, manifest, name)
+    settle(new, _learned(manifest, name).get("handed_states"))
     if wanted is nn.LSTM:
         new.dropout = old.dropout  # set afterwards, because nn.LSTM warns of one with a single layer
     weight = next(old.parameters())
@@ -248,10 +248,15 @@ def _swap(
     return old, new.to(weight.device, weight.dtype).train(old.training)
 
 
-def _settle(module: nn.Module, manifest: Mapping[str, Any], name: str) -> None:
+def settle(module: nn.Module, handed_states: bool | None) -> None:
     """Have an LSTM that is handed the states of others drop what they say of units that it no longer has."""
-    if isinstance(module, _Standing) and manifest.get("learned", {}).get(name, {}).get("handed_states"):
+    if handed_states and isinstance(module, _Standing):
         module.on_lost_state = "ignore"
+
+
+def _learned(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What the manifest knows of an LSTM beside its weights."""
+    return manifest.get("learned", {}).get(name, {})
 
 
 def _check_place(name: str, tensor: Tensor, own: Tensor | None, width: int | None) -> None:
