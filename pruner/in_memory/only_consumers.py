@@ -3,7 +3,6 @@
 import ast
 import copy
 import inspect
-import math
 import operator
 import textwrap
 from collections import Counter
@@ -20,6 +19,8 @@ from pruner.errors import shown
 # A trace follows one way through these, and not what they depend on: types, None, errors, chance.
 _BRANCHES = (ast.If, ast.IfExp, ast.BoolOp, ast.Match, ast.Try, ast.While)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+# What a trace does not look into.
+_PACKING = (rnn.pack_padded_sequence, rnn.pad_packed_sequence, rnn.pack_sequence, rnn.pad_sequence)
 
 
 class _Unclear(Exception):
@@ -109,7 +110,8 @@ def _straight(module: nn.Module) -> bool:
 
 def _trace(model: nn.Module, training: bool | None) -> fx.Graph:
     """The graph of a model in a mode (None: its own); raises where `torch.fx` cannot follow it."""
-    tracer = fx.Tracer((math, rnn))  # type: ignore[arg-type]  # what packs sequences stays one call, too
+    tracer = fx.Tracer((), _PACKING)  # type: ignore[arg-type]
+    tracer._autowrap_search.append(rnn)  # where models call them as `nn.utils.rnn.pack_padded_sequence`, too
     own = {
         path: module for path, module in model.named_modules() if not path or not tracer.is_leaf_module(module, path)
     }

@@ -40,6 +40,7 @@ class Slot:
 
     def __init__(self, module: nn.LSTM | nn.LSTMCell) -> None:
         self.inner: Callable[..., Any] | None = None
+        self.dtype = next(module.parameters()).dtype
         self._cell, self._batch_first = isinstance(module, nn.LSTMCell), bool(getattr(module, "batch_first", True))
 
     def __call__(self, input: Any, hx: State | None = None) -> Any:  # noqa: A002 - nn.LSTM's own name for it
@@ -109,7 +110,7 @@ class OwnForward:
         changed = {f"model.{name}": tensors[name].to(self._device) for name in self._consumers}
         for name, slot in self._slots.items():
             inner = lstms[name]
-            slot.inner = inner.to(self._device) if isinstance(inner, nn.Module) else inner
+            slot.inner = inner.to(self._device, slot.dtype) if isinstance(inner, nn.Module) else inner
         try:
             with self._precision.again():
                 return run(lambda given: functional_call(self._called, changed, (given,)), moved(batch, self._device))

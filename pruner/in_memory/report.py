@@ -83,12 +83,12 @@ class Export:
         """Write the export folder, as `Result.save` does. Raises PrunerError as that does, and where the model was trained
         or changed since: an export is what was judged."""
         model = self._model()
-        if self._result is None or model is None:
+        if self._result is None:
             raise PrunerError(
                 "expected the model that shrink returned, found one that was pickled; save before, or torch.save its "
                 "state_dict()"
             )
-        if not _holds(self._result.forms["compact"], model):
+        if model is not None and not _holds(self._result.forms["compact"], model):
             raise PrunerError(
                 "expected the weights as shrink left them, found others; save before training on, or torch.save the "
                 "model's state_dict()"
