@@ -155,8 +155,9 @@ def _together(
     """Fit all pruned LSTMs and their consumers to what the whole model gave before."""
     fit_on, held_back = calibration.split()
     progress(0.0, "Compensating the model: what is held back")
-    model = Model(checkpoint, starts, forward, device)
-    loss = judge(model, starts, held_back)
+    lstms = [start.lstm for start in starts]
+    model = Model(checkpoint, lstms, [start.teacher() for start in starts], forward, device)
+    loss = judge(model, lstms[0], [start.student for start in starts], held_back)
     now, losses = [start.bare for start in starts], [loss([start.bare for start in starts])]
     steps: list[list[Step]] = []
     for place, start in enumerate(starts):
@@ -166,9 +167,9 @@ def _together(
             now = folded
             losses.append(steps[-1][0].after)
     if recipe.compensation == "heal":
-        lessons = Batches(model, fit_on, starts[0].lstm)
+        lessons = Batches(model, fit_on, lstms[0])
         students = [start.student(shrunk) for start, shrunk in zip(starts, now, strict=True)]
-        titles = ", ".join(start.lstm.title for start in starts)
+        titles = ", ".join(lstm.title for lstm in lstms)
         healed = heal(Whole(students, model), lessons, loss, Budget.of(recipe, 1), progress, titles)
         for own in steps:
             own.append(_healing(healed, len(starts)))

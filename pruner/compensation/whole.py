@@ -14,7 +14,6 @@ from pruner.calibration.calibration import Calibration
 from pruner.compensation.fold import Shrunk
 from pruner.compensation.judge import HELD_BACK_STEPS
 from pruner.compensation.lessons import MAX_ANSWERS, SEED, difference
-from pruner.compensation.start import Start
 from pruner.compensation.student import Student
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.lstm import LSTM
@@ -25,17 +24,24 @@ BATCH = 32  # sequences read side by side
 
 
 class Model:
-    """A forward pass with what it needs but the LSTMs that are healed: tensors of the checkpoint and its other LSTMs."""
+    """A forward pass with what it needs but the LSTMs that are healed, tensors of the checkpoint and its other LSTMs, and
+    what these gave before: a teacher for each of `lstms`."""
 
-    def __init__(self, checkpoint: Checkpoint, starts: Sequence[Start], forward: ForwardPass, device: str) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        lstms: Sequence[LSTM],
+        teachers: Sequence[Student],
+        forward: ForwardPass,
+        device: str,
+    ) -> None:
         self._forward, self._device = forward, device
         self._tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
-        self._lstms = [start.lstm for start in starts]
-        healed = {lstm.name for lstm in self._lstms}
+        self._lstms, self._teachers = lstms, teachers
+        healed = {lstm.name for lstm in lstms}
         self._others = {
             each.name: build(each, self._tensors, device) for each in checkpoint.lstms if each.name not in healed
         }
-        self._teachers = [start.teacher() for start in starts]
 
     def answers(self, students: Sequence[Student], batch: Any) -> list[Tensor]:
         """What the forward pass gives with students in place of its LSTMs and of the consumers trained with them."""
@@ -119,10 +125,13 @@ class Batches:
         return wanted
 
 
-def judge(model: Model, starts: Sequence[Start], held_back: Calibration) -> Callable[[Sequence[Shrunk]], float]:
-    """The loss of what is left of LSTMs on batches that were held back; infinite where it is not a number."""
+def judge(
+    model: Model, lstm: LSTM, students_of: Sequence[Callable[[Shrunk], Student]], held_back: Calibration
+) -> Callable[[Sequence[Shrunk]], float]:
+    """The loss of what is left of LSTMs, made students one by one, on batches that were held back (of one `lstm`, where they
+    are not whole ones); infinite where it is not a number."""
     batches, wanted, steps = list[Any](), list[list[Tensor]](), 0
-    for batch in held_back.read_by_models(starts[0].lstm, BATCH):
+    for batch in held_back.read_by_models(lstm, BATCH):
         if steps < HELD_BACK_STEPS:
             batches.append(batch)
             wanted.append(model.wanted(batch))
@@ -130,7 +139,7 @@ def judge(model: Model, starts: Sequence[Start], held_back: Calibration) -> Call
 
     @torch.no_grad()
     def loss(shrunk: Sequence[Shrunk]) -> float:
-        students = [start.student(each) for start, each in zip(starts, shrunk, strict=True)]
+        students = [student_of(each) for student_of, each in zip(students_of, shrunk, strict=True)]
         losses = [
             float(model.loss(model.answers(students, batch), answers)) * _answered(answers)
             for batch, answers in zip(batches, wanted, strict=True)
