@@ -1,5 +1,7 @@
 """Look inside an LSTM and make it smaller: gate-aware saliency pruning for PyTorch."""
 
+from typing import TYPE_CHECKING, Any
+
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.opening import open_checkpoint
@@ -7,6 +9,9 @@ from pruner.in_memory.lstm_saliency_pruner import LSTMSaliencyPruner
 from pruner.progress import Cancelled
 from pruner.recipe import Recipe
 from pruner.result import Result, run
+
+if TYPE_CHECKING:
+    from pruner.in_memory.shrinking import shrink
 
 __all__ = [
     "Cancelled",
@@ -17,4 +22,13 @@ __all__ = [
     "Result",
     "open_checkpoint",
     "run",
+    "shrink",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "shrink":  # which takes what searches do a second to import
+        from pruner.in_memory.shrinking import shrink
+
+        return shrink
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

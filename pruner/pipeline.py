@@ -18,7 +18,7 @@ from pruner.files.consumer_choice import consumers_of, task_of
 from pruner.files.names import settled
 from pruner.importance.masks import check_layers
 from pruner.importance.scores import score_lstm
-from pruner.lstm.measure import Forward
+from pruner.lstm.measure import ForwardPass
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
 
@@ -31,13 +31,13 @@ def prune(
     masks: Mapping[str, Tensor] | None = None,
     device: str = "cpu",
     progress: Progress = silent,
-    forward: Forward | None = None,
+    forward: ForwardPass | None = None,
 ) -> Pruned:
     """Prune a checkpoint in memory.
 
     `calibration` holds the inputs that scores from data and compensation need. `statistics`, what `gather_statistics` found
     on them, are gathered here if they are needed and not given; `masks` go before those that the recipe would choose. Masks
-    are chosen on the CPU; statistics and compensation run on `device`. `forward` as in `result.run`. Raises PrunerError for
+    are chosen on the CPU; statistics and compensation run on `device`. `forward` as in `compensate`. Raises PrunerError for
     a recipe that does not fit the checkpoint or needs calibration inputs where there are none.
     """
     recipe = settled(checkpoint, recipe)

@@ -19,7 +19,7 @@ from pruner.exports import export
 from pruner.exports.verdict import Verdict, by_answers, by_quality, unknown
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.learned import with_batch_first
-from pruner.lstm.measure import Drift, Forward, Latency, Modules, Quality, Rate, latency
+from pruner.lstm.measure import Drift, Forward, ForwardPass, Latency, Modules, Quality, Rate, latency
 from pruner.lstm.module import build
 from pruner.pipeline import prune
 from pruner.progress import Progress, silent, split
@@ -54,6 +54,7 @@ class Result:
     quality: dict[str, float] | None  # where a quality was given
     latency: dict[int, dict[str, Latency]] | None  # by batch size, where it was asked for
     judge: Quality | None = None  # what `quality` is, where that is known
+    task: str | None = None  # what the answers are, see `Recipe`
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -84,7 +85,7 @@ class Result:
             before, after = self.quality["dense"], self.quality["masked"]
             return by_quality(self.judge.name, self.judge.higher_is_better, before, after)
         if self.answers is not None:
-            return by_answers(self.answers, self.recipe.task == "softmax" and bool(self.recipe.consumers))
+            return by_answers(self.answers, self.task == "softmax")
         return unknown(max(drift.relative for drift in self.drift.values()))
 
     def save(
@@ -156,8 +157,9 @@ def run(
     if calibration is not None:
         calibration = complete(calibration, checkpoint, recipe)
     pruning, measuring = split(progress, 1 if recipe.compensation != "heal" else 5, 1)
-    pruned = prune(checkpoint, recipe, calibration, statistics, device=device, progress=pruning, forward=forward)
-    result = measured(pruned, device, quality, timed, calibration, measuring, forward)
+    own = None if forward is None else ForwardPass(forward, recipe.task)
+    pruned = prune(checkpoint, recipe, calibration, statistics, device=device, progress=pruning, forward=own)
+    result = measured(pruned, device, quality, timed, calibration, measuring, own)
     progress(1.0, "Done")
     return result
 
@@ -169,7 +171,7 @@ def measured(
     timed: bool = False,
     calibration: Calibration | None = None,
     progress: Progress = silent,
-    forward: Forward | None = None,
+    forward: ForwardPass | None = None,
 ) -> Result:
     """What a pruned checkpoint costs, how far its outputs moved, how good and how fast it is; arguments as in `run`."""
     checkpoint, recipe = pruned.checkpoint, pruned.recipe
@@ -182,14 +184,16 @@ def measured(
     drift = measure_drift(checkpoint, recipe, calibration, before, after, drifting)
     answers = None
     if calibration is not None and calibration.source != "gaussian":
-        answers = held_back_loss(checkpoint, recipe, calibration, before, after, pruned.tensors(), forward)
+        judged = after if forward is None else modules["compact"]  # a whole model may hand states on, which this drops
+        answers = held_back_loss(checkpoint, recipe, calibration, before, judged, pruned.tensors(), forward)
     rated = None if quality is None else _rated(pruned, modules, quality, device, rating)
     times = _timed(checkpoint, modules, timing) if timed else None
     counting(0.0, "Measuring the size")
     costs = {"dense": cost_of_file(checkpoint)}
     costs |= {name: cost_of_form(checkpoint, form) for name, form in pruned.forms.items()}
     judge = quality if isinstance(quality, Quality) else None
-    return Result(pruned, device, costs, drift, answers, rated, times, judge)
+    task = recipe.task if forward is None else forward.task
+    return Result(pruned, device, costs, drift, answers, rated, times, judge, task)
 
 
 def _rated(

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from pruner.errors import PrunerError
 from pruner.lstm.lstm import LSTM, title_of
 
-SOURCES = ("example", "file", "sampled", "gaussian")
+SOURCES = ("example", "file", "sampled", "gaussian", "model")
 LEAST_STEPS = 10  # on either side of a split
 BURN_IN = 20  # steps after which little of a zero state is left
 ENOUGH_HELD_BACK = 2**15  # time steps; more judge no better, and are missed where models learn
@@ -23,7 +24,9 @@ class Calibration:
     """Inputs of LSTMs. `sequences` holds, by LSTM name, groups of sequences of one length, batch first.
 
     A group is float32 inputs (N, T, I), or int64 token ids (N, T) that `embedding` turns into inputs. Random inputs name
-    the embedding that they resemble.
+    the embedding that they resemble. Inputs that were observed in a model know the `batches` that the model read meanwhile,
+    and those that are `held_back` are apart from the first. Some LSTMs are `fed` by others, whose outputs they read (see
+    `fed.complete`).
     """
 
     source: str  # one of SOURCES
@@ -31,9 +34,9 @@ class Calibration:
     embedding: str | None = None  # the tensor (V, I) of the checkpoint
     burn_in: int = 0  # first steps of each sequence that statistics leave out: a zero state still shows in them
     name: str = ""  # what the file is called
-    fed: Mapping[str, str] = field(
-        default_factory=dict
-    )  # LSTMs whose sequences are outputs, and whose: see `fed.complete`
+    fed: Mapping[str, str] = field(default_factory=dict)
+    batches: Sequence[Any] | None = None
+    held_back: "Calibration | None" = None
 
     @cached_property
     def sha256(self) -> str:
@@ -71,12 +74,20 @@ class Calibration:
             return batch
         return F.embedding(batch, tensors[self.embedding]).float()
 
+    def read_by_models(self, lstm: LSTM, batch_size: int) -> list[Any]:
+        """What a forward pass of a model reads: the batches that were observed, else sequences of an LSTM as they are."""
+        if self.batches is not None:
+            return list(self.batches)
+        return [batch for group in self.sequences[lstm.name] for batch in group.split(batch_size)]
+
     def split(self, share: float = 0.2) -> tuple["Calibration", "Calibration"]:
-        """(to fit on, held back): about `share` of the sequences of each LSTM are held back, its last ones.
+        """(to fit on, held back): what is apart already, else about `share` of the sequences of each LSTM, its last ones.
 
         At least one is, and no more than hold `ENOUGH_HELD_BACK` steps. Of a single sequence the last steps are. Raises
         PrunerError where a side gets fewer than `LEAST_STEPS` steps.
         """
+        if self.held_back is not None:
+            return _checked(replace(self, held_back=None), self.held_back)
         fit, held = {}, {}
         for name, groups in self.sequences.items():
             count, every = sum(map(len, groups)), sum(group.shape[0] * group.shape[1] for group in groups)
@@ -87,15 +98,19 @@ class Calibration:
                 fit[name], held[name] = [groups[0][:, :cut]], [groups[0][:, cut:]]
             else:
                 fit[name], held[name] = _cut(groups, count - min(max(1, round(count * share_here)), count - 1))
-        sides = replace(self, sequences=fit), replace(self, sequences=held)
-        for side, purpose in zip(sides, ("fit on", "hold back"), strict=True):
-            for name, steps in side.steps().items():
-                if steps < LEAST_STEPS:
-                    raise PrunerError(
-                        f"expected at least {LEAST_STEPS} time steps of {title_of(name)} to {purpose}, found {steps}; "
-                        "give more or longer sequences"
-                    )
-        return sides
+        return _checked(replace(self, sequences=fit), replace(self, sequences=held))
+
+
+def _checked(fit_on: Calibration, held_back: Calibration) -> tuple[Calibration, Calibration]:
+    """Both sides of a split. Raises PrunerError where one has too few steps."""
+    for side, purpose in ((fit_on, "fit on"), (held_back, "hold back")):
+        for name, steps in side.steps().items():
+            if steps < LEAST_STEPS:
+                raise PrunerError(
+                    f"expected at least {LEAST_STEPS} time steps of {title_of(name)} to {purpose}, found {steps}; "
+                    "give more or longer sequences"
+                )
+    return fit_on, held_back
 
 
 def _cut(groups: list[Tensor], count: int) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,6 +1,7 @@
 """How far pruning moved the outputs of a checkpoint's LSTMs, on inputs that nothing was fitted to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,11 +11,12 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import along, consumers_of, feeders, outside_of_lstms, task_of
 from pruner.files.consumers import load_consumers
 from pruner.lstm.lstm import LSTM
-from pruner.lstm.measure import Drift, Forward, Modules, difference, outputs, random_input
+from pruner.lstm.measure import Drift, ForwardPass, Modules, difference, outputs, random_input
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
 
-MOST_AT_ONCE = 64  # sequences
+AT_ONCE = 64  # sequences
+ENOUGH_ANSWERS = 2**14  # numbers of steps, or of sequences, of a whole model that are compared
 
 
 def measure_drift(
@@ -44,7 +46,7 @@ def _held_back(lstm: LSTM, checkpoint: Checkpoint, calibration: Calibration) -> 
     return next(calibration.split()[1].inputs(lstm, checkpoint.tensors))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def held_back_loss(
     checkpoint: Checkpoint,
     recipe: Recipe,
@@ -52,7 +54,7 @@ def held_back_loss(
     before: Modules,
     after: Modules,
     tensors: Mapping[str, Tensor],
-    forward: Forward | None = None,
+    forward: ForwardPass | None = None,
 ) -> float:
     """How much worse the answers are on inputs that nothing was fitted to, as a share: 0 for none, the largest of all LSTMs.
 
@@ -66,9 +68,10 @@ def held_back_loss(
     passed_on: dict[str, tuple[Tensor, Tensor]] = {}  # outputs, before and after
     for lstm in along(calibration.fed, checkpoint.select(recipe.lstms)):
         if forward is not None:
-            batch = next(iter(calibration.split()[1].sequences[lstm.name]))[:MOST_AT_ONCE]
-            one, other = forward(checkpoint.tensors, before, batch), forward(tensors, after, batch)
-            worst = max(worst, (_divergence if recipe.task == "softmax" else _squared)(one.cpu(), other.cpu()))
+            batches = calibration.split()[1].read_by_models(lstm, AT_ONCE)
+            worst = max(worst, _of_answers(forward, batches, (checkpoint.tensors, before), (tensors, after)))
+            if calibration.batches is not None:
+                break  # the same for all LSTMs
             continue
         own = _held_back(lstm, checkpoint, calibration)
         read = passed_on.get(calibration.fed.get(lstm.name, ""), (own, own))
@@ -87,6 +90,25 @@ def held_back_loss(
         for one, other in pairs:
             worst = max(worst, _divergence(one, other) if task == "softmax" else _squared(one, other))
     return worst
+
+
+def _of_answers(
+    forward: ForwardPass,
+    batches: Sequence[Any],
+    dense: tuple[Mapping[str, Tensor], Modules],
+    pruned: tuple[Mapping[str, Tensor], Modules],
+) -> float:
+    """The loss of the answers to as many batches as tell enough; where a model gives several, of the worst."""
+    wanted, found, seen = list[list[Tensor]](), list[list[Tensor]](), 0
+    for batch in batches:
+        if seen >= ENOUGH_ANSWERS:
+            break
+        for model, answers in ((dense, wanted), (pruned, found)):
+            answers.append([each.float().cpu().reshape(-1, each.shape[-1]) for each in forward(*model, batch)])
+        seen += max(map(len, wanted[-1]))
+    rated = _divergence if forward.task == "softmax" else _squared
+    pairs = zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True)
+    return max(rated(torch.cat(one), torch.cat(other)) for one, other in pairs)
 
 
 def _divergence(wanted: Tensor, found: Tensor) -> float:

@@ -33,7 +33,7 @@ from pruner.files.learned import without_batch_first
 from pruner.recipe import Recipe, check_sparsity
 from pruner.result import measured, run
 from pruner.search.candidates import Target
-from pruner.search.shrink import Shrunk, shrink
+from pruner.search.smallest import Shrunk, shrink
 from pruner.views.frontier import frontier_svg
 
 

@@ -41,6 +41,7 @@ def load_lstms(
         first = _batch_first(manifest, entry) if batch_first is None else batch_first
         state = _with_all_inputs(manifest, entry, _state(entry, container))
         lstms[entry["name"]] = assemble(entry, state, first).to(device).eval()
+        settle(lstms[entry["name"]], _learned(manifest, entry["name"]).get("handed_states"))
     return lstms
 
 
@@ -60,10 +61,19 @@ def replace(model: nn.Module, folder: str | Path) -> nn.Module:
         raise ValueError(
             f"expected an export that says where all its tensors lie, found an older one in {folder}; export again"
         )
-    manifest = _unwrapped(manifest, model)
+    if any(not entry["name"] for entry in manifest["lstms"]):
+        raise ValueError(
+            "expected a file of a model that holds its LSTM, found that of the LSTM itself; call load_lstms(folder)"
+        )
+    return put(model, _unwrapped(manifest, model), container)
+
+
+def put(model: nn.Module, manifest: Mapping[str, Any], container: Any) -> nn.Module:
+    """As `replace`, from what a manifest says of LSTMs and of the other tensors, and what holds the tensors. A model that is
+    itself the LSTM becomes another module, which is returned."""
     rest = {name: _at(container, place["keys"]) for name, place in manifest["rest"].items()}
     widths = _trimmed_widths(manifest, rest)
-    swaps = [_swap(model, entry, _state(entry, container)) for entry in manifest["lstms"]]
+    swaps = [_swap(model, manifest, entry, _state(entry, container)) for entry in manifest["lstms"]]
     own = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
     for name, tensor in rest.items():
         _check_place(name, tensor, own.get(name), widths.get(name))
@@ -72,6 +82,7 @@ def replace(model: nn.Module, folder: str | Path) -> nn.Module:
             for name, child in list(parent.named_children()):
                 if child is old:
                     setattr(parent, name, new)
+        model = new if model is old else model
     written: set[int] = set()
     for name, tensor in rest.items():
         if name in own:
@@ -165,7 +176,7 @@ def _with_all_inputs(
 
 def _batch_first(manifest: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
     """What the manifest knows of it; cells have none."""
-    known = manifest.get("learned", {}).get(entry["name"], {}).get("batch_first")
+    known = _learned(manifest, entry["name"]).get("batch_first")
     if known is None and entry["kind"] == "LSTM":
         title = repr(entry["name"]) if entry["name"] else "the LSTM"
         raise ValueError(
@@ -202,14 +213,12 @@ def _trimmed_widths(manifest: Mapping[str, Any], rest: Mapping[str, Tensor]) -> 
     }
 
 
-def _swap(model: nn.Module, entry: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[nn.Module, nn.Module]:
+def _swap(
+    model: nn.Module, manifest: Mapping[str, Any], entry: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> tuple[nn.Module, nn.Module]:
     """(the dense LSTM of a model, what takes its place). Raises ValueError where it is not the one that was pruned."""
     name, wanted = entry["name"], nn.LSTMCell if entry["kind"] == "LSTMCell" else nn.LSTM
-    if not name:
-        raise ValueError(
-            "expected a file of a model that holds its LSTM, found that of the LSTM itself; call load_lstms(folder)"
-        )
-    places = {path: module for path, module in model.named_modules(remove_duplicate=False) if path}
+    places = dict(model.named_modules(remove_duplicate=False))
     old = places.get(name)
     if type(old) is not wanted:
         there = [path for path, module in places.items() if isinstance(module, nn.LSTM | nn.LSTMCell)]
@@ -228,11 +237,26 @@ def _swap(model: nn.Module, entry: Mapping[str, Any], state: Mapping[str, Tensor
                 "build the dense model"
             )
     new = assemble(entry, state, getattr(old, "batch_first", False), full_width=not entry["consumers"])
+    settle(new, _learned(manifest, name).get("handed_states"))
     if wanted is nn.LSTM:
         new.dropout = old.dropout  # set afterwards, because nn.LSTM warns of one with a single layer
     weight = next(old.parameters())
-    trained = any(parameter.requires_grad for parameter in old.parameters())
-    return old, new.to(weight.device, weight.dtype).train(old.training).requires_grad_(trained)
+    trained = {own.rpartition(".")[2]: parameter.requires_grad for own, parameter in old.named_parameters()}
+    inner = {inside(own, entry["bidirectional"]): flag for own, flag in trained.items()}
+    for own, parameter in new.named_parameters():
+        parameter.requires_grad_(inner.get(own, trained.get(own, any(trained.values()))))
+    return old, new.to(weight.device, weight.dtype).train(old.training)
+
+
+def settle(module: nn.Module, handed_states: bool | None) -> None:
+    """Have an LSTM that is handed the states of others drop what they say of units that it no longer has."""
+    if handed_states and isinstance(module, _Standing):
+        module.on_lost_state = "ignore"
+
+
+def _learned(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What the manifest knows of an LSTM beside its weights."""
+    return manifest.get("learned", {}).get(name, {})
 
 
 def _check_place(name: str, tensor: Tensor, own: Tensor | None, width: int | None) -> None:
@@ -681,10 +705,10 @@ class _Compact(_Standing):
         """The packed sequences of the output, and the final states in the order of the caller."""
         if hx is not None:
             self._check_state(hx[0], hx[1], int(packed.batch_sizes[0]))
-        h_0, c_0 = (None, None) if hx is None else (_reordered(part, packed.sorted_indices) for part in hx)
-        order = _backwards(packed.batch_sizes).to(packed.data.device)
+        h_0, c_0 = (None, None) if hx is None else (reordered(part, packed.sorted_indices) for part in hx)
+        order = backwards(packed.batch_sizes).to(packed.data.device)
         output, h_n, c_n = self._run(packed.data, packed.batch_sizes, order, h_0, c_0)
-        state = _reordered(h_n, packed.unsorted_indices), _reordered(c_n, packed.unsorted_indices)
+        state = reordered(h_n, packed.unsorted_indices), reordered(c_n, packed.unsorted_indices)
         return PackedSequence(output, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices), state
 
     def _run(
@@ -704,11 +728,11 @@ class _Compact(_Standing):
             reverse = index % self.directions == 1
             h = h_0 if h_0 is None else h_0[index : index + 1]
             c = c_0 if c_0 is None else c_0[index : index + 1]
-            read = _turned(steps, backwards) if reverse else steps
+            read = turned(steps, backwards) if reverse else steps
             output, h_n, c_n = layer(read, batch_sizes, h, c)
             if index >= last_layer:  # only what leaves is as wide as before; the next layer reads kept units alone
                 output = layer.widen(output)
-            outputs.append(_turned(output, backwards) if reverse else output)
+            outputs.append(turned(output, backwards) if reverse else output)
             hidden.append(h_n)
             cell.append(c_n)
             if len(outputs) == self.directions:
@@ -976,11 +1000,11 @@ def _check_indices(indices: Tensor, below: int, fewest: int) -> None:
         raise ValueError(f"expected at least {fewest} increasing int64 indices below {below}, found {indices}")
 
 
-def _turned(steps: Tensor, backwards: Tensor | None) -> Tensor:
+def turned(steps: Tensor, backwards: Tensor | None) -> Tensor:
     return steps.flip(0) if backwards is None else steps[backwards]
 
 
-def _backwards(batch_sizes: Tensor) -> Tensor:
+def backwards(batch_sizes: Tensor) -> Tensor:
     """For the data of packed sequences, where each step's counterpart lies when every sequence is read from its end."""
     lengths = (batch_sizes[None] > torch.arange(int(batch_sizes[0]))[:, None]).sum(1)
     starts = F.pad(batch_sizes.cumsum(0), (1, -1))
@@ -989,5 +1013,5 @@ def _backwards(batch_sizes: Tensor) -> Tensor:
     )
 
 
-def _reordered(state: Tensor, order: Tensor | None) -> Tensor:
+def reordered(state: Tensor, order: Tensor | None) -> Tensor:
     return state if order is None else state.index_select(1, order)

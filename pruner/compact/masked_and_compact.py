@@ -14,6 +14,7 @@ from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.computed_weights import mask_beside
 from pruner.files.consumer_choice import consumers_of
+from pruner.files.contents import Learned
 from pruner.importance.masks import drop_rows
 from pruner.lstm.kept import Reconstruction, row_masks, unit_masks
 from pruner.lstm.lstm import LSTM
@@ -54,6 +55,8 @@ class Form:
         """{LSTM name: runnable module of full output width}, the LSTMs that were left as they are included."""
         tensors = self.tensors(checkpoint)
         pruned = {layout.lstm.name: layout.module(tensors).to(device) for layout in self.layouts}
+        for name, module in pruned.items():
+            load_pruned.settle(module, checkpoint.learned.get(name, Learned()).handed_states)
         return {
             lstm.name: pruned[lstm.name] if lstm.name in pruned else build(lstm, tensors, device)
             for lstm in checkpoint.lstms

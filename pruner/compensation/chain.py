@@ -4,8 +4,7 @@ Each step is a room of its own, and is kept only where it helps on calibration d
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,20 +14,18 @@ from pruner.calibration.calibration import Calibration
 from pruner.calibration.observations import Statistics
 from pruner.compact.masked_and_compact import NO_COMPENSATION, Compensation
 from pruner.compensation import fold
-from pruner.compensation.fold import Shrunk, shrunk_units, without_rows
-from pruner.compensation.heal import Budget, heal
+from pruner.compensation.fold import Shrunk
+from pruner.compensation.heal import Budget, Healed, heal
 from pruner.compensation.judge import Judge
 from pruner.compensation.lessons import Lessons
-from pruner.compensation.student import Student
+from pruner.compensation.start import Start, start_of
 from pruner.compensation.whole import Batches, Model, Whole, judge
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import along, consumers_of, feeders, task_of
-from pruner.files.consumers import load_consumers
-from pruner.lstm.kept import Kept, Part, Reconstruction, consumer_part, counts, row_masks, unit_masks, unit_parts
-from pruner.lstm.lstm import LSTM
-from pruner.lstm.measure import Forward
-from pruner.lstm.traces import layers_of
+from pruner.lstm.kept import Kept, Part, Reconstruction, consumer_part, unit_parts
+from pruner.lstm.lstm import LSTM, title_of
+from pruner.lstm.measure import ForwardPass
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
 
@@ -50,6 +47,22 @@ class Step:
         """As the manifest has it."""
         found = asdict(self)
         return {**{key: found[key] for key in ("name", "before", "after")}, "kept": self.kept, **self.facts}
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of an LSTM after its chain: the tensors that changed, at full size under their names in the file, what
+    reconstructs the removed units where nobody said who reads them, and the steps."""
+
+    lstm: LSTM
+    tensors: dict[str, Tensor]
+    reconstruction: Reconstruction | None
+    steps: list[Step]
+
+    @classmethod
+    def of(cls, start: Start, shrunk: Shrunk, steps: list[Step], checkpoint: Checkpoint) -> "Left":
+        tensors = _written(shrunk, start.kept, start.lstm, checkpoint.tensors)
+        return cls(start.lstm, tensors, shrunk.reconstruction, steps)
 
 
 def check_data(recipe: Recipe, calibration: Calibration | None) -> None:
@@ -75,39 +88,32 @@ def compensate(
     calibration: Calibration,
     device: str = "cpu",
     progress: Progress = silent,
-    forward: Forward | None = None,
+    forward: ForwardPass | None = None,
 ) -> Compensation:
     """Compensate every pruned LSTM of a checkpoint as the recipe's `compensation` says, one after the other.
 
     `masks` are the recipe's, `statistics` those of the dense LSTMs on the part of `calibration` to fit on, by LSTM name.
-    `forward` stands in for "LSTM, then consumers": what is left is healed to give its answers, and judged by them.
-    Raises PrunerError where a layer is left without units, and as `check_data` does.
+    `forward` stands in for "LSTM, then consumers": all that is left is healed together to give its answers, and judged by
+    them. Raises PrunerError where a layer is left without units, and as `check_data` does.
     """
     if recipe.compensation == "none":
         return NO_COMPENSATION
     check_data(recipe, calibration)
     consumers, lstms = consumers_of(checkpoint, recipe), checkpoint.select(recipe.lstms)
-    changed, reconstructions, done = dict[str, Tensor](), dict[str, Reconstruction](), []
-    # An LSTM comes after those that read it: it then hands what is left of them what it can no longer say.
-    order = along(feeders(checkpoint, consumers), lstms, backwards=True)
-    for lstm, part in zip(order, split(progress, *[1] * len(lstms)), strict=True):
-        tensors, reconstruction, steps = compensate_lstm(
-            lstm,
-            {**checkpoint.tensors, **changed},
-            masks,
-            replace(recipe, task=task_of(checkpoint, recipe, consumers[lstm.name])),
-            consumers[lstm.name],
-            statistics[lstm.name],
-            calibration,
-            Budget.of(recipe, len(lstms)),
-            device,
-            part,
-            forward and Model.of(checkpoint, lstm, forward, recipe.task, device),
-        )
-        changed |= tensors
-        if reconstruction is not None:
-            reconstructions[lstm.name] = reconstruction
-        done.append({"name": lstm.name, "steps": [step.told() for step in steps]})
+
+    def start(lstm: LSTM, tensors: Mapping[str, Tensor]) -> Start:
+        return start_of(lstm, tensors, masks, recipe, consumers[lstm.name], statistics[lstm.name], device)
+
+    if forward is None:
+        left = _one_by_one(checkpoint, recipe, consumers, start, calibration, device, progress)
+    else:
+        starts = [start(lstm, checkpoint.tensors) for lstm in lstms]
+        _check_apart(feeders(checkpoint, consumers))
+        left = _together(checkpoint, starts, recipe, calibration, forward, device, progress)
+    changed = {name: tensor for each in left for name, tensor in each.tensors.items()}
+    reconstructions = {each.lstm.name: each.reconstruction for each in left if each.reconstruction is not None}
+    left.sort(key=lambda each: lstms.index(each.lstm))
+    done = [{"name": each.lstm.name, "steps": [step.told() for step in each.steps]} for each in left]
     facts = {
         "calibration": {
             "source": calibration.source,
@@ -121,67 +127,87 @@ def compensate(
     return Compensation(changed, reconstructions, facts)
 
 
-def compensate_lstm(
-    lstm: LSTM,
-    tensors: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor],
+def _one_by_one(
+    checkpoint: Checkpoint,
     recipe: Recipe,
-    consumers: list[str],
-    statistics: Statistics,
+    consumers: Mapping[str, list[str]],
+    start_with: Callable[[LSTM, Mapping[str, Tensor]], Start],
     calibration: Calibration,
-    budget: Budget,
-    device: str = "cpu",
-    progress: Progress = silent,
-    model: Model | None = None,
-) -> tuple[dict[str, Tensor], Reconstruction | None, list[Step]]:
-    """Fit one pruned LSTM and its consumers: (new tensors of full size, reconstruction of the removed units, steps).
-
-    `masks` are the recipe's; `statistics` are those of the dense LSTM on the part of `calibration` to fit on. What
-    masks drop is zero in the new tensors, and so are the columns that read dropped units. `progress` as in `heal`; a `model`
-    answers in place of the consumers.
-    """
+    device: str,
+    progress: Progress,
+) -> list[Left]:
+    """Fit each pruned LSTM and its consumers to what they gave before, after those LSTMs that read it: what is left of them
+    takes over from what goes of it. `progress` as in `heal`."""
+    order = along(feeders(checkpoint, consumers), checkpoint.select(recipe.lstms), backwards=True)
+    tensors, left = dict(checkpoint.tensors), list[Left]()
     fit_on, held_back = calibration.split()
-    dense = Shrunk(layers_of(lstm, tensors, device), load_consumers(tensors, consumers, device))
-    rows: dict[Any, tuple[Tensor, Tensor]] | None = None
-    kept: Kept | None = None
-    if recipe.granularity == "units":
-        kept = {place: mask.nonzero().flatten().to(device) for place, mask in unit_masks(lstm, masks).items()}
-        if 0 in counts(kept.values()):
-            raise PrunerError(
-                f"expected units left in every layer of {lstm.title} to take over from those removed, found a layer "
-                "without; lower its sparsity, or choose compensation 'none'"
-            )
-        bare, folded = (
-            shrunk_units(dense.layers, dense.consumers, kept, lstm, statistics, way) for way in (False, True)
+    for lstm, part in zip(order, split(progress, *[1] * len(order)), strict=True):
+        start, task = start_with(lstm, tensors), task_of(checkpoint, recipe, consumers[lstm.name])
+        part(0.0, f"Compensating {lstm.title}: what is held back")
+        dense = start.dense
+        loss = Judge(lstm, checkpoint.tensors, held_back, dense.layers, dense.consumers, start.kept, task, device).loss
+        steps = [Step(**start.step(loss(start.bare), loss(start.folded)), facts={})]
+        now = start.folded if steps[0].kept else start.bare
+        if recipe.compensation == "heal":
+            teacher = start.teacher()
+            lessons = Lessons(lstm, checkpoint.tensors, fit_on, teacher, teacher.widths(), task, device)
+            healed = heal(start.student(now), lessons, loss, Budget.of(recipe, len(order)), part, lstm.title)
+            steps.append(_healing(healed, 1))
+            now = healed.shrunk
+        part(1.0, f"Compensated {lstm.title}")
+        left.append(Left.of(start, now, steps, checkpoint))
+        tensors |= left[-1].tensors
+    return left
+
+
+def _check_apart(feeder_of: Mapping[str, str]) -> None:
+    """Raise PrunerError for LSTMs that a forward pass feeds to each other, which are trained in their places there."""
+    for reader, feeder in feeder_of.items():
+        raise PrunerError(
+            "expected consumers outside of the LSTMs with a forward pass, found the input of "
+            f"{title_of(reader)}, which reads {title_of(feeder)}; leave it out, or prune without the forward pass"
         )
-    else:
-        rows = row_masks(lstm, masks)
-        bare, folded = (
-            Shrunk(without_rows(dense.layers, rows, means), dense.consumers)
-            for means in (None, statistics if lstm.bias else None)
-        )
-    progress(0.0, f"Compensating {lstm.title}: what is held back")
-    teacher = Student(dense, lstm, None, None).requires_grad_(False)
-    student_of = partial(Student, lstm=lstm, kept=kept, masks=rows)
-    loss: Callable[[Shrunk], float]
-    if model is None:
-        loss = Judge(lstm, tensors, held_back, dense.layers, dense.consumers, kept, recipe.task, device).loss
-    else:
-        loss = judge(model, teacher, student_of, kept, held_back, device)
-    steps = [Step("fold" if kept else "mean into bias", loss(bare), loss(folded), {})]
-    now = folded if steps[0].kept else bare
+
+
+def _together(
+    checkpoint: Checkpoint,
+    starts: list[Start],
+    recipe: Recipe,
+    calibration: Calibration,
+    forward: ForwardPass,
+    device: str,
+    progress: Progress,
+) -> list[Left]:
+    """Fit all pruned LSTMs and their consumers to what the whole model gave before."""
+    fit_on, held_back = calibration.split()
+    progress(0.0, "Compensating the model: what is held back")
+    lstms = [start.lstm for start in starts]
+    model = Model(checkpoint, lstms, [start.teacher() for start in starts], forward, device)
+    loss = judge(model, lstms[0], [start.student for start in starts], held_back)
+    now, losses = [start.bare for start in starts], [loss([start.bare for start in starts])]
+    steps: list[list[Step]] = []
+    for place, start in enumerate(starts):
+        folded = [*now[:place], start.folded, *now[place + 1 :]]
+        steps.append([Step(**start.step(losses[-1], loss(folded)), facts={})])
+        if steps[-1][0].kept:
+            now = folded
+            losses.append(steps[-1][0].after)
     if recipe.compensation == "heal":
-        student: Student | Whole = student_of(now)
-        if model is None:
-            lessons: Lessons | Batches = Lessons(lstm, tensors, fit_on, teacher, teacher.widths(), recipe.task, device)
-        else:
-            student, lessons = Whole(student_of(now), model, kept), Batches(model, teacher, fit_on, device)
-        healed = heal(student, lessons, loss, budget, progress, lstm.title)
-        spent = {"seconds": round(healed.seconds, 1), "updates": healed.updates, "stopped": healed.stopped}
-        steps.append(Step("heal", healed.losses[0], min(healed.losses), spent))
+        lessons = Batches(model, fit_on, lstms[0])
+        students = [start.student(shrunk) for start, shrunk in zip(starts, now, strict=True)]
+        titles = ", ".join(lstm.title for lstm in lstms)
+        healed = heal(Whole(students, model), lessons, loss, Budget.of(recipe, 1), progress, titles)
+        for own in steps:
+            own.append(_healing(healed, len(starts)))
         now = healed.shrunk
-    progress(1.0, f"Compensated {lstm.title}")
-    return _written(now, kept, lstm, tensors), now.reconstruction, steps
+    progress(1.0, "Compensated the model")
+    return [Left.of(start, shrunk, own, checkpoint) for start, shrunk, own in zip(starts, now, steps, strict=True)]
+
+
+def _healing(healed: Healed[Any], lstms: int) -> Step:
+    """The step of one of so many LSTMs that were healed together, and share the time."""
+    spent = {"seconds": round(healed.seconds / lstms, 1), "updates": healed.updates, "stopped": healed.stopped}
+    return Step("heal", healed.losses[0], min(healed.losses), spent)
 
 
 @torch.no_grad()

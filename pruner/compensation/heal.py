@@ -9,12 +9,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pruner.compensation.fold import Shrunk
 from pruner.progress import Progress
 from pruner.recipe import Recipe
 
@@ -42,32 +41,36 @@ class Budget:
         return min(1.0, (time.monotonic() - started) / self.seconds)
 
 
-class Learner(Protocol):
+Left = TypeVar("Left")  # what is left of an LSTM and its consumers, or of several
+LeftCo = TypeVar("LeftCo", covariant=True)
+
+
+class Learner(Protocol[LeftCo]):
     """What trains: see `student.Student`."""
 
     weights: nn.ParameterList  # of its consumers
 
-    def __call__(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+    def __call__(self, inputs: Any, state: Any) -> tuple[Any, Any]: ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
-    def shrunk(self) -> Shrunk: ...
+    def shrunk(self) -> LeftCo: ...
 
 
 class Teacher(Protocol):
     """What it learns from: see `lessons.Lessons`."""
 
-    def windows(self) -> Iterator[tuple[Tensor, Tensor, bool]]: ...
+    def windows(self) -> Iterator[tuple[Any, Any, bool]]: ...
 
-    def loss(self, found: Tensor, wanted: Tensor) -> Tensor: ...
+    def loss(self, found: Any, wanted: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True)
-class Healed:
+class Healed(Generic[Left]):
     """What is left after healing, with the seconds and updates it took, the losses on what was held back (before, then at
     each look) and whether it was stopped early."""
 
-    shrunk: Shrunk
+    shrunk: Left
     seconds: float
     updates: int
     losses: list[float]
@@ -75,13 +78,13 @@ class Healed:
 
 
 def heal(
-    student: Learner,
+    student: Learner[Left],
     lessons: Teacher,
-    loss_of: Callable[[Shrunk], float],
+    loss_of: Callable[[Left], float],
     budget: Budget,
     progress: Progress,
     title: str,
-) -> Healed:
+) -> Healed[Left]:
     """Train a student on its lessons, and return the best of it that was seen by `loss_of`, on what is held back.
 
     AdamW (Loshchilov & Hutter 2019, "Decoupled weight decay regularization") without decay, with a warm-up and a cosine
@@ -125,17 +128,17 @@ def _schedule(spent: float) -> float:
 
 
 @dataclass
-class _Reached:
+class _Reached(Generic[Left]):
     """The best that was seen on what is held back, with all losses that were."""
 
-    best: Shrunk
-    loss_of: Callable[[Shrunk], float]
+    best: Left
+    loss_of: Callable[[Left], float]
     losses: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.losses.append(self.loss_of(self.best))
 
-    def look(self, now: Shrunk) -> None:
+    def look(self, now: Left) -> None:
         loss = self.loss_of(now)
         if loss < min(self.losses):
             self.best = now

@@ -7,10 +7,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
+from pruner.compact.load_pruned import backwards, reordered, turned
 from pruner.compensation.fold import Shrunk
 from pruner.files.consumers import read
-from pruner.lstm.kept import Kept, last_layer, without
+from pruner.lstm.kept import Kept, Part, consumer_part, last_layer, without
 from pruner.lstm.lstm import LSTM, Place
 from pruner.lstm.traces import Weights
 
@@ -48,41 +50,56 @@ class Student(nn.Module):
         return self._read(steps), after
 
     def called(
-        self, inputs: Tensor, state: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self, inputs: Tensor | PackedSequence, state: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
         """Called like an `nn.LSTM` with `batch_first`: (B, T, I) -> (B, T, D*H), h_n and c_n of full width, zeros where
-        units were removed. A state reaches the units that stay."""
-        begins = None if state is None else self._narrowed(*state)
-        steps, after = self._steps(inputs.transpose(0, 1), begins)
+        units were removed. A state reaches the units that stay. Everything comes back in the type of the inputs."""
+        data = inputs.data if isinstance(inputs, PackedSequence) else inputs
+        begins = None if state is None else self._narrowed(*(part.float() for part in state))
+        if isinstance(inputs, PackedSequence):
+            if begins is not None:
+                begins = [(reordered(h, inputs.sorted_indices), reordered(c, inputs.sorted_indices)) for h, c in begins]
+            steps, after = self._steps(data.float(), begins, inputs.batch_sizes)
+            after = [(reordered(h, inputs.unsorted_indices), reordered(c, inputs.unsorted_indices)) for h, c in after]
+        else:
+            steps, after = self._steps(data.float().transpose(0, 1), begins)
         h_n, c_n = (
-            torch.cat([self._wide(each, place, what) for place, each in enumerate(column)])
+            torch.cat([self._wide(each, place, what) for place, each in enumerate(column)]).to(data.dtype)
             for what, column in zip("hc", zip(*after, strict=True), strict=True)
         )
-        return self._full(steps).transpose(0, 1), (h_n, c_n)
+        output = self._full(steps).to(data.dtype)
+        if isinstance(inputs, PackedSequence):
+            return inputs._replace(data=output), (h_n, c_n)
+        return output.transpose(0, 1), (h_n, c_n)
 
-    def trained(self) -> dict[str, Tensor]:
-        """The consumers' tensors by their names in the file, as wide as what is left."""
+    def trained(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The consumers' tensors by their names in the file, at the width and in the types that they have there."""
+        part = Part() if self._kept is None else consumer_part(self._lstm, self._kept)
         found: dict[str, Tensor] = {}
         for before, (weight, bias) in zip(self._start.consumers, self._consumers(), strict=True):
-            found[before.name] = weight
+            found[before.name] = part.widen(weight, like[before.name].shape).to(like[before.name].dtype)
             if before.bias_name is not None and bias is not None:
-                found[before.bias_name] = bias
+                found[before.bias_name] = bias.to(like[before.bias_name].dtype)
         return found
 
     def widths(self) -> list[int]:
         """How many numbers are compared with the dense model's a step: of each consumer, else of the output."""
         return [weight.numel() // weight.shape[1] for weight in self.weights] or [self._lstm.output_width]
 
-    def _steps(self, steps: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Inputs (T, B, I) -> the output of what is left of the last layer, and the state of each layer and direction."""
+    def _steps(self, steps: Tensor, state: State | None, batch_sizes: Tensor | None = None) -> tuple[Tensor, State]:
+        """Inputs (T, B, I), or the data (N, I) of packed sequences -> the output of what is left of the last layer, and the
+        state of each layer and direction."""
         directions, after = self._lstm.directions, []
+        order = None if batch_sizes is None else backwards(batch_sizes).to(steps.device)
         for layer in range(self._lstm.num_layers):
             outputs = []
             for direction in range(directions):
                 place = layer * directions + direction
-                read = steps.flip(0) if direction else steps
-                output, now = self.cells[place](read, None if state is None else state[place])
-                outputs.append(output.flip(0) if direction else output)
+                read = turned(steps, order) if direction else steps
+                packed = read if batch_sizes is None else PackedSequence(read, batch_sizes)
+                output, now = self.cells[place](packed, None if state is None else state[place])
+                output = output if batch_sizes is None else output.data
+                outputs.append(turned(output, order) if direction else output)
                 after.append(now)
             steps = torch.cat(outputs, -1) if directions > 1 else outputs[0]
         return steps, after

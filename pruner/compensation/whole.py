@@ -1,12 +1,10 @@
-"""Healing inside a model that calls its LSTMs itself: lessons, judge and student for any forward pass.
+"""Healing inside a model that calls its LSTMs itself: lessons, judge and students for any forward pass.
 
-The forward pass stands in for "LSTM, then consumers". It is given whole batches of the calibration inputs as they are, token
-ids or numbers, and calls the LSTMs as `nn.LSTM`s with `batch_first`, from a zero state or its own.
+The forward pass stands in for "LSTM, then consumers". It is given whole batches, those that were observed in a model or the
+calibration inputs as they are, and calls the LSTMs as `nn.LSTM`s with `batch_first`, from a zero state or its own.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,113 +13,143 @@ from torch import Tensor, nn
 from pruner.calibration.calibration import Calibration
 from pruner.compensation.fold import Shrunk
 from pruner.compensation.judge import HELD_BACK_STEPS
-from pruner.compensation.lessons import SEED, difference
+from pruner.compensation.lessons import MAX_ANSWERS, SEED, difference
 from pruner.compensation.student import Student
 from pruner.files.checkpoint import Checkpoint
-from pruner.lstm.kept import Kept, consumer_part
 from pruner.lstm.lstm import LSTM
-from pruner.lstm.measure import Forward
+from pruner.lstm.measure import ForwardPass
 from pruner.lstm.module import build
 
 BATCH = 32  # sequences read side by side
 
 
-@dataclass(frozen=True)
 class Model:
-    """A forward pass with what it needs but the LSTM that is healed: tensors of the checkpoint and its other LSTMs."""
+    """A forward pass with what it needs but the LSTMs that are healed, tensors of the checkpoint and its other LSTMs, and
+    what these gave before: a teacher for each of `lstms`."""
 
-    forward: Forward
-    tensors: Mapping[str, Tensor]
-    others: Mapping[str, nn.Module]
-    lstm: LSTM
-    task: str | None
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint, lstm: LSTM, forward: Forward, task: str | None, device: str) -> "Model":
-        tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
-        others = [each for each in checkpoint.lstms if each.name != lstm.name]
-        return cls(forward, tensors, {each.name: build(each, tensors, device) for each in others}, lstm, task)
-
-    def answers(self, student: Student, kept: Kept | None, batch: Tensor) -> Tensor:
-        """What the forward pass gives with a student in place of its LSTM and of the consumers that are trained with it."""
-        part = consumer_part(self.lstm, kept) if kept is not None else None
-        trained = {
-            name: tensor if part is None or tensor.dim() < 2 else part.widen(tensor, self.tensors[name].shape)
-            for name, tensor in student.trained().items()
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        lstms: Sequence[LSTM],
+        teachers: Sequence[Student],
+        forward: ForwardPass,
+        device: str,
+    ) -> None:
+        self._forward, self._device = forward, device
+        self._tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
+        self._lstms, self._teachers = lstms, teachers
+        healed = {lstm.name for lstm in lstms}
+        self._others = {
+            each.name: build(each, self._tensors, device) for each in checkpoint.lstms if each.name not in healed
         }
-        lstms: dict[str, Callable[..., Any]] = {**self.others, self.lstm.name: student.called}
-        return self.forward({**self.tensors, **trained}, lstms, batch)
 
-    def loss(self, found: Tensor, wanted: Tensor) -> Tensor:
-        return difference(found, wanted, [wanted.shape[-1]] if self.task == "softmax" else None)
+    def answers(self, students: Sequence[Student], batch: Any) -> list[Tensor]:
+        """What the forward pass gives with students in place of its LSTMs and of the consumers trained with them."""
+        tensors, lstms = dict(self._tensors), dict[str, Callable[..., Any]](self._others)
+        for lstm, student in zip(self._lstms, students, strict=True):
+            tensors |= student.trained(self._tensors)
+            lstms[lstm.name] = student.called
+        return self._forward(tensors, lstms, batch.to(self._device) if isinstance(batch, Tensor) else batch)
 
-    def wanted(self, teacher: Student, batch: Tensor) -> Tensor:
-        with torch.no_grad():
-            answers = self.answers(teacher, None, batch)
-        return answers.log_softmax(-1) if self.task == "softmax" else answers
+    @torch.no_grad()
+    def wanted(self, batch: Any) -> list[Tensor]:
+        """The dense model's answers; with the task softmax as log-probabilities."""
+        answers = self.answers(self._teachers, batch)
+        return [each.log_softmax(-1) for each in answers] if self._forward.task == "softmax" else answers
+
+    def loss(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        """How far all answers are from the dense model's, together."""
+        by_task = self._forward.task == "softmax"
+        losses = [
+            difference(one, other.to(one), [other.shape[-1]] if by_task else None)
+            for one, other in zip(found, wanted, strict=True)
+        ]
+        return torch.stack([loss.float() for loss in losses]).sum()
 
 
 class Whole(nn.Module):
-    """A student inside a model, which trains like a student: `heal.heal` gives it batches and no state."""
+    """Students inside a model, which train like one: `heal.heal` gives it batches and no state."""
 
-    def __init__(self, student: Student, model: Model, kept: Kept | None) -> None:
+    def __init__(self, students: Sequence[Student], model: Model) -> None:
         super().__init__()
-        self.student, self._answers = student, partial(model.answers, student, kept)
-        self.weights, self.shrunk = student.weights, student.shrunk
+        self.students, self._model = nn.ModuleList(students), model
+        self._all = list(students)
+        self.weights = nn.ParameterList(weight for student in students for weight in student.weights)
 
-    def forward(self, batch: Tensor, state: Any = None) -> tuple[Tensor, list[Any]]:
-        return self._answers(batch), []
+    def forward(self, batch: Any, state: Any = None) -> tuple[list[Tensor], list[Any]]:
+        return self._model.answers(self._all, batch), []
+
+    def shrunk(self) -> list[Shrunk]:
+        """What is left of each LSTM, as it is trained so far."""
+        return [student.shrunk() for student in self._all]
 
 
 class Batches:
-    """Batches of the calibration inputs with the dense model's answers, in an order of their own, without end."""
+    """Batches of the calibration with the dense model's answers, in an order of their own, without end."""
 
-    def __init__(self, model: Model, teacher: Student, calibration: Calibration, device: str) -> None:
-        self._model, self._teacher, self._device = model, teacher, device
-        self._groups = calibration.sequences[model.lstm.name]
+    def __init__(self, model: Model, calibration: Calibration, lstm: LSTM) -> None:
+        self._model, self._calibration, self._lstm = model, calibration, lstm
+        self._answers: dict[int, list[Tensor]] = {}  # to the batches that were observed
+        self._room = MAX_ANSWERS
 
-    def windows(self) -> Iterator[tuple[Tensor, Tensor, bool]]:
-        """Inputs (B, T, ...) as the calibration has them, the answers to them, and that sequences begin here."""
+    def windows(self) -> Iterator[tuple[Any, list[Tensor], bool]]:
+        """Batches as the calibration has them, the answers to them, and that sequences begin here."""
         generator = torch.Generator().manual_seed(SEED)
         while True:
-            batches = [
-                group[chosen]
-                for group in self._groups
-                for chosen in torch.randperm(len(group), generator=generator).split(BATCH)
-            ]
+            batches = self._drawn(generator)
             for place in torch.randperm(len(batches), generator=generator).tolist():
-                batch = batches[place].to(self._device)
-                yield batch, self._model.wanted(self._teacher, batch), True
+                yield batches[place], self._wanted(place, batches[place]), True
 
-    def loss(self, found: Tensor, wanted: Tensor) -> Tensor:
+    def loss(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
         return self._model.loss(found, wanted)
+
+    def _drawn(self, generator: torch.Generator) -> list[Any]:
+        """Those that were observed, else the sequences in batches that are others each time."""
+        if self._calibration.batches is not None:
+            return list(self._calibration.batches)
+        return [
+            group[chosen]
+            for group in self._calibration.sequences[self._lstm.name]
+            for chosen in torch.randperm(len(group), generator=generator).split(BATCH)
+        ]
+
+    def _wanted(self, place: int, batch: Any) -> list[Tensor]:
+        """The answers to a batch, which are kept where it comes again and there is room."""
+        if place in self._answers:
+            return self._answers[place]
+        wanted = self._model.wanted(batch)
+        numbers = sum(each.numel() for each in wanted)
+        if self._calibration.batches is not None and numbers <= self._room:
+            self._answers[place] = wanted
+            self._room -= numbers
+        return wanted
 
 
 def judge(
-    model: Model,
-    teacher: Student,
-    student_of: Callable[[Shrunk], Student],
-    kept: Kept | None,
-    held_back: Calibration,
-    device: str,
-) -> Callable[[Shrunk], float]:
-    """The loss of what is left of an LSTM on inputs that were held back; infinite where it is not a number."""
-    batches, steps = list[Tensor](), 0
-    for group in held_back.sequences[model.lstm.name]:
-        for batch in group.split(BATCH):
-            if steps < HELD_BACK_STEPS:
-                batches.append(batch.to(device))
-                steps += batch.shape[0] * batch.shape[1]
-    wanted = [model.wanted(teacher, batch) for batch in batches]
+    model: Model, lstm: LSTM, students_of: Sequence[Callable[[Shrunk], Student]], held_back: Calibration
+) -> Callable[[Sequence[Shrunk]], float]:
+    """The loss of what is left of LSTMs, made students one by one, on batches that were held back (of one `lstm`, where they
+    are not whole ones); infinite where it is not a number."""
+    batches, wanted, steps = list[Any](), list[list[Tensor]](), 0
+    for batch in held_back.read_by_models(lstm, BATCH):
+        if steps < HELD_BACK_STEPS:
+            batches.append(batch)
+            wanted.append(model.wanted(batch))
+            steps += _answered(wanted[-1])
 
     @torch.no_grad()
-    def loss(shrunk: Shrunk) -> float:
-        student = student_of(shrunk)
+    def loss(shrunk: Sequence[Shrunk]) -> float:
+        students = [student_of(each) for student_of, each in zip(students_of, shrunk, strict=True)]
         losses = [
-            float(model.loss(model.answers(student, kept, batch), answers)) * len(batch)
+            float(model.loss(model.answers(students, batch), answers)) * _answered(answers)
             for batch, answers in zip(batches, wanted, strict=True)
         ]
-        total = sum(losses) / sum(map(len, batches))
+        total = sum(losses) / sum(map(_answered, wanted))
         return total if total == total else float("inf")
 
     return loss
+
+
+def _answered(answers: Sequence[Tensor]) -> int:
+    """How many steps or sequences are answered."""
+    return max(each.numel() // each.shape[-1] for each in answers)

@@ -12,7 +12,7 @@ from pruner.progress import Progress, split
 from pruner.recipe import Recipe
 from pruner.result import Result, measured
 from pruner.search.candidates import Candidate, Target
-from pruner.search.shrink import Shrunk, shrink
+from pruner.search.smallest import Shrunk, shrink
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ class Learned:
     returns_sequences: bool | None = None
     notes: tuple[str, ...] = ()  # for people
     bidirectional: bool | None = None
+    handed_states: bool | None = None  # whether it begins from states that others made
 
     def told(self) -> dict[str, Any]:
         """What is known, as JSON has it."""

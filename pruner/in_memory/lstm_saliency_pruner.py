@@ -157,7 +157,7 @@ class LSTMSaliencyPruner:
                 _check_replaceable(path, module, masks[module])
         self.squash_mask()
         if isinstance(model, nn.LSTM):
-            return _with_hooks_of(model, self._compacted(model, masks[model]))
+            return with_hooks_of(model, self._compacted(model, masks[model]))
         # After squash_mask: torch.fx cannot look into parametrized modules.
         consumers = only_consumers(model) if self.granularity == "units" else {}
         small: dict[nn.Module, nn.Module] = {}
@@ -168,7 +168,7 @@ class LSTMSaliencyPruner:
                 if module not in small:
                     compact = self._compacted(module, masks[module])
                     trimmed = path in consumers and _trim(model, module, compact, consumers[path])
-                    small[module] = module if trimmed else _with_hooks_of(module, compact)
+                    small[module] = module if trimmed else with_hooks_of(module, compact)
                 model.set_submodule(path, small[module])
         return model
 
@@ -306,7 +306,7 @@ def _check_replaceable(path: str, module: nn.LSTM, masked: Mapping[str, Tensor])
             _check_plain(module, name, tensor_fqn)
 
 
-def _with_hooks_of(lstm: nn.LSTM, compact: nn.Module) -> nn.Module:
+def with_hooks_of(lstm: nn.Module, compact: nn.Module) -> nn.Module:
     """The compact module with the very dictionaries of hooks, in which their handles find and remove them."""
     vars(compact).update({name: hooks for name, hooks in vars(lstm).items() if name in _HOOKS})
     return compact

@@ -6,19 +6,34 @@ import inspect
 import operator
 import textwrap
 from collections import Counter
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
 
 from torch import fx, nn
 from torch.nn import functional as F
+from torch.nn.utils import rnn
+
+from pruner.errors import shown
 
 # A trace follows one way through these, and not what they depend on: types, None, errors, chance.
 _BRANCHES = (ast.If, ast.IfExp, ast.BoolOp, ast.Match, ast.Try, ast.While)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+# What a trace does not look into.
+_PACKING = (rnn.pack_padded_sequence, rnn.pad_packed_sequence, rnn.pack_sequence, rnn.pad_sequence)
 
 
 class _Unclear(Exception):
-    pass
+    """Why it cannot be told, in words that complete a sentence."""
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What reads the LSTMs of a model: `consumers` as `only_consumers` has them, and for every other LSTM, why it is not
+    there."""
+
+    consumers: dict[str, dict[str, list[int]]]
+    reasons: dict[str, str]
 
 
 def only_consumers(model: nn.Module) -> dict[str, dict[str, list[int]]]:
@@ -30,23 +45,35 @@ def only_consumers(model: nn.Module) -> dict[str, dict[str, list[int]]]:
     evaluation. An LSTM is left out where the three do not agree, where it is given a state, or where anything is unclear.
     What is seen is what `forward` computes from batches, where it is written without branches: not what other methods read.
     """
+    return readers_in(model).consumers
+
+
+def readers_in(model: nn.Module) -> Readers:
+    """What reads each `nn.LSTM` of a model, for certain, or why that is not certain; see `only_consumers`."""
+    places = [path for path, module in model.named_modules() if isinstance(module, nn.LSTM)]
     try:
         alone = _alone(model)
         lstms = {path: module for path, module in alone.items() if isinstance(module, nn.LSTM)}
         traces = [_trace(model, training) for training in (None, True, False)] if lstms else []
-    except Exception:  # whatever a forward does to stand-ins
-        return {}
+    except _Unclear as unclear:
+        return Readers({}, dict.fromkeys(places, str(unclear)))
+    except Exception as error:  # whatever a forward does to stand-ins
+        return Readers({}, dict.fromkeys(places, f"torch.fx cannot follow its forward ({shown(str(error))})"))
     found = {}
+    reasons = dict.fromkeys(places, "it has a projection, hooks, two names, or tensors that another module shares")
     for path, lstm in lstms.items():
         try:
             seen = [_consumers(model, alone, path, lstm, trace) for trace in traces]
-        except _Unclear:
+            if not seen[0] == seen[1] == seen[2]:
+                raise _Unclear("others read it in training than in evaluation")
+        except _Unclear as unclear:
+            reasons[path] = str(unclear)
             continue
-        if seen[0] == seen[1] == seen[2]:
-            found[path] = seen[0]
+        found[path] = seen[0]
+        del reasons[path]
     # Who reads comes after whom it reads; in a graph without circles, as a trace is, there is such an order.
     order = TopologicalSorter({path: [other for other in found if path in found[other]] for path in found})
-    return {path: found[path] for path in order.static_order()}
+    return Readers({path: found[path] for path in order.static_order()}, reasons)
 
 
 def _hooked(module: nn.Module) -> bool:
@@ -71,7 +98,10 @@ def _alone(model: nn.Module) -> dict[str, nn.Module]:
 
 def _straight(module: nn.Module) -> bool:
     """Whether the `forward` of a module has one way only and keeps nothing in attributes."""
-    source = ast.parse(textwrap.dedent(inspect.getsource(type(module).forward)))
+    try:
+        source = ast.parse(textwrap.dedent(inspect.getsource(type(module).forward)))
+    except (OSError, TypeError, SyntaxError) as error:
+        raise _Unclear(f"the source of the forward of {type(module).__name__} is not there") from error
     return not any(
         isinstance(node, _BRANCHES) or (isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
         for node in ast.walk(source)
@@ -80,12 +110,21 @@ def _straight(module: nn.Module) -> bool:
 
 def _trace(model: nn.Module, training: bool | None) -> fx.Graph:
     """The graph of a model in a mode (None: its own); raises where `torch.fx` cannot follow it."""
-    tracer = fx.Tracer()
-    own = [module for path, module in model.named_modules() if not path or not tracer.is_leaf_module(module, path)]
-    if any(_hooked(module) or not (isinstance(module, _CONTAINERS) or _straight(module)) for module in own):
-        raise _Unclear
+    tracer = fx.Tracer((), _PACKING)  # type: ignore[arg-type]
+    tracer._autowrap_search.append(rnn)  # where models call them as `nn.utils.rnn.pack_padded_sequence`, too
+    own = {
+        path: module for path, module in model.named_modules() if not path or not tracer.is_leaf_module(module, path)
+    }
+    for path, module in own.items():
+        if _hooked(module):
+            raise _Unclear(f"{path or 'the model'} has hooks, or a forward of its own")
+        if not isinstance(module, _CONTAINERS) and not _straight(module):
+            raise _Unclear(
+                f"the forward of {type(module).__name__} has branches or sets attributes, and other ways may read it"
+            )
     if any(one.default is not one.empty for one in inspect.signature(model.forward).parameters.values()):
-        raise _Unclear  # a stand-in for an argument that may be left out takes the path of one that is there
+        # a stand-in for an argument that may be left out takes the path of one that is there
+        raise _Unclear(f"the forward of {type(model).__name__} has arguments that may be left out")
     twin = copy.deepcopy(model)
     if training is not None:
         twin.train(training)
@@ -107,52 +146,65 @@ def _consumers(
 
     def follow(value: fx.Node, what: Any) -> None:
         """Note what reads a value: a list of values, or (number of axes before the features, blocks)."""
-        for user in value.users:
+        for user in value.users if what is not None else ():
             module: Any = model.get_submodule(str(user.target)) if user.op == "call_module" else None
             index: Any = None
             if user.target is operator.getitem and user.args[0] is value:
                 index = user.args[1] if type(user.args[1]) is tuple else (user.args[1],)
             if isinstance(what, list):
                 if not index or type(index[0]) is not int or not -len(what) <= index[0] < len(what) or index[1:]:
-                    raise _Unclear
+                    raise _Unclear(_named(user, module))
                 follow(user, what[index[0]])
             elif index is not None:
                 if len(index) > what[0] or any(type(part) not in (int, slice) for part in index):
-                    raise _Unclear  # it might reach the features
+                    raise _Unclear("an index may reach its features")
                 follow(user, (what[0] - sum(type(part) is int for part in index), what[1]))
             elif type(module) in (nn.Linear, nn.LSTM) and user.args in ((value,), (value, None)) and not user.kwargs:
                 reads[user] = what[1]
+            elif user.target is rnn.pad_packed_sequence and user.args[:1] == (value,):
+                follow(user, [what, None])  # the lengths
             elif user.target is F.dropout or (type(module) in (nn.Dropout, nn.Identity) and not _hooked(module)):
                 if user.args[:1] != (value,):
-                    raise _Unclear
+                    raise _Unclear(_named(user, module))
                 follow(user, what)
             else:
-                raise _Unclear
+                raise _Unclear(_named(user, module))
 
     directions = 2 if lstm.bidirectional else 1
     places = list(range(lstm.num_layers * directions))
     calls = [node for node in graph.nodes if node.op == "call_module" and node.target == path]
     for call in calls:
         if call.args[1:] not in ((), (None,)) or call.kwargs:
-            raise _Unclear  # a state of the caller's
+            raise _Unclear("it is given a state")
         # (output, (h_n, c_n)): single layers and directions of h_n may be read, nothing of c_n.
         follow(call, [(2, places[-directions:]), [[(1, [place]) for place in places], []]])
     found = {str(node.target): blocks for node, blocks in reads.items()}
     widths = {name: len(blocks) * lstm.hidden_size for name, blocks in found.items()}
-    if not calls or path in found or any(_inputs(alone.get(name)) != widths[name] for name in found):
-        raise _Unclear
+    if not calls:
+        raise _Unclear("its forward does not call it")
+    for name in found:
+        if path == name or _inputs(alone.get(name)) != widths[name]:
+            raise _Unclear(f"{name} is tied, hooked, has another name too, or reads more than its output")
     owners = (path, *found)
     for node in (node for node in graph.nodes if node.op in ("call_module", "get_attr")):
         name = str(node.target)
         if any(own.startswith(f"{name}.") for own in owners):
-            raise _Unclear  # a module that holds one of them may call it unseen
+            raise _Unclear(f"{name}, which is called as one, may call it unseen")
         if node.op == "call_module" and name in found and reads.get(node) != found[name]:
-            raise _Unclear  # a consumer that reads something else too, or in another order
+            raise _Unclear(f"{name} reads something else, too")
         if node.op == "get_attr" and (
             name in owners or name.rpartition(".")[0] in owners or "_tensor_constant" in name
         ):
-            raise _Unclear  # one of their tensors, or one computed on the way, which may come from any
+            raise _Unclear(f"its forward reads the tensor {name} itself")
     return found
+
+
+def _named(user: fx.Node, module: Any) -> str:
+    """Who reads it that cannot be trimmed."""
+    if user.op == "output":
+        return "the model gives it away"
+    what = getattr(user.target, "__name__", str(user.target))
+    return f"{what} ({type(module).__name__}) reads it" if module is not None else f"{what} reads it"
 
 
 def _inputs(consumer: Any) -> int | None:

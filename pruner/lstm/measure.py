@@ -17,8 +17,8 @@ SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
 
 Modules = Mapping[str, nn.Module]  # by LSTM name
 Rate = Callable[[Mapping[str, Tensor], Modules], float]  # a whole model, from its tensors and its LSTMs
-# What a whole model answers to a batch of inputs, from its tensors and its LSTMs, which are called like `nn.LSTM`s.
-Forward = Callable[[Mapping[str, Tensor], Mapping[str, Callable[..., Any]], Tensor], Tensor]
+# What a whole model answers to a batch, from its tensors and its LSTMs, which are called like `nn.LSTM`s with `batch_first`.
+Forward = Callable[[Mapping[str, Tensor], Mapping[str, Callable[..., Any]], Any], Tensor | Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,21 @@ class Quality:
     def told_with(self, tensors: Mapping[str, Tensor], modules: Modules, others: Modules) -> dict[str, Any]:
         """The same with other modules for some of them."""
         return self.told(tensors, {**modules, **others})
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """A model's own forward pass, and what it gives: scores of categories (`softmax`), or numbers."""
+
+    forward: Forward
+    task: str | None
+
+    def __call__(
+        self, tensors: Mapping[str, Tensor], lstms: Mapping[str, Callable[..., Any]], batch: Any
+    ) -> list[Tensor]:
+        """All that it answers to a batch, (..., V) each."""
+        found = self.forward(tensors, lstms, batch)
+        return [found] if isinstance(found, Tensor) else list(found)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pruner.exports.verdict import Verdict, by_answers, by_quality, unknown
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import dropped_rows
 from pruner.lstm.gates import GATES
-from pruner.lstm.measure import Quality, one_thread
+from pruner.lstm.measure import ForwardPass, Quality, one_thread
 from pruner.lstm.module import build
 from pruner.pipeline import prune
 from pruner.recipe import Recipe
@@ -86,11 +86,12 @@ def candidate_of(
     quality: Quality | None,
     dense_quality: float | None,
     device: str,
+    forward: ForwardPass | None,
     stop: Callable[[float, str], None],
 ) -> Candidate:
     """Prune by a recipe, healing on `device` and with one thread of the CPU for all else, and judge what came of it."""
     with one_thread():
-        pruned = prune(checkpoint, recipe, calibration, statistics, device=device, progress=stop)
+        pruned = prune(checkpoint, recipe, calibration, statistics, device=device, progress=stop, forward=forward)
         compact = pruned.modules("compact")
         dense = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms}
         if quality is not None and dense_quality is not None:
@@ -100,8 +101,8 @@ def candidate_of(
             moved = measure_drift(checkpoint, recipe, None, dense, compact)
             verdict = unknown(max(drift.relative for drift in moved.values()))
         else:
-            loss = held_back_loss(checkpoint, recipe, calibration, dense, compact, pruned.tensors())
-            verdict = by_answers(loss, recipe.task == "softmax" and bool(recipe.consumers))
+            loss = held_back_loss(checkpoint, recipe, calibration, dense, compact, pruned.tensors(), forward)
+            verdict = by_answers(loss, (recipe.task if forward is None else forward.task) == "softmax")
     before, after_size = size_of_file(checkpoint), size_of_form(checkpoint, pruned.forms["compact"])
     healed = [step for lstm in pruned.compensation.facts.get("lstms", []) for step in lstm["steps"]]
     return Candidate(

@@ -11,7 +11,7 @@ INK, FIRST = "#1a1a1a", "#0072b2"
 
 
 def frontier_svg(frontier: pd.DataFrame, measure: str, dense: float | None) -> str:
-    """The table of `search.shrink.Shrunk.frontier` as SVG: a dot a candidate, the chosen one filled, a line the dense."""
+    """The table of `search.smallest.Shrunk.frontier` as SVG: a dot a candidate, the chosen one filled, a line the dense."""
     table = frontier.dropna(subset=["quality"])
     heights = [*table["quality"], *([] if dense is None else [dense])]
     low, high = min(heights), max(heights)

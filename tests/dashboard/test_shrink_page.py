@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from pruner.dashboard.jobs import Job
 from pruner.exports.export import pack
-from pruner.search.shrink import FIRST
+from pruner.search.smallest import FIRST
 from tests.helpers.files import npy, saved
 from tests.helpers.models import named, random_lstm, random_steps
 from tests.helpers.pages import (

@@ -18,7 +18,7 @@ from pruner.cli.main import main
 from pruner.compact.costs import size_of_file, size_of_form
 from pruner.exports.verify import verify
 from pruner.search.candidates import Candidate, Target
-from pruner.search.shrink import FIRST, shrink
+from pruner.search.smallest import FIRST, shrink
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
 

@@ -17,7 +17,7 @@ from pruner.calibration.calibration import Calibration
 from pruner.calibration.observations import Statistics
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
-from pruner.lstm.measure import Quality
+from pruner.lstm.measure import ForwardPass, Quality
 from pruner.pipeline import choose_masks, gather_statistics
 from pruner.progress import Progress, silent, split
 from pruner.recipe import COST_CRITERIA, Recipe
@@ -64,14 +64,15 @@ def shrink(
     statistics: Mapping[str, Statistics] | None = None,
     seen: Callable[[Candidate], object] = lambda candidate: None,
     device: str = "cpu",
+    forward: ForwardPass | None = None,
 ) -> Shrunk:
     """Find the smallest model of a checkpoint that reaches the target, or the best one of the size that it says.
 
     `recipe` fixes what is to be fixed (LSTMs, consumers, task, criterion, budget); its sparsity is what is sought.
-    `quality` judges where there is one, else the answers on the held-back part of `calibration`. Candidates run side by
-    side through joblib, each healed on `device` for the recipe's budget; `seen` is called with each as it comes.
-    `progress(fraction, what)` is called several times a second; it may raise to stop, or return True: the best of what was
-    tried is then taken.
+    `quality` judges where there is one, else the answers on the held-back part of `calibration`, those of the whole model
+    where its `forward` pass is known. Candidates run side by side through joblib, each healed on `device` for the recipe's
+    budget; `seen` is called with each as it comes. `progress(fraction, what)` is called several times a second; it may raise
+    to stop, or return True: the best of what was tried is then taken.
 
     Random inputs heal nothing, candidates are folded only; and they cannot tell what a model is worth: without a `quality`
     a model of a size is unknown, one that keeps its quality refused. Raises PrunerError for that, and where no size reaches
@@ -82,7 +83,7 @@ def shrink(
     gathering, searching = split(progress, 1, 8)
     if statistics is None:
         statistics = gather_statistics(checkpoint, recipe, calibration, device=device, progress=gathering)
-    search = _Search(checkpoint, recipe, calibration, statistics, quality, searching, seen, device)
+    search = _Search(checkpoint, recipe, calibration, statistics, quality, searching, seen, device, forward)
     if target.what is not None:
         return search.of_size(target)
     if calibration.source == "gaussian" and quality is None:
@@ -107,11 +108,12 @@ class _Search:
         progress: Progress,
         seen: Callable[[Candidate], object],
         device: str,
+        forward: ForwardPass | None,
     ) -> None:
         self._checkpoint, self._recipe, self._progress, self._seen = checkpoint, recipe, progress, seen
         self._statistics = statistics
         dense = None if quality is None else dense_value(checkpoint, quality)
-        self._common = (calibration, statistics, quality, dense, device)
+        self._common = (calibration, statistics, quality, dense, device, forward)
         self._tried: list[Candidate] = []
         self._rounds, self._enough = 0, False
 

@@ -1,0 +1,74 @@
+"""What healing starts from: an LSTM without its removed units or rows, bare and folded, beside the dense one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from pruner.calibration.observations import Statistics
+from pruner.compensation.fold import Shrunk, shrunk_units, without_rows
+from pruner.compensation.student import Student
+from pruner.errors import PrunerError
+from pruner.files.consumers import load_consumers
+from pruner.lstm.kept import Kept, counts, row_masks, unit_masks
+from pruner.lstm.lstm import LSTM, Place
+from pruner.lstm.traces import layers_of
+from pruner.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Start:
+    """One pruned LSTM with its consumers: `dense`, and what is left of it, `bare` and `folded`. `kept` holds its units by
+    place, or `rows` its masks, (4H,) bool of both weights by place."""
+
+    lstm: LSTM
+    dense: Shrunk
+    bare: Shrunk
+    folded: Shrunk
+    kept: Kept | None
+    rows: Mapping[Place, tuple[Tensor, Tensor]] | None
+
+    def teacher(self) -> Student:
+        """The dense model, as a student that knows everything."""
+        return Student(self.dense, self.lstm, None, None).requires_grad_(False)
+
+    def student(self, shrunk: Shrunk) -> Student:
+        """What is left, as a module that trains."""
+        return Student(shrunk, self.lstm, self.kept, self.rows)
+
+    def step(self, bare: float, folded: float) -> dict[str, Any]:
+        """What the first step of the chain is called, and its losses without and with it."""
+        return {"name": "fold" if self.kept else "mean into bias", "before": bare, "after": folded}
+
+
+def start_of(
+    lstm: LSTM,
+    tensors: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    recipe: Recipe,
+    consumers: list[str],
+    statistics: Statistics,
+    device: str,
+) -> Start:
+    """Take the masked units or rows out of an LSTM and of its consumers.
+
+    `masks` are the recipe's; `statistics` are those of the dense LSTM on the inputs to fit on. Raises PrunerError where a
+    layer is left without units.
+    """
+    dense = Shrunk(layers_of(lstm, tensors, device), load_consumers(tensors, consumers, device))
+    if recipe.granularity == "rows":
+        rows = row_masks(lstm, masks)
+        bare, folded = (
+            Shrunk(without_rows(dense.layers, rows, means), dense.consumers)
+            for means in (None, statistics if lstm.bias else None)
+        )
+        return Start(lstm, dense, bare, folded, None, rows)
+    kept = {place: mask.nonzero().flatten().to(device) for place, mask in unit_masks(lstm, masks).items()}
+    if 0 in counts(kept.values()):
+        raise PrunerError(
+            f"expected units left in every layer of {lstm.title} to take over from those removed, found a layer "
+            "without; lower its sparsity, or choose compensation 'none'"
+        )
+    bare, folded = (shrunk_units(dense.layers, dense.consumers, kept, lstm, statistics, way) for way in (False, True))
+    return Start(lstm, dense, bare, folded, kept, None)

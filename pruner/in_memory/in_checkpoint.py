@@ -1,0 +1,156 @@
+"""A model in memory as a checkpoint, with what of it can be pruned and what reads that."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruner.errors import PrunerError
+from pruner.files.checkpoint import Checkpoint
+from pruner.files.consumers import bias_beside
+from pruner.files.contents import Learned
+from pruner.files.opening import open_checkpoint
+from pruner.in_memory.observing import Observation
+from pruner.in_memory.only_consumers import readers_in
+from pruner.lstm.lstm import title_of
+
+
+@dataclass(frozen=True)
+class Described:
+    """The `checkpoint` that torch.save makes of a model's state dict, and the `modules` in it that can be pruned, by name.
+
+    `declined` says of the other LSTMs why not, `reasons` of those whose readers keep their width why; `read` has the paths
+    of the `nn.Linear` layers that are trimmed along, by LSTM. `task` is the recipe's: that of layers which give the answers.
+    """
+
+    checkpoint: Checkpoint
+    modules: Mapping[str, nn.LSTM | nn.LSTMCell]
+    declined: Mapping[str, str]
+    reasons: Mapping[str, str]
+    read: Mapping[str, tuple[str, ...]]
+    task: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.modules)
+
+    @property
+    def consumers(self) -> tuple[str, ...]:
+        """As a recipe names them."""
+        return tuple(f"{lstm}={path}.weight" for lstm, paths in self.read.items() for path in paths)
+
+    @property
+    def trained(self) -> list[str]:
+        """The names of the tensors outside of the LSTMs that change with them."""
+        weights = [f"{path}.weight" for paths in self.read.values() for path in paths]
+        biases = [bias for name in weights if (bias := bias_beside(self.checkpoint.tensors, name)) is not None]
+        return weights + biases
+
+    def after(self, seen: Observation, task: str | None) -> "Described":
+        """Without the LSTMs that no batch reached, with what was seen of the others. Raises PrunerError if none is left."""
+        called = {name: module for name, module in self.modules.items() if name in seen.calibration.sequences}
+        declined = dict(self.declined) | {
+            name: "because no batch reached it" for name in self.modules if name not in called
+        }
+        if not called:
+            told = "; ".join(f"{title_of(name)} stays, {reason}" for name, reason in declined.items()) or "none"
+            raise PrunerError(
+                f"expected an nn.LSTM or nn.LSTMCell that the model calls, found {told}; nothing can be removed"
+            )
+        learned = {
+            name: Learned(
+                batch_first=module.batch_first if isinstance(module, nn.LSTM) else None,
+                dropout=module.dropout if isinstance(module, nn.LSTM) and module.dropout else None,
+                handed_states=name in seen.handed_states or None,
+            )
+            for name, module in called.items()
+        }
+        reasons = {name: reason for name, reason in self.reasons.items() if name in called}
+        read = {name: paths for name, paths in self.read.items() if name in called}
+        answering = {path for paths in read.values() for path in paths} <= seen.answering
+        notes = [
+            f"{title_of(name)} is handed states of others, of which it drops what they say of units that it no longer has."
+            for name in sorted(seen.handed_states)
+        ]
+        return replace(
+            self,
+            checkpoint=replace(self.checkpoint, learned=learned),
+            modules=called,
+            declined=declined,
+            reasons=reasons,
+            read=read,
+            task=task if read and answering else None,
+            notes=tuple(notes),
+        )
+
+
+def described(model: nn.Module) -> Described:
+    """What of a model on the CPU can be pruned. Raises PrunerError for one without an LSTM."""
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    written = io.BytesIO()
+    torch.save(state, written)
+    checkpoint = open_checkpoint(written.getvalue(), type(model).__name__)
+    there = {lstm.name for lstm in checkpoint.lstms}
+    modules: dict[str, Any] = {}
+    declined: dict[str, str] = {}
+    owners = _owners(model)
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.LSTM | nn.LSTMCell):
+            continue
+        reason = _declined(module, owners) or ("" if name in there else "because its tensors are not those of an LSTM")
+        if reason:
+            declined[name] = reason
+        else:
+            modules[name] = module
+    if not modules and not declined:
+        raise PrunerError(
+            f"expected an nn.LSTM or nn.LSTMCell in the model, found none in {type(model).__name__}; nothing can be removed"
+        )
+    reasons, read = _readers(model, modules)
+    return Described(checkpoint, modules, declined, reasons, read)
+
+
+def _owners(model: nn.Module) -> dict[int, set[int]]:
+    """{address of a tensor: the modules that hold it}."""
+    found: dict[int, set[int]] = {}
+    for module in model.modules():
+        for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+            found.setdefault(tensor.data_ptr(), set()).add(id(module))
+    return found
+
+
+def _declined(module: nn.LSTM | nn.LSTMCell, owners: Mapping[int, set[int]]) -> str:
+    """Why a module cannot be replaced by a smaller one, if so."""
+    if type(module) not in (nn.LSTM, nn.LSTMCell) or "forward" in vars(module):
+        return (
+            f"because {type(module).__name__} may do more than an LSTM (a class, parametrization or forward of its own)"
+        )
+    if any(len(owners[parameter.data_ptr()]) > 1 for parameter in module.parameters()):
+        return "because it shares tensors with another module"
+    return ""
+
+
+def _readers(model: nn.Module, modules: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """({LSTM: why nothing that reads it is trimmed}, {LSTM: paths of the layers that are})."""
+    readers = readers_in(model)
+    reasons = {name: f"because {readers.reasons[name]}" for name in modules if name in readers.reasons}
+    read = {}
+    for name, module in modules.items():
+        if isinstance(module, nn.LSTMCell):
+            reasons[name] = "as every LSTMCell does"
+        elif name in readers.consumers:
+            consumers = readers.consumers[name]
+            places = list(range(module.num_layers * (2 if module.bidirectional else 1)))
+            last = places[-2:] if module.bidirectional else places[-1:]
+            others = [path for path in consumers if isinstance(model.get_submodule(path), nn.LSTM)]
+            if others:
+                reasons[name] = f"because an LSTM reads it ({', '.join(others)}), which is pruned itself"
+            elif any(blocks != last for blocks in consumers.values()):
+                reasons[name] = "because single layers or directions of its state are read"
+            else:
+                read[name] = tuple(consumers)
+    return reasons, read
