@@ -10,14 +10,13 @@ from pruner.dashboard import frame, inputs, model, watching
 from pruner.dashboard.controls import controls
 from pruner.dashboard.gathering import told
 from pruner.dashboard.jobs import Job
-from pruner.dashboard.speeds import show_speeds, timed
+from pruner.dashboard.speeds import show_speeds, speed_metric, timed
 from pruner.dashboard.text import plain
 from pruner.dashboard.tuning import own_sparsities
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.words import CRITERION_WORDS
 from pruner.dashboard.work import Work, work
 from pruner.lstm.measure import SEQUENCE_LENGTH
-from pruner.lstm.timing import in_words
 from pruner.progress import Progress
 from pruner.result import Result, available_devices
 
@@ -97,13 +96,11 @@ with st.grid(4, min_column_width=150):
         height="stretch",
     )
     if result.latency:
-        st.metric(
+        speed_metric(
             "Speed, compact",
-            in_words(result.latency[1]["compact"].faster),
-            help="Time of the dense LSTMs over that of the compact ones, batch 1. Small LSTMs gain nothing: a call costs "
+            result.latency[1]["compact"],
+            "Time of the dense LSTMs over that of the compact ones, batch 1. Small LSTMs gain nothing: a call costs "
             "more than its arithmetic.",
-            border=True,
-            height="stretch",
         )
     st.metric(
         "Output drift",

@@ -17,11 +17,11 @@ from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.inputs_chooser import choose_inputs, wanted
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.shrinking import Asked, Smaller
+from pruner.dashboard.speeds import speed_metric
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
 from pruner.files.consumer_choice import consumers_of
-from pruner.lstm.timing import in_words
 from pruner.progress import Progress
 from pruner.result import available_devices
 from pruner.search.candidates import Candidate, Target, frontier_of
@@ -167,12 +167,10 @@ with st.grid(4, min_column_width=150):
             title, f"{after:,}", f"{after / before - 1:+.0%}", delta_color="inverse", border=True, height="stretch"
         )
     if result.latency:
-        st.metric(
+        speed_metric(
             "Speed",
-            in_words(result.latency[1]["compact"].faster),
-            help="Time of the dense LSTMs over that of the compact ones in PyTorch, batch 1.",
-            border=True,
-            height="stretch",
+            result.latency[1]["compact"],
+            "Time of the dense LSTMs over that of the compact ones in PyTorch, batch 1.",
         )
 try:
     folder = work.exported(result, DEFAULT_FORM[result.recipe.granularity])

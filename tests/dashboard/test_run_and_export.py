@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from pruner.dashboard.jobs import Job
 from pruner.exports.export import pack
+from pruner.lstm.measure import Latency
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
 from tests.helpers.pages import (
@@ -238,3 +239,12 @@ def test_timing_that_fails_or_is_cancelled_leaves_the_rest_of_the_page(units: Ap
     units = press(units, "Cancel")
     wait(units.session_state.timing)
     assert not button(checked(units.run()), "Time it").disabled
+
+
+@pytest.mark.parametrize(("faster", "value", "delta"), [(3.14, "3.1×", ""), (None, "–", "too noisy to tell")])
+def test_the_speed_of_a_run_is_a_figure_or_words(units: AppTest, faster: float | None, value: str, delta: str) -> None:
+    units = run_to_the_end(units)
+    result = units.session_state.run.status.result
+    result.latency[1]["compact"] = Latency(1.0, 0.9, 1.1, faster)
+    speed = next(metric for metric in checked(units.run()).metric if metric.label == "Speed, compact")
+    assert (speed.value, speed.delta) == (value, delta)
