@@ -75,7 +75,7 @@ def test_what_is_not_pruned_stays_as_it_is_or_is_told(form: str, tmp_path: Path)
     data = with_oddities(SOURCES["pruned.h5"])
     folder = exported(data, tmp_path, form)
     assert notes(folder, "plain numbers") == [
-        "not in pruned.h5, since they are no plain numbers: @mixed, model_weights/texts"
+        "pruned.h5: left out, since they are no plain numbers: @mixed, model_weights/texts"
     ]
     with h5py.File(io.BytesIO(data)) as before, h5py.File(folder / "pruned.h5") as after:
         found = after["model_weights"]

@@ -76,30 +76,30 @@ def plan_of(whole: Whole, pruned: Pruned, form: str) -> Plan:
     held: dict[str, Held] = {}
     notes = []
     if form == "compact" and recipe.granularity == "rows":
-        notes.append(f"in {file} the LSTMs have their full size, zeros in it: Keras multiplies no single rows")
+        notes.append("the LSTMs have their full size, zeros in it: Keras multiplies no single rows")
     elif form == "compact":
         named = {layout.lstm.name: layout.consumers for layout in pruned.forms["compact"].layouts}
         reasons = _why_whole(whole, lstms, named)
         for lstm in lstms:
             if reason := reasons.get(lstm.name):
-                notes.append(f"in {file} {lstm.title} keeps its {lstm.hidden_size} units, zeros in it: {reason}")
+                notes.append(f"{lstm.title} keeps its {lstm.hidden_size} units, zeros in it: {reason}")
             else:
                 held[lstm.name] = held_units(lstm, pruned.masks)
                 readers[lstm.name] = readers[lstm.name] or tuple(named[lstm.name])
-                notes += _about_units(whole, lstm, held[lstm.name], pruned.masks, file)
+                notes += _about_units(whole, lstm, held[lstm.name], pruned.masks)
     _check_reconstructions(whole, pruned, readers)
     touched = set(pruned.forms["masked"].changed)
     for name in {*held, *pruned.compensation.reconstructions}:
         touched |= set(readers[name]) | {bias_of(reader) for reader in readers[name]}
     optimizer = whole.has_optimizer and not held
     if whole.has_optimizer and not optimizer:
-        notes.append(
-            f"the states of the optimizer, whose tensors have the old shapes, are not in {file}: it begins anew"
-        )
+        notes.append("the states of the optimizer, whose tensors have the old shapes, are left out: it begins anew")
     if unread := [name for name in whole.unread if optimizer or not name.startswith("optimizer")]:
-        notes.append(f"not in {file}, since they are no plain numbers: {', '.join(map(label, unread[:5]))}")
+        notes.append(f"left out, since they are no plain numbers: {', '.join(map(label, unread[:5]))}")
     changed = {path for path, place in whole.places.items() if touched & set(place.tensors)}
-    return Plan(file, held, readers, frozenset(changed), _config(whole, held), optimizer, notes)
+    return Plan(
+        file, held, readers, frozenset(changed), _config(whole, held), optimizer, [f"{file}: {note}" for note in notes]
+    )
 
 
 def held_units(lstm: LSTM, masks: Mapping[str, Tensor]) -> Held:
@@ -170,17 +170,17 @@ def _why_whole(whole: Whole, lstms: Sequence[LSTM], named: Mapping[str, list[str
     return {name: reason for name, reason in found.items() if reason}
 
 
-def _about_units(whole: Whole, lstm: LSTM, held: Held, masks: Mapping[str, Tensor], file: str) -> list[str]:
+def _about_units(whole: Whole, lstm: LSTM, held: Held, masks: Mapping[str, Tensor]) -> list[str]:
     notes = []
     size = len(next(iter(held.values())))
     kept = [int(mask.sum()) for mask in unit_masks(lstm, masks).values()]
     if len(set(kept)) > 1:
         notes.append(
-            f"in {file} both directions of {lstm.title} have {size} units, since Keras gives them one number: of "
+            f"both directions of {lstm.title} have {size} units, since Keras gives them one number: of "
             f"{' and '.join(map(str, kept))} that were kept"
         )
     if whole.config is None:
-        notes.append(f"{file} holds no model: build yours with {size} units in {lstm.title}, then load its weights")
+        notes.append(f"there is no model in it: build yours with {size} units in {lstm.title}, then load its weights")
     return notes
 
 
