@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from pruner import PrunerError, Recipe, open_checkpoint, run
 from pruner.exports import read_me
@@ -139,6 +140,22 @@ def test_cudnn_lstms_are_packed_as_cudnn_does(tmp_path: Path) -> None:
         kernel = root["model_weights/rec/rec/kernel:0"][()]
     kept = kernel != 0
     assert (kernel[kept] == weights["kernel"][kept]).all() and kept.mean() == 0.5
+
+
+def test_numbers_that_numpy_does_not_have_come_back(tmp_path: Path) -> None:
+    """Those of bfloat16, which Keras writes as bytes."""
+
+    def halved(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            role: torch.from_numpy(each).bfloat16().view(torch.int16).numpy().view("V2")
+            for role, each in weights.items()
+        }
+
+    data = saved_keras(MODEL, {path: halved(weights) for path, weights in NEW.items()})
+    folder = exported(data, tmp_path)
+    assert verify(folder, open_checkpoint(data, "model"))
+    small = open_checkpoint(folder / "pruned.keras").tensors
+    assert (small["rec.weight_hh_l0"].dtype, small["rec.weight_hh_l0"].shape) == (torch.bfloat16, (8, 2))
 
 
 SHARED = functional(
