@@ -188,6 +188,15 @@ def test_consumers_that_only_the_user_names_do_not_cut_a_model(kind: str, tmp_pa
     assert verify(folder, open_checkpoint(data, "model"))
 
 
+def test_a_reader_whose_weights_are_packed_keeps_its_width(tmp_path: Path) -> None:
+    packed = {"kernel": np.ones((2, 2), np.int8), "bias": np.zeros(2, np.float32)}
+    data = saved_keras(MODEL, NEW | {"layers/dense": packed})
+    folder = exported(data, tmp_path)
+    (note,) = notes(folder, "rec keeps its 4 units")
+    assert note.endswith("head.weight, which reads it, is no weight of 4 inputs")
+    assert verify(folder, open_checkpoint(data, "model"))
+
+
 def edited_h5(edit: Callable[[Any], Any]) -> Callable[[Path], None]:
     def alter(folder: Path) -> None:
         with h5py.File(folder / "pruned.h5", "a") as root:
