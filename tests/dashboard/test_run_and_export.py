@@ -12,6 +12,7 @@ from pruner.dashboard.jobs import Job
 from pruner.exports.export import pack
 from pruner.lstm.measure import Latency
 from tests.helpers.files import saved
+from tests.helpers.keras_models import dense_weights, layer, lstm_layer, lstm_weights, saved_keras, sequential
 from tests.helpers.models import named, random_lstm
 from tests.helpers.pages import (
     UNITS,
@@ -196,6 +197,17 @@ def test_why_there_are_no_onnx_files_is_told(app: AppTest) -> None:
     app = switch(go(run_to_the_end(app), "export"), "ONNX files, too")
     assert any("without projection" in each.value and "encoder" in each.value for each in app.info)
     assert "pruned.pt" in downloads(app) and not any(".onnx" in label for label in downloads(app))
+
+
+def test_a_keras_model_comes_back_as_one(app: AppTest) -> None:
+    model = sequential(lstm_layer("rec", 8, return_sequences=False), layer("Dense", "head", units=2))
+    weights = {"layers/lstm/cell": lstm_weights(3, 8), "layers/dense": dense_weights(8, 2)}
+    app = upload(app.run(), "model.keras", saved_keras(model, weights))
+    app = checked(go(run_to_the_end(set_to(go(app, "masks"), granularity="units")), "export"))
+    assert {"pruned.keras", "pruned.pt"} <= set(downloads(app))
+    assert any('keras.saving.load_model("pruned.keras")' in code.value for code in app.code)
+    assert any(each.value.endswith("the pruned model, as Keras saves it") for each in app.caption)
+    assert any("the states of the optimizer" in each.value for each in app.info)
 
 
 def downloads(app: AppTest) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from pruner import PrunerError, Recipe, open_checkpoint, run
 from pruner.exports import read_me
@@ -75,7 +76,7 @@ def test_what_is_not_pruned_stays_as_it_is_or_is_told(form: str, tmp_path: Path)
     data = with_oddities(SOURCES["pruned.h5"])
     folder = exported(data, tmp_path, form)
     assert notes(folder, "plain numbers") == [
-        "not in pruned.h5, since they are no plain numbers: @mixed, model_weights/texts"
+        "pruned.h5: left out, since they are no plain numbers: @mixed, model_weights/texts"
     ]
     with h5py.File(io.BytesIO(data)) as before, h5py.File(folder / "pruned.h5") as after:
         found = after["model_weights"]
@@ -141,6 +142,22 @@ def test_cudnn_lstms_are_packed_as_cudnn_does(tmp_path: Path) -> None:
     assert (kernel[kept] == weights["kernel"][kept]).all() and kept.mean() == 0.5
 
 
+def test_numbers_that_numpy_does_not_have_come_back(tmp_path: Path) -> None:
+    """Those of bfloat16, which Keras writes as bytes."""
+
+    def halved(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            role: torch.from_numpy(each).bfloat16().view(torch.int16).numpy().view("V2")
+            for role, each in weights.items()
+        }
+
+    data = saved_keras(MODEL, {path: halved(weights) for path, weights in NEW.items()})
+    folder = exported(data, tmp_path)
+    assert verify(folder, open_checkpoint(data, "model"))
+    small = open_checkpoint(folder / "pruned.keras").tensors
+    assert (small["rec.weight_hh_l0"].dtype, small["rec.weight_hh_l0"].shape) == (torch.bfloat16, (8, 2))
+
+
 SHARED = functional(
     (layer("InputLayer", "in"), []),
     (layer("InputLayer", "other"), []),
@@ -168,6 +185,15 @@ def test_consumers_that_only_the_user_names_do_not_cut_a_model(kind: str, tmp_pa
     folder = exported(data, tmp_path, consumers=consumers)
     assert len(notes(folder, "rec keeps its 4 units, zeros in it")) == 1
     assert [lstm.hidden_size for lstm in open_checkpoint(folder / "pruned.h5").lstms] == [4]
+    assert verify(folder, open_checkpoint(data, "model"))
+
+
+def test_a_reader_whose_weights_are_packed_keeps_its_width(tmp_path: Path) -> None:
+    packed = {"kernel": np.ones((2, 2), np.int8), "bias": np.zeros(2, np.float32)}
+    data = saved_keras(MODEL, NEW | {"layers/dense": packed})
+    folder = exported(data, tmp_path)
+    (note,) = notes(folder, "rec keeps its 4 units")
+    assert note.endswith("head.weight, which reads it, is no weight of 4 inputs")
     assert verify(folder, open_checkpoint(data, "model"))
 
 

@@ -93,11 +93,11 @@ def check(keras: Keras, result: Result, source: Path, folder: Path) -> Any:
     """The export holds, and its Keras file computes what the masked model does; the model that Keras makes of it."""
     sentences = verify(folder, result.checkpoint)
     assert any("everything else in" in sentence for sentence in sentences)
-    model, masked = load(keras, keras_file(folder)), built.give(load(keras, source), result.pruned.tensors())
-    expected = built.outputs(keras, masked)
-    found = built.outputs(keras, model)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
-    assert np.abs(expected - built.outputs(keras, load(keras, source))).max() > 100 * TOLERANCE
+    model, dense = load(keras, keras_file(folder)), load(keras, source)
+    before = built.outputs(keras, dense)
+    expected = built.outputs(keras, built.give(dense, result.pruned.tensors()))
+    np.testing.assert_allclose(built.outputs(keras, model), expected, rtol=0, atol=TOLERANCE)
+    assert np.abs(expected - before).max() > 100 * TOLERANCE
     return model
 
 
@@ -112,7 +112,7 @@ def test_units_are_gone_where_the_model_proves_who_reads_them(
     assert built.sizes(check(keras, result, source, folder)) == expected
     notes = read_manifest(folder)["notes"]
     assert [note for note in notes if "pruned." in note] == [
-        f"the states of the optimizer, whose tensors have the old shapes, are not in pruned{end}: it begins anew"
+        f"pruned{end}: the states of the optimizer, whose tensors have the old shapes, are left out: it begins anew"
     ]
 
 
@@ -125,22 +125,25 @@ def test_elsewhere_they_are_zeros_and_that_is_told(keras: Keras, kind: str, tmp_
     folder = result.save(tmp_path / "out")
     assert built.sizes(check(keras, result, source, folder)) == {"rec": [built.UNITS]}
     (note,) = (note for note in read_manifest(folder)["notes"] if "rec" in note)
-    assert note.startswith(f"in pruned{end} rec keeps its 6 units, zeros in it: ") and reason in note
+    assert note.startswith(f"pruned{end}: rec keeps its 6 units, zeros in it: ") and reason in note
 
 
 @pytest.mark.parametrize(
-    ("granularity", "form"), [("rows", "masked"), ("rows", "compact"), ("units", "masked"), ("units", "compact")]
+    ("granularity", "form", "end"),
+    [
+        ("rows", "masked", ".h5"),
+        ("rows", "compact", ".keras"),
+        ("units", "masked", ".keras"),
+        ("units", "masked", ".h5"),
+    ],
 )
-@pytest.mark.parametrize("end", ENDS)
 def test_masked_models_keep_all_but_values(keras: Keras, granularity: str, form: str, end: str, tmp_path: Path) -> None:
     source = built.saved(built.trained(built.both_ways(keras)), tmp_path, end)
     result = pruned(source, granularity=granularity, consumers=())
     folder = result.save(tmp_path / "out", form)
-    small = (granularity, form) == ("units", "compact")
-    model = check(keras, result, source, folder)
-    assert built.sizes(model) == ({"rec": [3, 3], "second": [2, 2]} if small else {"rec": [6, 6], "second": [4, 4]})
-    assert has_optimizer(keras_file(folder)) == (not small)
-    told = "in pruned" + end + " the LSTMs have their full size, zeros in it: Keras multiplies no single rows"
+    assert built.sizes(check(keras, result, source, folder)) == {"rec": [6, 6], "second": [4, 4]}
+    assert has_optimizer(keras_file(folder))
+    told = "pruned" + end + ": the LSTMs have their full size, zeros in it: Keras multiplies no single rows"
     assert (told in read_manifest(folder)["notes"]) == ((granularity, form) == ("rows", "compact"))
 
 
@@ -160,8 +163,14 @@ def test_both_directions_have_as_many_units(keras: Keras, tmp_path: Path) -> Non
     (first, second) = (len(each["kept_units"]) for each in read_manifest(folder)["lstms"][0]["layers"])
     assert first > second
     assert built.sizes(check(keras, result, source, folder))["rec"] == [first, first]
-    told = f"in pruned.keras both directions of rec have {first} units, since Keras gives them one number: of "
+    told = f"pruned.keras: both directions of rec have {first} units, since Keras gives them one number: of "
     assert any(note.startswith(told) for note in read_manifest(folder)["notes"])
+
+
+def test_one_lstm_of_several_is_pruned(keras: Keras, tmp_path: Path) -> None:
+    source = built.saved(built.trained(built.stack(keras)), tmp_path, ".h5")
+    result = pruned(source, lstms=("rec",), consumers=())
+    assert built.sizes(check(keras, result, source, result.save(tmp_path / "out"))) == {"rec": [3], "second": [8]}
 
 
 def test_what_is_compensated_goes_in(keras: Keras, tmp_path: Path) -> None:
@@ -192,8 +201,8 @@ def test_where_no_reader_can_take_it_up_there_is_no_file(keras: Keras, tmp_path:
     folder = pruned(source, compensation="fold", consumers=()).save(tmp_path / "out")
     assert not [path for path in folder.iterdir() if path.name in KERAS_FILES]
     assert read_manifest(folder)["notes"][-1] == (
-        "there is no pruned.keras: the removed units of rec are reconstructed from the others, for which a Keras LSTM has "
-        "no place, and flat reads it, a Flatten"
+        "pruned.keras: not written, since the removed units of rec are reconstructed from the others, for which a Keras "
+        "LSTM has no place, and flat reads it, a Flatten"
     )
     assert verify(folder, open_checkpoint(source))
 
@@ -216,7 +225,7 @@ def test_weights_alone_are_written_and_their_sizes_told(keras: Keras, named: boo
     )
     np.testing.assert_allclose(built.outputs(keras, small), built.outputs(keras, masked), rtol=0, atol=TOLERANCE)
     last = read_manifest(folder)["notes"][-2 if named else -1]
-    assert ("holds no model: build yours with 3 units in" in last) == named
+    assert ("no model in it: build yours with 3 units in" in last) == named
     assert ("keeps its 6 units, zeros in it: the file does not say who reads it" in last) == (not named)
 
 

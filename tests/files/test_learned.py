@@ -50,7 +50,7 @@ def test_consumers_that_the_file_proves_are_told_and_taken(
     assert manifest["learned"]["second"]["batch_first"] is True
     assert manifest["notes"] == [
         "model.h5 is Keras h5; what is written for PyTorch is a plain state dict under its tensors' names",
-        "the states of the optimizer, whose tensors have the old shapes, are not in pruned.h5: it begins anew",
+        "pruned.h5: the states of the optimizer, whose tensors have the old shapes, are left out: it begins anew",
     ]
     assert verify("pruned", checkpoint)
     assert torch.load("pruned/pruned.pt", weights_only=True)["head.weight"].shape == (2, 2)

@@ -22,7 +22,7 @@ from pruner.files.keras_resized import resize, why_whole
 from pruner.files.keras_whole import Whole, read, received
 from pruner.files.source import Source, open_source
 from pruner.lstm.kept import Reconstruction, consumer_part, unit_masks, unit_parts, units_to_hold, without
-from pruner.lstm.lstm import LSTM, Place
+from pruner.lstm.lstm import DTYPES, LSTM, Place
 
 Held = dict[Place, Tensor]  # the units that an LSTM of the file has, by direction
 
@@ -76,30 +76,30 @@ def plan_of(whole: Whole, pruned: Pruned, form: str) -> Plan:
     held: dict[str, Held] = {}
     notes = []
     if form == "compact" and recipe.granularity == "rows":
-        notes.append(f"in {file} the LSTMs have their full size, zeros in it: Keras multiplies no single rows")
+        notes.append("the LSTMs have their full size, zeros in it: Keras multiplies no single rows")
     elif form == "compact":
         named = {layout.lstm.name: layout.consumers for layout in pruned.forms["compact"].layouts}
-        reasons = _why_whole(whole, lstms, named)
+        reasons = _why_whole(whole, checkpoint, lstms, named)
         for lstm in lstms:
             if reason := reasons.get(lstm.name):
-                notes.append(f"in {file} {lstm.title} keeps its {lstm.hidden_size} units, zeros in it: {reason}")
+                notes.append(f"{lstm.title} keeps its {lstm.hidden_size} units, zeros in it: {reason}")
             else:
                 held[lstm.name] = held_units(lstm, pruned.masks)
                 readers[lstm.name] = readers[lstm.name] or tuple(named[lstm.name])
-                notes += _about_units(whole, lstm, held[lstm.name], pruned.masks, file)
+                notes += _about_units(whole, lstm, held[lstm.name], pruned.masks)
     _check_reconstructions(whole, pruned, readers)
     touched = set(pruned.forms["masked"].changed)
     for name in {*held, *pruned.compensation.reconstructions}:
         touched |= set(readers[name]) | {bias_of(reader) for reader in readers[name]}
     optimizer = whole.has_optimizer and not held
     if whole.has_optimizer and not optimizer:
-        notes.append(
-            f"the states of the optimizer, whose tensors have the old shapes, are not in {file}: it begins anew"
-        )
+        notes.append("the states of the optimizer, whose tensors have the old shapes, are left out: it begins anew")
     if unread := [name for name in whole.unread if optimizer or not name.startswith("optimizer")]:
-        notes.append(f"not in {file}, since they are no plain numbers: {', '.join(map(label, unread[:5]))}")
+        notes.append(f"left out, since they are no plain numbers: {', '.join(map(label, unread[:5]))}")
     changed = {path for path, place in whole.places.items() if touched & set(place.tensors)}
-    return Plan(file, held, readers, frozenset(changed), _config(whole, held), optimizer, notes)
+    return Plan(
+        file, held, readers, frozenset(changed), _config(whole, held), optimizer, [f"{file}: {note}" for note in notes]
+    )
 
 
 def held_units(lstm: LSTM, masks: Mapping[str, Tensor]) -> Held:
@@ -158,29 +158,40 @@ def _readers(checkpoint: Checkpoint, lstm: LSTM) -> tuple[str, ...]:
     return checkpoint.learned.get(lstm.name, Learned()).consumers
 
 
-def _why_whole(whole: Whole, lstms: Sequence[LSTM], named: Mapping[str, list[str]]) -> dict[str, str]:
+def _why_whole(
+    whole: Whole, checkpoint: Checkpoint, lstms: Sequence[LSTM], named: Mapping[str, list[str]]
+) -> dict[str, str]:
     """Why LSTMs keep their width, by their names."""
     layers = {layer.name: layer for layer in layers_of(json.loads(whole.config))} if whole.config else {}
     found: dict[str, str | None] = {}
     for lstm in lstms:
         if lstm.name in layers:
-            found[lstm.name] = why_whole(layers[lstm.name])
+            found[lstm.name] = why_whole(layers[lstm.name]) or _odd_reader(checkpoint, lstm)
         elif not named[lstm.name]:
             found[lstm.name] = "the file does not say who reads it, nor did you"
     return {name: reason for name, reason in found.items() if reason}
 
 
-def _about_units(whole: Whole, lstm: LSTM, held: Held, masks: Mapping[str, Tensor], file: str) -> list[str]:
+def _odd_reader(checkpoint: Checkpoint, lstm: LSTM) -> str | None:
+    """Numbers in the place of a reader's weight that are packed or quantized, say."""
+    for name in _readers(checkpoint, lstm):
+        weight = checkpoint.tensors.get(name)
+        if weight is None or weight.shape[1:] != (lstm.output_width,) or weight.dtype not in DTYPES:
+            return f"{label(name)}, which reads it, is no weight of {lstm.output_width} inputs"
+    return None
+
+
+def _about_units(whole: Whole, lstm: LSTM, held: Held, masks: Mapping[str, Tensor]) -> list[str]:
     notes = []
     size = len(next(iter(held.values())))
     kept = [int(mask.sum()) for mask in unit_masks(lstm, masks).values()]
     if len(set(kept)) > 1:
         notes.append(
-            f"in {file} both directions of {lstm.title} have {size} units, since Keras gives them one number: of "
+            f"both directions of {lstm.title} have {size} units, since Keras gives them one number: of "
             f"{' and '.join(map(str, kept))} that were kept"
         )
     if whole.config is None:
-        notes.append(f"{file} holds no model: build yours with {size} units in {lstm.title}, then load its weights")
+        notes.append(f"there is no model in it: build yours with {size} units in {lstm.title}, then load its weights")
     return notes
 
 
@@ -188,7 +199,8 @@ def _check_reconstructions(whole: Whole, pruned: Pruned, readers: Mapping[str, t
     """Raise Unwritable where removed units are reconstructed and their readers cannot do it."""
     rebuilt = pruned.compensation.reconstructions
     layers = layers_of(json.loads(whole.config)) if whole.config and rebuilt else []
-    for name in rebuilt:
+    for lstm in (lstm for lstm in pruned.checkpoint.lstms if lstm.name in rebuilt):
+        name, odd = lstm.name, _odd_reader(pruned.checkpoint, lstm)
         layer = next((layer for layer in layers if layer.name == name), None)
         try:
             passed = route_of(layer).passed if layer else []
@@ -197,11 +209,11 @@ def _check_reconstructions(whole: Whole, pruned: Pruned, readers: Mapping[str, t
         else:
             changing = [each for each in passed if not keeps_values(each)]
             unbiased = [each for each in readers[name] if bias_of(each) not in pruned.checkpoint.tensors]
-            if layer and not changing and not unbiased:
+            if layer and not changing and not unbiased and not odd:
                 continue
             reason = "the file does not say who reads it"
             if layer:
-                reason = f"{changing[0].name} changes it first" if changing else f"{unbiased[0]} has no bias beside it"
+                reason = f"{changing[0].name} changes it first" if changing else odd or f"{unbiased[0]} has no bias"
         raise Unwritable(
             f"the removed units of {label(name)} are reconstructed from the others, for which a Keras LSTM has no place, "
             f"and {reason}"

@@ -31,7 +31,7 @@ def write_keras_file(folder: Folder, pruned: Pruned, form: str) -> list[str]:
         whole.changed(arrays, plan.config, plan.optimizer).write(folder / plan.file)
     except (Unwritable, ValueError, TypeError) as reason:
         (folder / file_of(whole)).unlink(missing_ok=True)
-        return [f"there is no {file_of(whole)}: {reason}"]
+        return [f"{file_of(whole)}: not written, since {reason}"]
     return plan.notes
 
 
