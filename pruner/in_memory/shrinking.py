@@ -109,6 +109,7 @@ def shrink(
         result = measured(best.chosen.pruned, place, judge, False, seen.calibration, rating, whole)
         small = _put(inner if inplace else copy.deepcopy(inner), result.pruned, found)
     before, after = result.costs["dense"], result.costs["compact"]
+    done = [sentence.replace(best.chosen.verdict.sentence, "").strip() for sentence in best.told]
     told = [f"{wrapper} was taken off; wrap what was returned again." for wrapper in unwrapped]
     save = Export(result, small)
     report = Report(
@@ -118,7 +119,7 @@ def shrink(
         bytes=(before.bytes, after.bytes),
         macs=(before.macs_per_step, after.macs_per_step),
         verdict=result.verdict,
-        notes=(*best.told[:-1], *told, *notes, *found.notes),
+        notes=(*filter(None, done), *told, *notes, *found.notes),
         seconds=time.monotonic() - started,
         save=save,
     )
