@@ -95,7 +95,7 @@ def shrink(
         _try(inner, found, recipe, seen, call, precision, place, trying)
         judge = None if loss is None else Quality("loss", False, _Judge(own, loss, seen.held_back, place))
         whole = ForwardPass(own, task)
-        with _side_by_side(own, judge) as notes:
+        with _side_by_side(own, loss, seen.held_back[0]) as notes:
             best = smallest.shrink(
                 found.checkpoint,
                 recipe,
@@ -264,7 +264,7 @@ def _side_by_side(*needed: Any) -> Iterator[list[str]]:
     try:
         dumps(needed)
     except Exception as error:  # whatever a class does when it is pickled
-        notes.append(f"Candidates were healed one after the other: the model cannot be pickled ({shown(str(error))}).")
+        notes.append(f"Candidates were healed one after the other: the model, its loss or its batches cannot be pickled ({shown(str(error))}).")
     with joblib.parallel_config(backend="sequential") if notes else nullcontext():
         yield notes
 
