@@ -15,6 +15,7 @@ from pruner.compensation.fold import Shrunk
 from pruner.compensation.judge import HELD_BACK_STEPS
 from pruner.compensation.lessons import MAX_ANSWERS, SEED, difference
 from pruner.compensation.student import Student
+from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import ForwardPass
@@ -77,7 +78,13 @@ class Whole(nn.Module):
         self.weights = nn.ParameterList(weight for student in students for weight in student.weights)
 
     def forward(self, batch: Any, state: Any = None) -> tuple[list[Tensor], list[Any]]:
-        return self._model.answers(self._all, batch), []
+        answers = self._model.answers(self._all, batch)
+        if not any(each.requires_grad for each in answers):
+            raise PrunerError(
+                "expected a forward pass through which gradients come back, found none in its answers; take torch.no_grad() "
+                "and detach() out of it"
+            )
+        return answers, []
 
     def shrunk(self) -> list[Shrunk]:
         """What is left of each LSTM, as it is trained so far."""

@@ -98,8 +98,13 @@ def described(model: nn.Module) -> Described:
     modules: dict[str, Any] = {}
     declined: dict[str, str] = {}
     owners = _owners(model)
+    smaller = {each.name: each.reason for each in checkpoint.skipped}  # among others
     for name, module in model.named_modules():
         if not isinstance(module, nn.LSTM | nn.LSTMCell):
+            continue
+        whole = name.rpartition("layers.")[0].removesuffix(".")
+        if "layers." in name and whole in smaller:
+            declined[whole] = f"because it is {smaller[whole]}"
             continue
         reason = _declined(module, owners) or ("" if name in there else "because its tensors are not those of an LSTM")
         if reason:

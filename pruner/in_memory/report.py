@@ -56,6 +56,24 @@ class Report:
     seconds: float
     save: "Export" = field(repr=False, compare=False)
 
+    @classmethod
+    def of(
+        cls, result: Result, model: nn.Module, removed: tuple[Removed, ...], notes: tuple[str, ...], seconds: float
+    ) -> "Report":
+        """The report of a model that holds the compact form of a result."""
+        before, after = result.costs["dense"], result.costs["compact"]
+        return cls(
+            result.checkpoint.name,
+            removed,
+            (before.parameters, after.parameters),
+            (before.bytes, after.bytes),
+            (before.macs_per_step, after.macs_per_step),
+            result.verdict,
+            notes,
+            seconds,
+            Export(result, model),
+        )
+
     def __str__(self) -> str:
         sizes = {
             "parameters": self.parameters,

@@ -22,7 +22,7 @@ from pruner.in_memory.in_checkpoint import Described, described
 from pruner.in_memory.lstm_saliency_pruner import with_hooks_of
 from pruner.in_memory.observing import Call, Observation, observe
 from pruner.in_memory.own_forward import OwnForward, Precision, moved, run
-from pruner.in_memory.report import Export, Report, removed_by
+from pruner.in_memory.report import Report, removed_by
 from pruner.lstm.measure import ForwardPass, Modules, Quality
 from pruner.pipeline import prune
 from pruner.progress import Progress, silent, split
@@ -65,10 +65,10 @@ def shrink(
     of the multiply-accumulates or bytes instead. `budget` is how long a candidate heals, in seconds or as "2m", `steps` a
     number of updates in its place; `progress` as in `run`; `device`, where work is done, is the model's own by default.
 
-    Returns a copy, or with `inplace` the model, of the same class, with smaller modules in the places of its LSTMs. Its
-    `report` says what was removed and what it is worth; its `save(folder)`, or `report.save` where the class has a `save` of
-    its own, writes an export. Raises PrunerError for a loader or a model that cannot be used, and where no size reaches the
-    target.
+    Returns a copy, or with `inplace` the model, of the same class, with smaller modules in the places of its LSTMs (of a
+    model that is itself an LSTM, the smaller module). Its `report` says what was removed and what it is worth; its
+    `save(folder)`, or `report.save` where the class has a `save` of its own, writes an export. Raises PrunerError for a
+    loader or a model that cannot be used, and where no size reaches the target.
 
         >>> import torch
         >>> from pruner import shrink
@@ -95,7 +95,7 @@ def shrink(
         _try(inner, found, recipe, seen, call, precision, place, trying)
         judge = None if loss is None else Quality("loss", False, _Judge(own, loss, seen.held_back, place))
         whole = ForwardPass(own, task)
-        with _side_by_side(own, judge) as notes:
+        with _side_by_side(own, loss, seen.held_back[0]) as notes:
             best = smallest.shrink(
                 found.checkpoint,
                 recipe,
@@ -108,23 +108,14 @@ def shrink(
             )
         result = measured(best.chosen.pruned, place, judge, False, seen.calibration, rating, whole)
         small = _put(inner if inplace else copy.deepcopy(inner), result.pruned, found)
-    before, after = result.costs["dense"], result.costs["compact"]
+    done = [sentence.replace(best.chosen.verdict.sentence, "").strip() for sentence in best.told]
     told = [f"{wrapper} was taken off; wrap what was returned again." for wrapper in unwrapped]
-    save = Export(result, small)
-    report = Report(
-        model=type(inner).__name__,
-        removed=removed_by(result.forms["compact"], found.declined, found.reasons),
-        parameters=(before.parameters, after.parameters),
-        bytes=(before.bytes, after.bytes),
-        macs=(before.macs_per_step, after.macs_per_step),
-        verdict=result.verdict,
-        notes=(*best.told[:-1], *told, *notes, *found.notes),
-        seconds=time.monotonic() - started,
-        save=save,
-    )
+    all_told = (*filter(None, done), *told, *notes, *found.notes)
+    removed = removed_by(result.forms["compact"], found.declined, found.reasons)
+    report = Report.of(result, small, removed, all_told, time.monotonic() - started)
     vars(small)["report"] = report
     if not hasattr(type(small), "save"):
-        vars(small)["save"] = save
+        vars(small)["save"] = report.save
     return small
 
 
@@ -263,7 +254,8 @@ def _side_by_side(*needed: Any) -> Iterator[list[str]]:
     try:
         dumps(needed)
     except Exception as error:  # whatever a class does when it is pickled
-        notes.append(f"Candidates were healed one after the other: the model cannot be pickled ({shown(str(error))}).")
+        reason = f"the model, its loss or its batches cannot be pickled ({shown(str(error))})"
+        notes.append(f"Candidates were healed one after the other: {reason}.")
     with joblib.parallel_config(backend="sequential") if notes else nullcontext():
         yield notes
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,7 @@ def test_a_share_to_keep_is_sought_and_a_loss_judges() -> None:
         made(), batches, keep=0.5, steps=10, loss=loss, task="softmax", forward=lambda model, batch: model(batch[0])
     )
     verdict = small.report.verdict
+    assert re.search(r"Of \d+ candidates, .* has \d+% of the multiply-accumulates", str(small.report))
     assert verdict.measure == "loss" and verdict.after <= 1.5 * verdict.before
     with torch.no_grad():
         found = sum(loss(small(steps), (steps, labels)) for steps, labels in batches[-2:]) / 2
@@ -259,6 +261,24 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(PrunerError, match=message):
         shrink(model(), batches, **{**HALF, **settings})
+
+
+def test_a_forward_without_gradients_is_refused() -> None:
+    class Closed(Labels):
+        @torch.no_grad()
+        def forward(self, steps: Tensor) -> Tensor:
+            return super().forward(steps)
+
+    with pytest.raises(PrunerError, match="expected a forward pass through which gradients come back"):
+        shrink(Closed(), loader(), **HALF)
+
+
+def test_what_was_shrunk_already_is_said_to_be() -> None:
+    small = shrink(made("loop"), loader("loop"), **HALF)
+    with pytest.raises(PrunerError, match="cell stays, because it is a CompactLSTM of this project, pruned already"):
+        shrink(small, loader("loop"), **HALF)
+    smaller = shrink(shrink(made(), loader(), **HALF), loader(), **HALF)  # which holds a plain nn.LSTM
+    assert smaller.lstm.hidden_size < 10
 
 
 def test_a_forward_that_reads_the_weights_themselves_is_refused_before_anything_takes_long() -> None:
