@@ -68,8 +68,8 @@ def through_graph(
         for before, after in pairwise(given):
             if not all(np.array_equal(before[final], after[initial]) for initial, final in proofs):
                 raise PrunerError(
-                    f"expected states that the graph takes as it gave them, found that it moves them: {name}; give the inputs "
-                    "of the LSTMs themselves, as arrays of their names"
+                    f"expected states that the graph takes as it gave them, found that it moves them: {name}; give the "
+                    "inputs of the LSTMs themselves, as arrays of their names"
                 )
         for key, layer in layers.items():
             steps = np.concatenate([each[layer.node.input(0)] for each in given])  # (T, B, I)
@@ -110,8 +110,9 @@ def _sequences(
     inputs = {each.name: each for each in session.get_inputs()}
     missing = inputs.keys() - arrays.keys() - states.fed_back.keys()
     if missing or arrays.keys() - inputs.keys():
+        free = _listed(inputs.keys() - states.fed_back.keys())
         raise PrunerError(
-            f"expected an array for each input of the graph that is no state ({_listed(inputs.keys() - states.fed_back.keys())}), "
+            f"expected an array for each input of the graph that is no state ({free}), "
             f"found {_listed(arrays)}: {name}; add or remove some"
         )
     cut = {key: _pieces(array, inputs[key], axes, states, name) for key, array in arrays.items()}
