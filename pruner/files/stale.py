@@ -88,7 +88,8 @@ def new_settings(checkpoint: Checkpoint, changed: Changed, sizes: Mapping[int, i
 
 def _form(checkpoint: Checkpoint) -> Iterator[str]:
     if not checkpoint.plain:
-        yield f"{checkpoint.name} is {checkpoint.format}; what is written is a plain state dict under its tensors' names"
+        written = "the checkpoint written is a plain state dict under its tensors' names"
+        yield f"{checkpoint.name} is {checkpoint.format}; {written}"
 
 
 def _computed(checkpoint: Checkpoint, changed: Changed) -> Iterator[str]:

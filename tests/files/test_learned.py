@@ -48,7 +48,9 @@ def test_consumers_that_the_file_proves_are_told_and_taken(
     manifest = json.loads(Path("pruned/manifest.json").read_text())
     assert manifest["recipe"]["consumers"] == ["head.weight"]
     assert manifest["learned"]["second"]["batch_first"] is True
-    assert manifest["notes"] == ["model.h5 is Keras h5; what is written is a plain state dict under its tensors' names"]
+    assert manifest["notes"] == [
+        "model.h5 is Keras h5; the checkpoint written is a plain state dict under its tensors' names"
+    ]
     assert verify("pruned", checkpoint)
     assert torch.load("pruned/pruned.pt", weights_only=True)["head.weight"].shape == (2, 2)
 

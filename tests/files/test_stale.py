@@ -103,7 +103,9 @@ def test_a_flat_export_of_another_format_carries_no_settings() -> None:
     )
     changed = run(checkpoint, Recipe(0.5, granularity="units")).forms["compact"].changed
     (form,) = stale.notes(checkpoint, changed)
-    assert form == "model.json is JSON state dict; what is written is a plain state dict under its tensors' names"
+    assert (
+        form == "model.json is JSON state dict; the checkpoint written is a plain state dict under its tensors' names"
+    )
 
 
 def test_a_real_file_names_its_own_setting(foreign: Path) -> None:
