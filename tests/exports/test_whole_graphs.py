@@ -255,3 +255,24 @@ def test_graphs_of_strangers_are_run_within_limits(
     told = capsys.readouterr()
     assert f"no ONNX files: {HOSTILE[alter]}" in told.out and "Traceback" not in told.err
     assert (source.parent / "export" / "pruned.pt").exists() and not (source.parent / "export" / FLOAT).exists()
+
+
+EDITS = {
+    "of no LSTM": ((), {}),
+    "no texts": (("first", "input"), 3),
+    "no text in Unicode": (("first", "output"), "\ud800"),
+    "another value": (("first", "input"), "first_h"),
+}
+
+
+@pytest.mark.parametrize("case", EDITS)
+def test_what_a_stranger_says_of_a_graph_is_checked(
+    case: str, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, folder = open_checkpoint(source), source.parent / "export"
+    run(checkpoint, recipe_for(checkpoint)).save(folder)
+    path, value = EDITS[case]
+    edit_manifest(folder, ("onnx", "values", *path), value)
+    assert command(f"verify {folder}") == 2
+    error = capsys.readouterr().err
+    assert "is not the export it claims to be" in error and error.count("\n") == 1
