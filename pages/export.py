@@ -32,7 +32,7 @@ WHAT_IT_IS = {
     LOADER: "loads the pruned LSTMs with torch alone",
     README: "what this is and how to load it, in words",
     EXAMPLE: "loads and runs it, with torch alone",
-    FLOAT: "the pruned LSTMs for ONNX Runtime, float32",
+    FLOAT: "the pruned LSTMs, or the whole model that came as ONNX, for ONNX Runtime, float32",
     INT8: "the same with int8 weights",
     **dict.fromkeys(KERAS_FILES, "the pruned model, as Keras saves it"),
 }
@@ -70,7 +70,8 @@ onnx = st.toggle(
     "ONNX files, too",
     key="onnx_files",
     persist_state="session",
-    help="The LSTMs for ONNX Runtime, in float32 and in int8, each run beside the pruned model.",
+    help="The LSTMs for ONNX Runtime, in float32 and in int8, each run beside the pruned model. A model that came as ONNX "
+    "is written as its whole graph, in float32 always.",
 )
 try:
     folder = work.exported(result, form, onnx)
@@ -88,7 +89,7 @@ st.success(
     f"{certificate['max_abs_output']:.2g}), and {own['max_abs_difference']:.2g} in the model's {own['dtype']}.",
     icon=":material/verified:",
 )
-if onnx:
+if "onnx" in manifest:
     sentences = "\n".join(f"- {plain(sentence)}" for sentence in told_of_onnx(manifest["onnx"]))
     st.info(sentences, icon=":material/deployed_code:")
 for note in manifest.get("notes", ()):

@@ -97,7 +97,8 @@ class Result:
         onnx: bool = False,
     ) -> Path:
         """Write the export folder in one form: masked or compact, by default masked for rows and compact for units; with
-        `onnx` it holds `pruned.onnx` and `pruned.int8.onnx`, too, or the manifest says why it does not.
+        `onnx` it holds `pruned.onnx` and `pruned.int8.onnx`, too, or the manifest says why it does not. Of a checkpoint that
+        came as ONNX these hold its whole graph, and the first is written unasked.
 
         `batch_first`, as the model's `nn.LSTM` has it, is for whoever loads the export, where the file does not say. Raises
         PrunerError if it says otherwise, the folder is in use or cannot be written, or the export does not compute what the

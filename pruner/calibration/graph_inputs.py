@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pruner.errors import PrunerError, label, shown
 from pruner.files.checkpoint import Checkpoint
-from pruner.files.contents import Learned
 from pruner.files.onnx_graph import ONNX
 from pruner.files.onnx_lstms import Found, Layer, direction_of, find
+from pruner.files.onnx_model import Graph
 from pruner.files.runtime.feeding import Array, Fed, Session, States, calls, dtype_of, zeros_of
 from pruner.files.runtime.isolation import Runner, Value
 from pruner.lstm.lstm import LSTM
@@ -63,7 +63,7 @@ def through_graph(
     )
     session = Runner(SECONDS).whole(bytes(checkpoint.source.data), wanted)
     read: dict[str, list[Tensor]] = {lstm.name: [] for lstm in lstms}
-    for feeds in _sequences(session, arrays, states, _axes(checkpoint, lstms), name):
+    for feeds in _sequences(session, arrays, states, _axes(found), name):
         given = list(calls(session, feeds, states, wanted))
         for before, after in pairwise(given):
             if not all(np.array_equal(before[final], after[initial]) for initial, final in proofs):
@@ -92,15 +92,25 @@ def _first_layer(found: Found, checkpoint: Checkpoint, lstm: LSTM) -> Layer:
 
 @dataclass(frozen=True)
 class _Axes:
-    """Which axes of an input are batch and time; no time where nothing tells it."""
+    """Which axes of an input are batch and time; no time where no LSTM reads an input of the graph itself."""
 
     batch: int
     time: int | None
 
 
-def _axes(checkpoint: Checkpoint, lstms: Sequence[LSTM]) -> _Axes:
-    first = {checkpoint.learned.get(lstm.name, Learned()).batch_first for lstm in lstms}
-    return _Axes(1, 0) if first == {False} else _Axes(0, 1 if first == {True} else None)
+def _axes(found: Found) -> _Axes:
+    known = {_is_batch_first(found.graph, layers[0]) for layers in found.modules.values()} - {None}
+    return _Axes(1, 0) if known == {False} else _Axes(0, 1 if known == {True} else None)
+
+
+def _is_batch_first(graph: Graph, layer: Layer) -> bool | None:
+    """Whether an LSTM reads an input of the graph turned, or as it is; None where it reads something else."""
+    name = layer.node.input(0)
+    before = graph.producers.get(name)
+    if before is None:
+        return False if name in graph.inputs else None
+    turned = before.operation == "Transpose" and before.integers("perm") == [1, 0, 2]
+    return True if turned and before.input(0) in graph.inputs else None
 
 
 def _sequences(
@@ -110,9 +120,10 @@ def _sequences(
     inputs = {each.name: each for each in session.get_inputs()}
     missing = inputs.keys() - arrays.keys() - states.fed_back.keys()
     if missing or arrays.keys() - inputs.keys():
+        free = _listed(inputs.keys() - states.fed_back.keys())
         raise PrunerError(
-            "expected an array for each input of the graph that is no state "
-            f"({_listed(inputs.keys() - states.fed_back.keys())}), found {_listed(arrays)}: {name}; add or remove some"
+            f"expected an array for each input of the graph that is no state ({free}), "
+            f"found {_listed(arrays)}: {name}; add or remove some"
         )
     cut = {key: _pieces(array, inputs[key], axes, states, name) for key, array in arrays.items()}
     batches, calls_each = max(map(len, cut.values())), max(len(parts[0]) for parts in cut.values())
@@ -144,7 +155,9 @@ def _pieces(array: Tensor, wanted: Value, axes: _Axes, states: States, name: str
     """An array cut along its batch and, in each part, along its time, into pieces of the shape of one call."""
     shape, dtype, title = tuple(wanted.shape), dtype_of(wanted.type), label(wanted.name)
     given = array.numpy() if array.dtype != torch.bfloat16 else array.float().numpy()
-    counts = [given.shape[axis] / max(size, 1) if isinstance(size, int) else 1.0 for axis, size in enumerate(shape)]
+    counts = [
+        count / max(size, 1) if isinstance(size, int) else 1.0 for count, size in zip(given.shape, shape, strict=False)
+    ]
     fits = given.ndim == len(shape) and all(count >= 1 and count == int(count) for count in counts)
     if not fits or any(count > 1 and axis not in (axes.batch, axes.time) for axis, count in enumerate(counts)):
         raise PrunerError(

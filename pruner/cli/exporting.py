@@ -71,7 +71,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_onnx(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--onnx", action="store_true", help="write the LSTMs as ONNX files, float and int8, too")
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="write ONNX files, float and int8, too; of a model that came as ONNX its whole graph, in float unasked",
+    )
 
 
 def _tell_of_onnx(folder: Path) -> None:

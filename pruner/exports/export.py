@@ -50,7 +50,8 @@ def save(
 ) -> Path:
     """Write a form of a pruned checkpoint as an export folder and return its path; `before` and `after` are its costs.
 
-    With `onnx` it holds the LSTMs as ONNX files, too, float and int8, each rated by the `quality` if there is one.
+    With `onnx` it holds the LSTMs as ONNX files, too, float and int8, each rated by the `quality` if there is one. What came
+    as ONNX is written as its whole graph, in float always and in int8 with `onnx`, or the manifest says why it is not.
 
     It is written under a temporary name, beside its place or within an empty folder that is there already, read back, and
     put in its place only when it is whole. Raises PrunerError if the folder is in use, cannot be written, or does not

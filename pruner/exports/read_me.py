@@ -143,6 +143,8 @@ def _limits(manifest: Facts) -> list[str]:
             "A state that you pass in (`hx`) must be zero where units were removed; any other is refused, or, with "
             '`on_lost_state="ignore"` set on the module, cut down.'
         )
+    if is_whole(manifest.get("onnx") or {}) and manifest["onnx"]["states"]:
+        told.append("`pruned.onnx` leaves out what a state that you pass in has for removed units: begin with zeros.")
     if any(entry["consumers"] for entry in entries):
         told.append("Nothing but the trimmed tensors may read the LSTM's output, which is narrower than before.")
     elif compact and units:

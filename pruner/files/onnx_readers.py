@@ -17,7 +17,19 @@ FEATURE, DIRECTION, UNIT, ONE, TIME, OTHER = "feature", "direction", "unit", "on
 Axes = tuple[str, ...]
 
 _KEEPS_ZERO = ("Identity", "Dropout", "Relu", "LeakyRelu", "Tanh", "Cast")
-_MOVES = ("Identity", "Squeeze", "Unsqueeze", "Transpose", "Reshape", "Concat", "Slice", "Gather", "Split", "Cast")
+_MOVES = (
+    "Identity",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Reshape",
+    "Concat",
+    "Slice",
+    "Gather",
+    "Split",
+    "Cast",
+    "Pad",
+)
 
 
 @dataclass(frozen=True, eq=False)

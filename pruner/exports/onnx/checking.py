@@ -118,6 +118,9 @@ def _check_whole_graph(
     """Run the graphs of an export again, in a process with limits, and say what holds: its LSTMs are those of the export's
     file and, with the `source`, its outputs are those of the masked graph. Raises PrunerError where something differs."""
     facts = manifest.onnx or {}
+    names = [layout.lstm.name for layout in layouts]
+    if facts["values"].keys() != set(names):
+        raise not_the_export(folder, f"the LSTMs {shown(names)} in its graph", shown(list(facts["values"])))
     states, runner = States(facts["states"]), Runner()
     for name, stated in facts["files"].items():
         file = open_source(folder / name, wanted="an ONNX file of an export")

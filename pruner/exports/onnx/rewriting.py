@@ -262,9 +262,9 @@ def _filled(
         more = _padded(editor, layer, value, axes)
     else:
         source = editor.add(after, "Gather", [value, _indices(editor, place[told.told_by])], axis=axes - 1)
-        weight = editor.constant(told.weight.detach().t().contiguous().numpy(), f"{told.name}.weight.transposed")
+        weight = editor.constant(told.weight.detach().t().contiguous().numpy(), f"{value}_removed_weight")
         product = editor.add(after, "MatMul", [source, weight])
-        bias = editor.constant(told.bias.detach().numpy(), f"{told.name}.bias")
+        bias = editor.constant(told.bias.detach().numpy(), f"{value}_removed_bias")
         more = editor.add(after, "Concat", [value, editor.add(after, "Add", [product, bias])], axis=axes - 1)
         place[told.removed] = len(units) + torch.arange(len(told.removed))
     if axes == _AXES[0]:  # moving whole blocks between two transpositions is quicker for long sequences

@@ -67,15 +67,16 @@ def random_inputs(session: Session, states: States) -> Fed:
 
     Floats are standard normal, whole numbers 1 or 2, which every vocabulary has. Raises PrunerError where it runs with none.
     """
+    refused = []
     for sizes in _TRIED:
         fed = _random(session.get_inputs(), sizes, frozenset(states.fed_back))
         try:
             session.run([session.get_outputs()[0].name], fed)
         except PrunerError as error:
-            refused = error
+            refused.append(error)
         else:
             return fed
-    raise refused
+    raise refused[0]
 
 
 def calls(session: Session, feeds: Iterable[Fed], states: States, names: Sequence[str]) -> Iterator[dict[str, Array]]:
