@@ -53,11 +53,11 @@ class Example:
 
 
 def _bits_per_character(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]) -> float:
-    return pydocs_chars.bits_per_character(tensors, lstms["lstm"], json.loads(_metadata("pydocs-chars")["alphabet"]))
+    return pydocs_chars.quality(tensors, lstms, _metadata("pydocs-chars"))
 
 
 def _strings_right(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]) -> float:
-    return embedded_reber.strings_right(tensors, lstms["lstm"])
+    return embedded_reber.quality(tensors, lstms, _metadata("embedded-reber"))
 
 
 def _training_text(checkpoint: Checkpoint) -> Calibration:
@@ -83,7 +83,7 @@ EXAMPLES = {
             "Python-docs characters",
             "A 2-layer LSTM with 256 hidden units that predicts the next character of Python's own documentation.",
             pydocs_chars.FILE,
-            Quality("bits per character", False, _bits_per_character),
+            Quality("bits per character", False, _bits_per_character, Path(pydocs_chars.__file__)),
             _training_text,
         ),
         Example(
@@ -91,7 +91,7 @@ EXAMPLES = {
             "Embedded Reber grammar",
             "A 1-layer LSTM with 32 hidden units, small enough to see every one, that must remember one symbol to the end.",
             embedded_reber.FILE,
-            Quality("strings wholly right", True, _strings_right),
+            Quality("strings wholly right", True, _strings_right, Path(embedded_reber.__file__)),
             _training_strings,
         ),
     )

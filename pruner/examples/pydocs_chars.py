@@ -9,6 +9,7 @@ Quality: bits per character on the held-out text (lower is better).
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,3 +64,8 @@ def bits_per_character(tensors: Mapping[str, Tensor], lstm: nn.Module, alphabet:
         logits = F.linear(hidden, tensors["linear.weight"], tensors["linear.bias"])
         nats = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
     return nats.item() / math.log(2)
+
+
+def quality(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module], metadata: Mapping[str, str]) -> float:
+    """The bits per character of a model, from its tensors, its LSTMs and what its file says beside them."""
+    return bits_per_character(tensors, lstms["lstm"], json.loads(metadata["alphabet"]))

@@ -24,7 +24,7 @@ from pruner.errors import PrunerError
 from pruner.exports import read_me
 from pruner.exports.certificate import certify
 from pruner.exports.keras.writing import write_keras_file
-from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, new_sizes, rest, totals
+from pruner.exports.manifest import LOADER, MASKS, QUALITY, Manifest, entry, model_file, new_sizes, rest, totals
 from pruner.exports.onnx.facts import DECLINED, ONNX_FILES
 from pruner.exports.verdict import Verdict
 from pruner.files import stale
@@ -64,6 +64,8 @@ def save(
         staging = Path(tempfile.mkdtemp(prefix=".export-", dir=folder if there else folder.parent))
         try:
             written = _write_model(staging, pruned, form)
+            if quality is not None and quality.file is not None:
+                shutil.copyfile(quality.file, staging / QUALITY)
             manifest = _described(staging, pruned, form, written, totals(before, after), verdict)
             manifest = manifest.with_notes(write_keras_file(staging, pruned, form))
             if onnx or pruned.checkpoint.format == ONNX:

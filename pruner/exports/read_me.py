@@ -1,18 +1,25 @@
 """The words and lines that travel with an export: README.md, example.py, and how to load it, from its manifest alone."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pruner.errors import label
 from pruner.exports.keras.facts import KERAS_FILES, lines_for_keras
+from pruner.exports.lines import (
+    BATCH,
+    STEPS,
+    Facts,
+    batch_first,
+    is_safetensors,
+    load_lines,
+    module_of,
+    quality_lines,
+    run_lines,
+    stand_in,
+)
 from pruner.exports.onnx.facts import FLOAT, INT8, is_whole
 from pruner.exports.verdict import Verdict
 
-Facts = Mapping[str, Any]  # a manifest, or an LSTM's entry in it, as JSON has it
-
-_BATCH, _STEPS = 2, 5  # of the inputs in the lines
 _FIGURES = {
     "parameters": "parameters",
     "zeros": "zeros among those of the LSTMs",
@@ -58,7 +65,7 @@ def readme(manifest: Facts) -> str:
         *_quality(manifest),
         "## Load it",
         "In this folder, with torch"
-        + (" and safetensors" if _is_safetensors(manifest) else "")
+        + (" and safetensors" if is_safetensors(manifest) else "")
         + ' alone; elsewhere, copy `load_pruned.py` beside your code and give the path of this folder in place of `"."`. '
         "`python example.py` runs it all.",
         *loading,
@@ -70,8 +77,8 @@ def readme(manifest: Facts) -> str:
 
 def example(manifest: Facts) -> str:
     """The example.py of an export: a program that needs nothing but the folder and torch."""
-    stand_in = _stand_in(manifest)
-    needed = "load_lstms, replace" if stand_in else "load_lstms"
+    model = stand_in(manifest)
+    needed = "load_lstms, replace" if model else "load_lstms"
     lines = [
         '"""Loads what lies in this folder and runs it on random numbers: python example.py"""',
         "",
@@ -79,7 +86,7 @@ def example(manifest: Facts) -> str:
         "from pathlib import Path",
         "",
         "import torch",
-        *(["from torch import nn"] if stand_in else []),
+        *(["from torch import nn"] if model else []),
         "",
         "FOLDER = Path(__file__).resolve().parent",
         "sys.path.insert(0, str(FOLDER))  # where load_pruned.py lies",
@@ -87,16 +94,17 @@ def example(manifest: Facts) -> str:
         f"from load_pruned import {needed}",
         "",
         "# The LSTMs alone, each called like the one it came from.",
-        _load_lines(manifest, "FOLDER"),
-        *(line for entry in manifest["lstms"] for line in ("", *_run_lines(manifest, entry, _module_of(entry)))),
-        *stand_in,
+        load_lines(manifest, "FOLDER"),
+        *(line for entry in manifest["lstms"] for line in ("", *run_lines(manifest, entry, module_of(entry)))),
+        *model,
+        *quality_lines(manifest),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _what_it_is(manifest: Facts) -> str:
     granularity = manifest["recipe"]["granularity"]
-    model = "`pruned.safetensors`" if _is_safetensors(manifest) else "`pruned.pt`"
+    model = "`pruned.safetensors`" if is_safetensors(manifest) else "`pruned.pt`"
     whole = "" if not is_whole(manifest.get("onnx") or {}) else " `pruned.onnx` is the whole model, pruned likewise."
     said = {
         ("masked", "rows"): f"{model} is a checkpoint of full size in which every gate lost rows: they are zeros.",
@@ -155,7 +163,7 @@ def _limits(manifest: Facts) -> list[str]:
         )
     if any(entry["stored_as"] != "LSTM" for entry in entries):
         told.append("Scripted modules take tensors, not packed sequences.")
-    if any(_batch_first(manifest, entry) is None for entry in entries):
+    if any(batch_first(manifest, entry) is None for entry in entries):
         told.append(
             "The file does not say whether its LSTMs read batches first: the lines above take what you tell them."
         )
@@ -185,7 +193,7 @@ def _all_keys(manifest: Facts) -> list[list[str]]:
 
 def _own_class(manifest: Facts) -> Way:
     nesting = "".join(f"[{json.dumps(key)}]" for key in _all_keys(manifest)[0][:-1])
-    if _is_safetensors(manifest):
+    if is_safetensors(manifest):
         needed, state = "from safetensors.torch import load_file", 'load_file("pruned.safetensors")'
     else:
         needed, state = "import torch", f'torch.load("pruned.pt", weights_only=True){nesting}'
@@ -209,8 +217,8 @@ def _replaced() -> Way:
 
 def _alone(manifest: Facts) -> Way:
     entry = manifest["lstms"][0]
-    lines = ["import torch", "from load_pruned import load_lstms", "", _load_lines(manifest, '"."')]
-    return Way("The LSTMs alone", "\n".join([*lines, *_run_lines(manifest, entry, _module_of(entry), show=False)]))
+    lines = ["import torch", "from load_pruned import load_lstms", "", load_lines(manifest, '"."')]
+    return Way("The LSTMs alone", "\n".join([*lines, *run_lines(manifest, entry, module_of(entry), show=False)]))
 
 
 def _in_onnx_runtime(manifest: Facts) -> Way:
@@ -222,9 +230,9 @@ def _in_onnx_runtime(manifest: Facts) -> Way:
     entry, batch_first = manifest["lstms"][0], manifest["onnx"]["batch_first"]
     prefix = f"{entry['name']}." if len(manifest["lstms"]) > 1 else ""
     if entry["kind"] == "LSTMCell":
-        shape, axes = [_BATCH], "N, I"
+        shape, axes = [BATCH], "N, I"
     else:
-        shape, axes = ([_BATCH, _STEPS], "N, T, I") if batch_first else ([_STEPS, _BATCH], "T, N, I")
+        shape, axes = ([BATCH, STEPS], "N, T, I") if batch_first else ([STEPS, BATCH], "T, N, I")
     size = ", ".join(map(str, [*shape, entry["input_size"]]))
     fed = "" if len(manifest["lstms"]) == 1 else "  # and the inputs of the other LSTMs"
     lines = [
@@ -238,108 +246,8 @@ def _in_onnx_runtime(manifest: Facts) -> Way:
     return Way("In ONNX Runtime, with int8 weights", "\n".join(lines))
 
 
-def _load_lines(manifest: Facts, folder: str) -> str:
-    if all(_batch_first(manifest, entry) is not None for entry in manifest["lstms"]):
-        return f"lstms = load_lstms({folder})"
-    return (
-        f"lstms = load_lstms({folder}, batch_first=False)  # True, if yours read (N, T, I): the file does not say which"
-    )
-
-
-def _module_of(entry: Facts) -> str:
-    return f"lstms[{json.dumps(entry['name'])}]"
-
-
-def _run_lines(manifest: Facts, entry: Facts, module: str, show: bool = True) -> list[str]:
-    """One call on random numbers; `show` prints what came of it."""
-    if entry["kind"] == "LSTMCell":
-        shape, axes, call = [_BATCH], "N, I", "h, c"
-    elif _batch_first(manifest, entry):
-        shape, axes, call = [_BATCH, _STEPS], "N, T, I", "output, (h_n, c_n)"
-    else:
-        shape, axes, call = [_STEPS, _BATCH], "T, N, I", "output, (h_n, c_n)"
-    shape = [*shape, entry["input_size"]]
-    dtype = "" if entry["dtype"] == "float32" else f", dtype=torch.{entry['dtype']}"
-    lines = [f"inputs = torch.randn({', '.join(map(str, shape))}{dtype})  # ({axes})", f"{call} = {module}(inputs)"]
-    if show:
-        first = call.partition(",")[0]
-        lines.append(f"print({json.dumps(entry['name'] or 'the LSTM')}, tuple({first}.shape))")
-    return lines
-
-
-def _stand_in(manifest: Facts) -> list[str]:
-    """Lines that build a dense model under the names of the file and make it the pruned one."""
-    modules: dict[str, str] = {}
-    for entry in manifest["lstms"]:
-        modules[entry["name"]] = _dense(manifest, entry)
-        for name in entry["consumers"]:
-            if name in manifest["rest"]:
-                modules[name.removesuffix(".weight")] = _reader(manifest, entry, name)
-    if not all(modules.values()) or not all(part for name in modules for part in name.split(".")):
-        return []
-    return [
-        "",
-        "",
-        "def put(model, name, module):",
-        '    """Let a model have a module under a name."""',
-        '    *path, last = name.split(".")',
-        "    for part in path:",
-        "        if part not in dict(model.named_children()):",
-        "            setattr(model, part, nn.Module())",
-        "        model = model.get_submodule(part)",
-        "    setattr(model, last, module)",
-        "",
-        "",
-        "# A model of your own: this one stands for it, with random weights, as it was built before pruning.",
-        "model = nn.Module()",
-        *(f"put(model, {json.dumps(name)}, {made})" for name, made in modules.items()),
-        "replace(model, FOLDER)",
-        "print(model)",
-    ]
-
-
-def _dense(manifest: Facts, entry: Facts) -> str:
-    settings = {} if entry["bias"] else {"bias": "False"}
-    if entry["dtype"] != "float32":
-        settings["dtype"] = f"torch.{entry['dtype']}"
-    sizes = [entry["input_size"], entry["dense_hidden_size"]]
-    if entry["kind"] == "LSTM":
-        sizes.append(entry["num_layers"])
-        settings |= {key: "True" for key in ("bidirectional",) if entry[key]}
-        settings |= {"proj_size": str(entry["proj_size"])} if entry["proj_size"] else {}
-        settings |= {"batch_first": "True"} if _batch_first(manifest, entry) else {}
-    return (
-        f"nn.{entry['kind']}({', '.join([*map(str, sizes), *(f'{key}={value}' for key, value in settings.items())])})"
-    )
-
-
-def _reader(manifest: Facts, entry: Facts, name: str) -> str:
-    """A module of full size whose weight is a trimmed tensor; nothing where its name does not tell."""
-    shape = manifest["rest"][name]["shape"]
-    width = entry["dense_hidden_size"] * (2 if entry["bidirectional"] else 1)
-    bias = "" if f"{name.removesuffix('weight')}bias" in manifest["rest"] else ", bias=False"
-    if not name.endswith(".weight") or len(shape) not in (2, 3):
-        return ""
-    return (
-        f"nn.Linear({width}, {shape[0]}{bias})"
-        if len(shape) == 2
-        else f"nn.Conv1d({width}, {shape[0]}, {shape[2]}{bias})"
-    )
-
-
-def _batch_first(manifest: Facts, entry: Facts) -> bool | None:
-    """What is known of it; a cell reads no sequences."""
-    if entry["kind"] == "LSTMCell":
-        return False
-    return (manifest.get("learned") or {}).get(entry["name"], {}).get("batch_first")
-
-
 def _reconstructs(manifest: Facts) -> bool:
     return any("reconstruction." in name for entry in manifest["lstms"] for name in entry["tensors"])
-
-
-def _is_safetensors(manifest: Facts) -> bool:
-    return manifest["source"]["format"] == "safetensors"
 
 
 def _title(entry: Facts) -> str:

@@ -28,6 +28,7 @@ from pruner.exports.manifest import (
     MANIFEST,
     MASKS,
     MODELS,
+    QUALITY,
     README,
     Manifest,
     entry,
@@ -101,7 +102,7 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool, judge: Judg
     files = {file.name: file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST}
     onnx = _onnx_files(folder, manifest, files)
     models = sorted(
-        files.keys() - {MASKS, LOADER, README, EXAMPLE, *KERAS_FILES}
+        files.keys() - {MASKS, LOADER, README, EXAMPLE, QUALITY, *KERAS_FILES}
     )  # older exports have neither of the last two
     if not files.keys() >= {MASKS, LOADER} or models not in (["pruned.pt"], ["pruned.safetensors"]):
         raise not_the_export(
@@ -130,6 +131,10 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool, judge: Judg
     yield f"{dropped} {'zero' if manifest.form == 'masked' else 'not stored, or read by nothing'}"
     _check_totals(folder, manifest, pruned, layouts, source)
     yield from _differing(files, manifest)
+    if QUALITY in files:
+        known = judge(widened(pruned, layouts)[0]) if judge else None
+        if known is None or known.file is None or known.file.read_bytes() != files[QUALITY].read_bytes():
+            yield f"{QUALITY} is none that this version of the pruner knows; it was not run"
     expected = None if source is None else _expected(source, manifest, masks, layouts)
     yield from check_keras_file(folder, manifest, pruned, layouts, masks, expected, isolated)
     reference: Sequence[nn.Module] = [layout.masked_twin(pruned.tensors) for layout in layouts]

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,11 +24,13 @@ Forward = Callable[[Mapping[str, Tensor], Mapping[str, Callable[..., Any]], Any]
 
 @dataclass(frozen=True)
 class Quality:
-    """What a model is judged by on held-out data: what the number is called, which way it goes, and how it is found."""
+    """What a model is judged by on held-out data: what the number is called, which way it goes, and how it is found; perhaps
+    with the `file` of Python that finds it with torch alone, by its `quality(tensors, lstms, metadata)`."""
 
     name: str
     higher_is_better: bool
     rate: Rate
+    file: Path | None = None
 
     def __call__(self, tensors: Mapping[str, Tensor], modules: Modules) -> float:
         return self.rate(tensors, modules)
