@@ -171,15 +171,16 @@ def _see(
 def _answers(
     model: nn.Module, call: Call, batch: Any, lstms: Mapping[str, Any], device: str
 ) -> tuple[list[int], frozenset[str]]:
-    """Which floating tensors of what a model gives are its answers, all but the states of its LSTMs; and the `nn.Linear`
-    layers that made some of them."""
-    states, made = list[Tensor](), dict[str, Tensor]()  # kept alive, so that no other tensor lies where they do
+    """Which floating tensors of what a model gives are its answers, all but the states of its LSTMs where it gives more,
+    else all but their cell states; and the `nn.Linear` layers that made some of them."""
+    # Kept alive, so that no other tensor lies where they do.
+    states, made = list[tuple[Tensor, Tensor]](), dict[str, Tensor]()
     hooks = [
         module.register_forward_hook(lambda _, __, output, path=path: made.update({path: output}))
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear)
     ]
-    hooks += [module.register_forward_hook(lambda *args: states.extend(_states(*args))) for module in lstms.values()]
+    hooks += [module.register_forward_hook(lambda *args: states.append(_state(*args))) for module in lstms.values()]
     try:
         found = list(floating(run(lambda given: call(model, given), moved(batch, device))))
     finally:
@@ -190,16 +191,20 @@ def _answers(
             "expected a model that gives floating-point tensors, found none in what it gives; say what is to be compared: "
             "forward=lambda model, batch: model(batch).logits"
         )
-    own = {(state.data_ptr(), state.shape) for state in states}
-    compared = [place for place, each in enumerate(found) if (each.data_ptr(), each.shape) not in own]
-    compared = compared or list(range(len(found)))
+    hidden, cells = ({(pair[part].data_ptr(), pair[part].shape) for pair in states} for part in (0, 1))
+    places = [(each.data_ptr(), each.shape) for each in found]
+    for others in (hidden | cells, cells, set()):
+        compared = [index for index, place in enumerate(places) if place not in others]
+        if compared:
+            break
     given = {found[place].data_ptr() for place in compared}
     return compared, frozenset(path for path, output in made.items() if output.data_ptr() in given)
 
 
-def _states(module: nn.Module, args: Any, output: Any) -> list[Tensor]:
-    """What an LSTM gives beside its answers; the hidden state of a cell is its answer."""
-    return [output[1]] if isinstance(module, nn.LSTMCell) else list(output[1])
+def _state(module: nn.Module, args: Any, output: Any) -> tuple[Tensor, Tensor]:
+    """The hidden and the cell state that an LSTM gives."""
+    h, c = output if isinstance(module, nn.LSTMCell) else output[1]
+    return h, c
 
 
 def _taken(steps: Tensor) -> Tensor:
