@@ -105,7 +105,7 @@ def outgoing_norms(
 
     Raises PrunerError if one of them is not finite.
     """
-    squares = column_norms(_outgoing(lstm, tensors, layer, direction, consumers), lstm.hidden_size).square()
+    squares = column_norms(outgoing(lstm, tensors, layer, direction, consumers), lstm.hidden_size).square()
     if not squares.isfinite().all():
         raise PrunerError(
             f"expected finite weights, found NaN or infinite values in what reads {lstm.title}; repair or retrain the model "
@@ -122,7 +122,7 @@ def column_norms(weights: Iterable[Tensor], count: int, device: torch.device | N
     return squares.sqrt()
 
 
-def _outgoing(
+def outgoing(
     lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction: int, consumers: Iterable[str]
 ) -> Iterator[Tensor]:
     """The (.., H) weights that read the units of one layer and direction, a column a unit."""

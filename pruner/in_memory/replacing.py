@@ -38,7 +38,8 @@ def check_replaceable(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             if own_class is not nn.LSTM or "forward" in vars(whole):
                 raise PrunerError(
                     f"expected a plain nn.LSTM to put a smaller module in its place, found {site.path or 'the model'} with "
-                    f"a forward of its own ({own_class.__name__}), which would be lost; call squash_mask(), which leaves zeros"
+                    f"a forward of its own ({own_class.__name__}), which would be lost; call squash_mask(), which leaves "
+                    "zeros"
                 )
         for place in site.facts.places:
             path, module, _ = site.inside(place)

@@ -47,16 +47,20 @@ def mask_on(model: nn.Module, tensor_fqn: str) -> Any:
     return module.parametrizations[name][0]
 
 
-def attach(module: nn.Module, name: str, pruner: object, kind: type[nn.Module] = RowMask) -> None:
-    """Give a tensor a mask that keeps all of its rows, or take over the one that is there."""
-    if not is_masked(module, name):
-        tensor = getattr(module, name)
-        parametrize.register_parametrization(
-            module, name, kind(torch.ones(len(tensor), dtype=torch.bool, device=tensor.device))
-        )
-        if isinstance(module, nn.RNNBase):
-            own_class: Any = type(module)  # which `parametrize` made for this module
-            own_class.__deepcopy__ = _copied
+def attach(module: nn.Module, name: str, kind: type[nn.Module] = RowMask) -> None:
+    """Give a tensor a mask that keeps all of its rows, unless there is one."""
+    if is_masked(module, name):
+        return
+    tensor = getattr(module, name)
+    mask = torch.ones(len(tensor), dtype=torch.bool, device=tensor.device)
+    parametrize.register_parametrization(module, name, kind(mask))
+    if isinstance(module, nn.RNNBase):
+        own_class: Any = type(module)  # which `parametrize` made for this module
+        own_class.__deepcopy__ = _copied
+
+
+def take_over(module: nn.Module, name: str, pruner: object) -> None:
+    """Note whose the mask on a tensor is from now on."""
     own: Any = module.parametrizations
     _pruners[own[name][0]] = weakref.ref(pruner)
 

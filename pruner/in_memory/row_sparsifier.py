@@ -16,7 +16,7 @@ from pruner.in_memory import wrappers
 from pruner.in_memory.convert import converted
 from pruner.in_memory.groups import NOT_SAVED, check_keys, check_whole_units, checked_groups, every_packed, located
 from pruner.in_memory.optimizers import hold_at_zero
-from pruner.in_memory.row_mask import RowMask, attach, check_free, mask_on, owner_of, take_off
+from pruner.in_memory.row_mask import RowMask, attach, check_free, mask_on, owner_of, take_off, take_over
 from pruner.in_memory.schedules import Schedule, checked
 from pruner.in_memory.sites import Site, row_compact, sites_in
 from pruner.lstm.lstm import Place
@@ -242,7 +242,8 @@ class RowSparsifier:
         self._places = {group["tensor_fqn"]: located(sites, group["module"], group["tensor_fqn"]) for group in groups}
         for group in groups:
             for name in self._names(group):
-                attach(*owner_of(model, name), self, group["parametrization"])
+                attach(*owner_of(model, name), group["parametrization"])
+                take_over(*owner_of(model, name), self)
             if (first := group.pop("mask", None)) is not None:
                 on = mask_on(model, group["tensor_fqn"])
                 on.mask = first.to(on.mask.device, copy=True)
