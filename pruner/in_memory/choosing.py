@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pruner.errors import PrunerError
 from pruner.importance.data import random_score
 from pruner.importance.masks import dropped_rows, dropped_together, keep_highest, keep_mask, rounded_up, row_ranks
 from pruner.importance.weights import column_norms, row_saliency, unit_score
@@ -32,7 +33,7 @@ class Choice:
         if self.recipe.criterion == "random":
             score = _drawn_rows(module, name, self.recipe.seed).to(mask.device)
         else:
-            score = row_saliency(values(module, name), self.recipe.criterion)
+            score = _finite(row_saliency(values(module, name), self.recipe.criterion), name)
         chosen = keep_mask(row_ranks(self._fallen_last(score, mask)), (sparsity,) * len(GATES))
         return self._next(chosen, mask)
 
@@ -62,7 +63,7 @@ class Choice:
             read = None
             if self.recipe.criterion == "group":
                 read = column_norms(site.outgoing(place, readers), len(mask), mask.device)
-            score = unit_score(saliencies, self.recipe.criterion, read)
+            score = _finite(unit_score(saliencies, self.recipe.criterion, read), f"{site.path} layer {place[0]}")
         return self._fallen_last(score, mask)
 
     def _fallen_last(self, score: Tensor, mask: Tensor) -> Tensor:
@@ -70,6 +71,15 @@ class Choice:
 
     def _next(self, chosen: Tensor, mask: Tensor) -> Tensor:
         return chosen if self.regrow else chosen & mask
+
+
+def _finite(score: Tensor, where: str) -> Tensor:
+    """The scores. Raises PrunerError where one of them is not finite: it has no rank."""
+    if not bool(score.isfinite().all()):
+        raise PrunerError(
+            f"expected finite weights, found NaN or infinite values in {where}; go back to a checkpoint from before"
+        )
+    return score
 
 
 def _weights(site: Site, place: Place) -> Iterator[Tensor]:

@@ -55,11 +55,17 @@ def carry_over(moves: Sequence[Move], optimizers: Sequence[Optimizer]) -> None:
         if getattr(move.old, "_backward_hooks", None) or getattr(move.old, "_post_accumulate_grad_hooks", None):
             warnings.warn(
                 f"The hooks on {move.name} itself stay with the parameter that was replaced: register them on the new one.",
-                stacklevel=4,
+                stacklevel=3,
             )
-        for optimizer in optimizers:
-            _replace(optimizer, move)
         setattr(move.old, _MARK, move.name)
+    for optimizer in optimizers:
+        lost = {key: move.name for move in moves for key in _replace(optimizer, move)}
+        if lost:
+            warnings.warn(
+                f"The state {', '.join(lost)} of {type(optimizer).__name__} has another shape than the parameter and cannot "
+                f"be trimmed with it: for parameters such as {next(iter(lost.values()))} the optimizer starts anew.",
+                stacklevel=3,
+            )
     _watch()
 
 
@@ -85,24 +91,18 @@ def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _replace(optimizer: Optimizer, move: Move) -> None:
+def _replace(optimizer: Optimizer, move: Move) -> list[str]:
+    """Put the smaller parameter where the old one stood; the keys of a state that cannot move, and is left out."""
     for group in optimizer.param_groups:
         group["params"][:] = [move.new if parameter is move.old else parameter for parameter in group["params"]]
-    if move.old not in optimizer.state:
-        return
-    state = optimizer.state.pop(move.old)
-    lost = [key for key, value in state.items() if not _moves(value, move)]
-    if lost:
-        warnings.warn(
-            f"The state {', '.join(lost)} of {type(optimizer).__name__} for {move.name} has another shape than the "
-            "parameter and cannot be trimmed with it: for this parameter the optimizer starts anew.",
-            stacklevel=5,
-        )
-        return
-    optimizer.state[move.new] = {
-        key: move.shrink(value) if isinstance(value, Tensor) and value.shape == move.old.shape else value
-        for key, value in state.items()
-    }
+    state = optimizer.state.pop(move.old, None)
+    lost = [key for key, value in (state or {}).items() if not _moves(value, move)]
+    if state is not None and not lost:
+        optimizer.state[move.new] = {
+            key: move.shrink(value) if isinstance(value, Tensor) and value.shape == move.old.shape else value
+            for key, value in state.items()
+        }
+    return lost
 
 
 def _moves(value: Any, move: Move) -> bool:

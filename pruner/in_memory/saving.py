@@ -147,6 +147,9 @@ def _as_in(module: nn.LSTM | nn.LSTMCell, state: Mapping[str, Tensor]) -> nn.Mod
         entry["stored_hidden_size"] = rows // len(GATES)
         if (columns, entry["stored_hidden_size"]) == (facts.input_size, facts.hidden_size):
             return module
+    for name in ("layers.0.lstm.weight_ih_l0", "layers.0.weight_ih_rows"):
+        if name in state:  # it may read another LSTM, which became smaller
+            entry["input_size"] = state[name].shape[1]
     new: Any = assemble(entry, state, getattr(module, "batch_first", False), full_width=False)
     if isinstance(module, nn.LSTM):
         new.dropout = module.dropout  # afterwards, because nn.LSTM warns of one with a single layer

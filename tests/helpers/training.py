@@ -47,7 +47,9 @@ def loss_of(model: nn.Module, number: int = 0) -> Tensor:
     return (model(inputs) - targets).square().mean()
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3, first: int = 0, pruner: Any = None) -> list[float]:
+def train(
+    model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3, first: int = 0, pruner: Any = None
+) -> list[float]:
     """The losses of some steps, on the batches from `first` on."""
     losses = []
     for number in range(first, first + steps):
