@@ -241,15 +241,15 @@ class Recipe:
             check_choice("gate", gate, ALL_BLOCKS)
             check_sparsity(f"the sparsity of gate {gate}", sparsity)
         check_choice("allocation", self.allocation, ALLOCATIONS)
-        _check_whole("round_to", self.round_to, 1, MAX_ROUND_TO)
+        check_whole("round_to", self.round_to, 1, MAX_ROUND_TO)
         check_choice("compensation", self.compensation, COMPENSATIONS)
         if self.task is not None:
             check_choice("task", self.task, TASKS)
-        _check_whole("a seed", self.seed, 0, MAX_SEED)
+        check_whole("a seed", self.seed, 0, MAX_SEED)
         if not _is_number(self.budget) or not 0 < self.budget <= MAX_BUDGET:
             raise PrunerError(f"expected a budget of up to {MAX_BUDGET:,.0f} seconds, found {shown(self.budget)}")
         if self.steps is not None:
-            _check_whole("steps", self.steps, 1, MAX_STEPS)
+            check_whole("steps", self.steps, 1, MAX_STEPS)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -338,7 +338,8 @@ def _is_number(found: Any) -> bool:
     return isinstance(found, int | float) and not isinstance(found, bool)
 
 
-def _check_whole(what: str, found: Any, least: int, most: int) -> None:
+def check_whole(what: str, found: Any, least: int, most: int) -> None:
+    """Raise PrunerError unless `found` is a whole number in these bounds."""
     if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= most:
         raise PrunerError(f"expected {what} from {least} to {most}, found {shown(found)}")
 

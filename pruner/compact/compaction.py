@@ -49,7 +49,7 @@ def compact_rows(lstm: nn.LSTM, masks: Sequence[tuple[Tensor, Tensor]]) -> RowCo
     """
     kept = [(ih.nonzero().flatten(), hh.nonzero().flatten()) for ih, hh in masks]
     small = RowCompactLSTM(lstm.input_size, lstm.hidden_size, kept, **_settings(lstm))
-    for source, name, part in _row_parts(described(lstm), kept):
+    for source, name, part in row_parts(described(lstm), kept):
         _take(small, name, lstm, source, part)
     return small.train(lstm.training)
 
@@ -63,7 +63,7 @@ def expand(small: CompactLSTM | RowCompactLSTM) -> nn.LSTM:
     if isinstance(small, RowCompactLSTM):
         prefixes = (f"layers.{index}.rows_" for index in range(len(small.layers)))
         rows = [(state[f"{prefix}ih"], state[f"{prefix}hh"]) for prefix in prefixes]
-        for source, name, part in _row_parts(facts, rows):
+        for source, name, part in row_parts(facts, rows):
             wide[source] = part.widen(state[name], wide[source].shape)
     else:
         kept = {place: state[f"layers.{index}.kept"] for index, place in enumerate(facts.places)}
@@ -89,7 +89,7 @@ def _wide(small: CompactLSTM | RowCompactLSTM, state: Mapping[str, Tensor]) -> t
     return lstm, wide
 
 
-def _row_parts(lstm: LSTM, kept: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[str, str, Part]]:
+def row_parts(lstm: LSTM, kept: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[str, str, Part]]:
     """(name in an `nn.LSTM`, name in its `RowCompactLSTM`, what stays of that tensor), tensor by tensor."""
     for index, place in enumerate(lstm.places):
         suffix, prefix = lstm.suffix(*place), f"layers.{index}."

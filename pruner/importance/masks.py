@@ -1,7 +1,7 @@
 """Scores + recipe -> keep-masks. True means kept."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -90,22 +90,29 @@ def rounded_up(hidden_size: int, dropped: int, round_to: int) -> int:
 
 
 def _dropped_globally(lstm: LSTM, units: Mapping[Place, Tensor], recipe: Recipe) -> dict[Place, int]:
-    """How many units fall in each layer and direction when all are ranked together, the best of each spared.
+    """How many units fall in each layer and direction when all are ranked together."""
+    weights = [len(GATES) * sum(lstm.columns(layer, side) for side in SIDES) for layer, _ in units]
+    return dict(zip(units, dropped_together(list(units.values()), weights, recipe), strict=True))
 
-    Layers read inputs of different widths, so what is ranked is the mean over a unit's weights: mean absolute value for
-    `l1`, root mean square for the Euclidean norms. Other scores compare as they are.
+
+def dropped_together(scores: Sequence[Tensor], weights: Sequence[int], recipe: Recipe) -> list[int]:
+    """How many units fall in each of several layers when the share `sparsity` of all falls, the best of each layer spared.
+
+    `scores` holds (H,) of each layer, `weights` how many weights a unit has there. Layers read inputs of different
+    widths, so what is ranked is the mean over a unit's weights: mean absolute value for `l1`, root mean square for the
+    Euclidean norms. Other scores compare as they are.
     """
     comparable = []
-    for (layer, _), scores in units.items():
-        weights = len(GATES) * sum(lstm.columns(layer, side) for side in SIDES)
-        fair = scores / {"l1": weights, "l2": math.sqrt(weights), "group": math.sqrt(weights)}.get(recipe.criterion, 1)
+    for own, count in zip(scores, weights, strict=True):
+        fair = own / {"l1": count, "l2": math.sqrt(count), "group": math.sqrt(count)}.get(recipe.criterion, 1)
         fair[fair.argmax()] = math.inf
         comparable.append(fair)
     ranked = torch.cat(comparable).argsort(stable=True)
     most = len(ranked) - len(comparable)
-    fallen = ranked[: min(most, dropped_rows(len(ranked), recipe.sparsity))] // lstm.hidden_size
-    counts = torch.bincount(fallen, minlength=len(comparable)).tolist()
-    return dict(zip(units, counts, strict=True))
+    sizes = torch.tensor([len(own) for own in comparable], device=ranked.device)
+    layer = torch.arange(len(comparable), device=ranked.device).repeat_interleave(sizes)
+    fallen = layer[ranked[: min(most, dropped_rows(len(ranked), recipe.sparsity))]]
+    return torch.bincount(fallen, minlength=len(comparable)).tolist()
 
 
 def _dropped_by_cost(lstm: LSTM, units: Mapping[Place, Tensor], recipe: Recipe) -> dict[Place, int]:

@@ -78,15 +78,19 @@ def score_units(
     for layer in range(lstm.num_layers):
         for direction in range(lstm.directions):
             saliencies = [rows[names[layer, direction, side]] for side in SIDES]
-            if criterion == "l1":
-                scores[layer, direction] = summed(saliencies)
-                continue
-            both = torch.stack([split_gates(saliency) for saliency in saliencies])
-            squares = both.square().sum((0, 1))
-            if criterion == "group":
-                squares = squares + outgoing_norms(lstm, tensors, layer, direction, consumers).square()
-            scores[layer, direction] = squares.sqrt()
+            read = outgoing_norms(lstm, tensors, layer, direction, consumers) if criterion == "group" else None
+            scores[layer, direction] = unit_score(saliencies, criterion, read)
     return scores
+
+
+def unit_score(saliencies: Iterable[Tensor], criterion: str, outgoing: Tensor | None = None) -> Tensor:
+    """(H,) score of whole units by a norm, from the (4H,) row saliencies of their packed weights and, for `group`, the (H,)
+    norms of what reads them."""
+    saliencies = list(saliencies)
+    if criterion == "l1":
+        return summed(saliencies)
+    squares = torch.stack([split_gates(saliency) for saliency in saliencies]).square().sum((0, 1))
+    return squares.sqrt() if outgoing is None else (squares + outgoing.square()).sqrt()
 
 
 def summed(saliencies: Iterable[Tensor]) -> Tensor:
@@ -101,9 +105,7 @@ def outgoing_norms(
 
     Raises PrunerError if one of them is not finite.
     """
-    squares = torch.zeros(lstm.hidden_size, dtype=torch.float64)
-    for columns in _outgoing(lstm, tensors, layer, direction, consumers):
-        squares = squares + torch.linalg.vector_norm(columns, dim=0, dtype=torch.float64).square()
+    squares = column_norms(outgoing(lstm, tensors, layer, direction, consumers), lstm.hidden_size).square()
     if not squares.isfinite().all():
         raise PrunerError(
             f"expected finite weights, found NaN or infinite values in what reads {lstm.title}; repair or retrain the model "
@@ -112,7 +114,15 @@ def outgoing_norms(
     return squares.sqrt()
 
 
-def _outgoing(
+def column_norms(weights: Iterable[Tensor], count: int, device: torch.device | None = None) -> Tensor:
+    """(count,) Euclidean norms of the columns of several weights (.., count) below each other, in float64."""
+    squares = torch.zeros(count, dtype=torch.float64, device=device)
+    for columns in weights:
+        squares = squares + torch.linalg.vector_norm(columns, dim=0, dtype=torch.float64).square()
+    return squares.sqrt()
+
+
+def outgoing(
     lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction: int, consumers: Iterable[str]
 ) -> Iterator[Tensor]:
     """The (.., H) weights that read the units of one layer and direction, a column a unit."""

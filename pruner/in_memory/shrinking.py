@@ -19,9 +19,9 @@ from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import entry
 from pruner.in_memory.in_checkpoint import Described, described
-from pruner.in_memory.lstm_saliency_pruner import with_hooks_of
 from pruner.in_memory.observing import Call, Observation, observe
 from pruner.in_memory.own_forward import OwnForward, Precision, moved, run
+from pruner.in_memory.replacing import with_hooks_of
 from pruner.in_memory.report import Report, removed_by
 from pruner.lstm.measure import ForwardPass, Modules, Quality
 from pruner.pipeline import prune

@@ -96,11 +96,12 @@ def test_the_default_sparsity_is_a_half() -> None:
     assert {group["sparsity_level"] for group in pruner.groups} == {0.5}
 
 
-def test_step_does_nothing_before_it_is_enabled() -> None:
+def test_step_does_nothing_while_it_is_not_enabled() -> None:
     model = Model()
     expected = model(INPUTS)
     pruner = LSTMSaliencyPruner()
     pruner.prepare(model)
+    pruner.enable_mask_update = False
     pruner.step()
     assert all(mask.all() for mask in pruner.masks().values())
     assert torch.equal(model(INPUTS), expected)
@@ -260,7 +261,7 @@ UNUSABLE_CONFIGS = {
     "not an LSTM": (config("head.weight"), "packed LSTM weight .*, found 'head.weight'"),
     "of a GRU": (config("gru.weight_ih_l0"), "tensor of an nn.LSTM or nn.LSTMCell, found one of GRU"),
     "twice": (config("cell.weight_hh", "cell.weight_hh"), "'cell.weight_hh' twice"),
-    "unknown key": ([{"tensor_fqn": "cell.weight_hh", "sparsity": 0.5}], "entries of tensor_fqn and sparsity_level"),
+    "unknown key": ([{"tensor_fqn": "cell.weight_hh", "sparsity": 0.5}], "expected sparsity_level in the entries"),
     "key left out": ([{"sparsity_level": 0.5}], "entries of tensor_fqn and sparsity_level"),
     "level too high": ([{"tensor_fqn": "cell.weight_hh", "sparsity_level": 1.1}], "cell.weight_hh between 0 and 1"),
     "level of text": ([{"tensor_fqn": "cell.weight_hh", "sparsity_level": "0.5"}], "cell.weight_hh between 0 and 1"),
@@ -306,10 +307,10 @@ def test_a_model_without_an_lstm_is_refused() -> None:
 
 def test_a_tensor_that_is_parametrized_already_is_refused() -> None:
     model = Model()
-    prepared(model, names=["cell.weight_hh"])
+    first = prepared(model, names=["cell.weight_hh"])
     with pytest.raises(PrunerError, match=r"found 'cell\.weight_hh' parametrized already"):
         LSTMSaliencyPruner().prepare(model, config(*PACKED))
-    assert parametrizations(model) == 1
+    assert parametrizations(model) == 1 and list(first.masks()) == ["cell.weight_hh"]
 
 
 def test_a_pruner_is_prepared_once() -> None:

@@ -1,0 +1,158 @@
+"""Models of any stage of pruning, into one file and back into the class that they came from."""
+
+import copy
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruner.compact.load_pruned import assemble
+from pruner.errors import PrunerError, shown
+from pruner.in_memory.replacing import with_hooks_of
+from pruner.in_memory.row_mask import attach
+from pruner.in_memory.wrappers import unwrapped
+from pruner.lstm.gates import GATES
+from pruner.lstm.module import described
+
+_PLACE = re.compile(r"parametrizations\.(?P<name>\w+)\.original$")  # of a tensor under a mask
+_MASK = re.compile(r"parametrizations\.\w+\.0\.mask$")
+# Which tensor tells what an LSTM is stored as, in the modules of load_pruned.py.
+_TOLD_BY = {"kept_0": "ReconstructingLSTM", "layers.0.kept": "CompactLSTM", "layers.0.rows_ih": "RowCompactLSTM"}
+
+
+def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write a model to a file, whatever stage of pruning it is in: dense, under masks, squashed or pruned.
+
+    The file holds its `state_dict` under that name, which `load_pruned` and the dashboard open; of a model that
+    DataParallel or torch.compile wrap, that of the model inside. Raises PrunerError where it cannot be written, and
+    leaves what was there.
+
+        >>> import tempfile
+        >>> from pruner import load_pruned, save_pruned
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_pruned(torch.nn.LSTM(8, 16), f"{folder}/model.pt")
+        ...     load_pruned(lambda: torch.nn.LSTM(8, 16), f"{folder}/model.pt")
+        LSTM(8, 16)
+    """
+    target = Path(path)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        torch.save({"state_dict": unwrapped(model)[1].state_dict()}, part)
+        part.replace(target)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise PrunerError(
+            f"expected a place to write {target.name}, found {shown(str(error))}; choose another"
+        ) from error
+
+
+def load_pruned(model: nn.Module | Callable[[], nn.Module], path: str | os.PathLike[str]) -> nn.Module:
+    """The model in a file of `save_pruned`, or of `torch.save(model.state_dict(), path)`, at its stage of pruning.
+
+    `model` is the dense model, which stays as it is, or what makes one when it is called, such as its class. What no
+    file holds, `batch_first` and `dropout`, is as there; masks are on it again, and `prepare` takes them over. Nothing
+    in the file is executed. Raises PrunerError for a file that cannot be read and where the two do not fit each other.
+
+        >>> import tempfile
+        >>> from pruner import LSTMSaliencyPruner, load_pruned, save_pruned
+        >>> small, pruner = torch.nn.LSTM(8, 16), LSTMSaliencyPruner(granularity="units")
+        >>> pruner.prepare(small)
+        >>> pruner.step()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_pruned(pruner.prune(), f"{folder}/small.pt")
+        ...     print(type(load_pruned(torch.nn.LSTM(8, 16), f"{folder}/small.pt")).__name__)
+        CompactLSTM
+    """
+    state = _read(Path(path))
+    made = copy.deepcopy(unwrapped(model)[1]) if isinstance(model, nn.Module) else model()
+    if not isinstance(made, nn.Module):
+        raise PrunerError(
+            f"expected a model, or what makes one, found {type(made).__name__}; give the class of the model"
+        )
+    try:
+        return _filled(made, state)
+    except (KeyError, IndexError, ValueError, RuntimeError, AttributeError) as error:
+        raise PrunerError(
+            f"expected a file of the model {type(made).__name__} as it was built before pruning, found another in "
+            f"{Path(path).name} ({shown(str(error), 300)}); build the model with the sizes that it was trained with"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch makes of bytes that are none of its own
+        raise PrunerError(
+            f"expected a file of torch.save at {path.name}, found {shown(str(error))}; check the path"
+        ) from error
+    state = found.get("state_dict", found) if isinstance(found, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise PrunerError(
+            f"expected the state_dict of a model in {path.name}, found other things; save it by save_pruned"
+        )
+    return state
+
+
+def _filled(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """The model with the modules, the sizes, the masks and the numbers of a state dict."""
+    plain = {_PLACE.sub(r"\g<name>", name): tensor for name, tensor in state.items() if not _MASK.search(name)}
+    places = list(model.named_modules(remove_duplicate=False))
+    smaller = False
+    for path, module in places:
+        if not isinstance(module, nn.LSTM | nn.LSTMCell) or model.get_submodule(path) is not module:
+            continue
+        new = _as_in(
+            module, {name.removeprefix(f"{path}.") if path else name: t for name, t in plain.items() if _at(path, name)}
+        )
+        smaller = smaller or new is not module
+        if module is model:
+            model = new
+        for other in [at for at, there in places if there is module and at]:
+            model.set_submodule(other, new)
+    for path, module in places if smaller else ():
+        width = plain[f"{path}.weight"].shape[1] if type(module) is nn.Linear else 0
+        if type(module) is nn.Linear and width < module.in_features:
+            module.weight = nn.Parameter(
+                module.weight.new_empty(len(module.weight), width), module.weight.requires_grad
+            )
+            module.in_features = width
+    for match in filter(None, map(_PLACE.search, state)):
+        attach(model.get_submodule(match.string[: match.start()].rstrip(".")), match["name"])
+    model.load_state_dict(state)
+    return model
+
+
+def _at(path: str, name: str) -> bool:
+    return not path or name.startswith(f"{path}.")
+
+
+def _as_in(module: nn.LSTM | nn.LSTMCell, state: Mapping[str, Tensor]) -> nn.Module:
+    """What stands for a dense LSTM in a file: the module itself, or another of the sizes and class of the tensors."""
+    facts = described(module)
+    entry: dict[str, Any] = {
+        **facts.describe(),
+        "dense_hidden_size": facts.hidden_size,
+        "stored_as": "LSTM",
+        "layers": [{"kept_units": []} for _ in facts.places],
+    }
+    for name, kind in _TOLD_BY.items():
+        if name in state:
+            entry["stored_as"] = kind
+    if entry["stored_as"] == "LSTM":
+        rows, columns = state[f"weight_ih{facts.suffix(0, 0)}"].shape
+        entry["stored_hidden_size"] = rows // len(GATES)
+        if (columns, entry["stored_hidden_size"]) == (facts.input_size, facts.hidden_size):
+            return module
+    for name in ("layers.0.lstm.weight_ih_l0", "layers.0.weight_ih_rows"):
+        if name in state:  # it may read another LSTM, which became smaller
+            entry["input_size"] = state[name].shape[1]
+    new: Any = assemble(entry, state, getattr(module, "batch_first", False), full_width=False)
+    if isinstance(module, nn.LSTM):
+        new.dropout = module.dropout  # afterwards, because nn.LSTM warns of one with a single layer
+    trained = any(parameter.requires_grad for parameter in module.parameters())
+    new.to(next(module.parameters()).device).train(module.training).requires_grad_(trained)
+    return with_hooks_of(module, new)

@@ -1,0 +1,51 @@
+"""What may stand around a model in memory, and what torch knows of a pruner."""
+
+import gc
+import warnings
+
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pruner.errors import PrunerError
+
+
+def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
+    """(prefix of its names, the model that DataParallel or torch.compile wrap), or ("", the model itself)."""
+    for name in ("module", "_orig_mod"):
+        inner = dict(model.named_children()).get(name)
+        if inner is not None and (isinstance(model, nn.DataParallel) or type(model).__name__ == "OptimizedModule"):
+            prefix, innermost = unwrapped(inner)
+            return f"{name}.{prefix}", innermost
+    return "", model
+
+
+def check_not_distributed(model: nn.Module) -> None:
+    """Raise PrunerError for a model that DistributedDataParallel wraps: it knows only what it found when it was made."""
+    if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
+        raise PrunerError(
+            "expected the model itself, found it wrapped by DistributedDataParallel, which would not send the masks to "
+            "other processes; call prepare(model) first and wrap it then"
+        )
+
+
+def warn_if_distributed(model: nn.Module) -> None:
+    """Say so where a DistributedDataParallel of this process wraps a model whose parameters are about to be replaced."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    wrapping = [each for each in gc.get_objects() if type(each) is DistributedDataParallel]
+    if any(module is model for each in wrapping for module in each.modules()):
+        warnings.warn(
+            "A DistributedDataParallel wraps this model and knows only the parameters from before prune(): wrap the model "
+            "anew, or the smaller ones are not synchronised.",
+            stacklevel=3,
+        )
+
+
+def register_with_torch(kind: type) -> None:
+    """Have `isinstance(pruner, torch.ao.pruning.BaseSparsifier)` hold, which the schedulers there ask, where torch has
+    it."""
+    try:
+        from torch.ao.pruning.sparsifier.base_sparsifier import BaseSparsifier
+    except ImportError:  # the day that torch drops it, nothing asks for it either
+        return
+    BaseSparsifier.register(kind)
