@@ -113,6 +113,7 @@ page = st.navigation(
 )
 with remembering.shared():
     with st.sidebar:
+        running.lines()
         opened = session.checkpoint
         if opened:
             st.caption("Open model")
@@ -122,7 +123,6 @@ with remembering.shared():
                 st.caption(f"{plain(lstm.title)}: {lstm.input_size} → {lstm.hidden_size}, {layers}, {lstm.dtype}")
         else:
             st.caption("No model is open.")
-        running.lines()
         remembering.hold_secret()
     work.take_over()
     link.write()

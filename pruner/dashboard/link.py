@@ -20,7 +20,7 @@ def example() -> str | None:
 
 def named() -> str | None:
     """The name of the model that the URL names, if it names one, as `model.name_of_open`."""
-    return _first(_in_url(), "example") or _first(_in_url(), "sha256") or None
+    return next(filter(None, (_first(_in_url(), key) for key in ("example", "sha256", "file"))), None)
 
 
 def says_else() -> bool:

@@ -41,7 +41,7 @@ def _forget_now_and_then(workspaces: Workspaces) -> None:
 def take_over(named: str | None) -> bool:
     """On the first run of a session: go on where this browser left the model of this name; without a name, where it was
     last. False if there is nothing to go on with."""
-    session.secret = _valid(st.context.cookies.get(COOKIE)) or secrets.token_urlsafe(32)
+    session.secret = _valid(_in_cookie()) or secrets.token_urlsafe(32)
     found = everyones().find(session.secret, named)
     if found is not None:
         _join(found, adopt=True)
@@ -97,6 +97,10 @@ def hold_secret() -> None:
 def _take_held() -> None:
     """Another tab of this browser, opened at the same time, was first to have a secret."""
     session.secret = _valid(session.held(KEY)) or session.secret
+
+
+def _in_cookie() -> Any:
+    return st.context.cookies.get(COOKIE)
 
 
 def _valid(told: Any) -> str | None:

@@ -25,5 +25,6 @@ def _line(name: str, job: Job[Any]) -> None:
         st.rerun()
     remembering.stay()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.progress(status.fraction, f"**{name}**, {status.fraction:.0%}: {plain(status.what)}")
-        st.button("Cancel", key=f"cancel_{name}", icon=":material/stop:", on_click=job.cancel)
+        st.progress(status.fraction, f"**{name}**, {status.fraction:.0%}")
+        st.button("Cancel", key=f"cancel_{name}", type="tertiary", icon=":material/stop:", on_click=job.cancel)
+    st.caption(plain(status.what))
