@@ -2,13 +2,15 @@
 // one already, that of another tab, it holds for this tab, too, and Python is told.
 
 const EVERY = 300_000 // milliseconds; the cookie of an open page does not run out
+const SECRET = /^[\w-]{43}$/
 
 export default function ({ data, setTriggerValue }) {
   const keep = () => {
-    const held = document.cookie.split("; ").find((each) => each.startsWith(`${data.cookie}=`))?.slice(data.cookie.length + 1)
+    const cookies = new Map(document.cookie.split("; ").map((each) => each.split("=", 2)))
+    const found = cookies.get(data.cookie), held = SECRET.test(found) ? found : data.secret
     const secure = location.protocol === "https:" ? "; Secure" : ""
-    document.cookie = `${data.cookie}=${held || data.secret}; Path=/; Max-Age=${data.seconds}; SameSite=Strict${secure}`
-    if (held && held !== data.secret) setTriggerValue("held", held)
+    document.cookie = `${data.cookie}=${held}; Path=/; Max-Age=${data.seconds}; SameSite=Strict${secure}`
+    if (held !== data.secret) setTriggerValue("held", held)
   }
   keep()
   const renewing = setInterval(keep, EVERY)
