@@ -2,18 +2,20 @@
 
 import streamlit as st
 
-from pruner.dashboard import frame, history, lesson, link, model
+from pruner.dashboard import frame, history, lesson, link, model, remembering, running
 from pruner.dashboard.session import session
 from pruner.dashboard.text import plain
 from pruner.dashboard.work import work
 from pruner.lessons import LESSONS
 
-st.set_page_config(page_title="LSTM Saliency Pruner", page_icon=":material/content_cut:", layout="wide")
+st.set_page_config(page_title="LSTM Saliency Pruner", page_icon=frame.ICON, layout="wide")
 frame.settle()
 if model.begin():
-    if example := link.example():
+    taken_over = remembering.take_over(link.named())
+    if not taken_over and (example := link.example()):
         model.open_example(example)
-    link.read()
+    if not taken_over or link.says_else():
+        link.read()
 page = st.navigation(
     {
         "Studio": [
@@ -109,17 +111,20 @@ page = st.navigation(
     },
     expanded=True,
 )
-with st.sidebar:
-    opened = session.checkpoint
-    if opened:
-        st.caption("Open model")
-        st.markdown(f"**{plain(opened.name)}**")
-        for lstm in opened.lstms:
-            layers = f"{lstm.num_layers} layer{'s' if lstm.num_layers > 1 else ''}"
-            st.caption(f"{plain(lstm.title)}: {lstm.input_size} → {lstm.hidden_size}, {layers}, {lstm.dtype}")
-    else:
-        st.caption("No model is open.")
-work.take_over()
-link.write()
-history.record()
-frame.run(page)
+with remembering.shared():
+    with st.sidebar:
+        running.lines()
+        opened = session.checkpoint
+        if opened:
+            st.caption("Open model")
+            st.markdown(f"**{plain(opened.name)}**")
+            for lstm in opened.lstms:
+                layers = f"{lstm.num_layers} layer{'s' if lstm.num_layers > 1 else ''}"
+                st.caption(f"{plain(lstm.title)}: {lstm.input_size} → {lstm.hidden_size}, {layers}, {lstm.dtype}")
+        else:
+            st.caption("No model is open.")
+        remembering.hold_secret()
+    work.take_over()
+    link.write()
+    history.record()
+    frame.run(page)

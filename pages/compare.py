@@ -51,7 +51,8 @@ def choose_a() -> None:
                 "A checkpoint with the same LSTMs, from before a fine-tuning, say",
                 key=session.other_upload.key,
                 on_change=open_other,
-                help="The file stays in this session's memory. Nothing in it is executed.",
+                help="The file stays in the server's memory, for this browser alone, until an hour after its last use. "
+                "Nothing in it is executed.",
             )
         if session.pinned is not None:
             st.button("Unpin", icon=":material/keep_off:", on_click=unpin)

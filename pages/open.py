@@ -91,7 +91,8 @@ st.file_uploader(
     "ONNX, Keras (.h5, .keras), .npz or JSON",
     key=session.model_upload.key,
     on_change=open_upload,
-    help="The file stays in this session's memory. It is read in a process of its own, and nothing in it is executed.",
+    help="The file stays in the server's memory, for this browser alone, until an hour after its last use. It is read in a "
+    "process of its own, and nothing in it is executed.",
 )
 if LOCAL_FILES:
     with st.form("local", border=False), st.container(horizontal=True, vertical_alignment="bottom"):

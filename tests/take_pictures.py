@@ -119,8 +119,9 @@ def _take_worked(page: Page, url: str, folder: Path, theme: str) -> None:
         page.get_by_role("heading", name=name, exact=True, level=1).wait_for()
         if button:
             page.get_by_role("button", name=button, exact=True).click()
-            page.get_by_role("button", name="Cancel").wait_for()
-            page.get_by_role("button", name="Cancel").wait_for(state="detached")
+            cancel = page.get_by_test_id("stMain").get_by_role("button", name="Cancel")  # the sidebar has one, too
+            cancel.wait_for()
+            cancel.wait_for(state="detached")
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
             _shoot(page, folder / f"{name.lower()}-worked-{theme}-{width}.png", width, 4000)

@@ -9,6 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 APP = Path(__file__).parents[2] / "app.py"
+ICON = Path(__file__).with_name("icon.svg")  # Streamlit would fetch one of its own from a foreign host
 SWITCH_INTERVAL = 0.0005  # seconds; Python's own is ten times as long
 _drawn = ContextVar("drawn", default=False)
 

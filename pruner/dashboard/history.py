@@ -30,7 +30,7 @@ def _go(step: int) -> None:
     if 0 <= at < len(session.past):
         controls.apply(session.past[at])
         # What the controls make of it stands for it, so that no new step is recorded.
-        session.past[at], session.at = controls.recipe(), at
+        session.past, session.at = [*session.past[:at], controls.recipe(), *session.past[at + 1 :]], at
 
 
 def buttons() -> None:

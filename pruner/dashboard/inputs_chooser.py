@@ -50,7 +50,8 @@ def choose_inputs(checkpoint: Checkpoint, to_gather: Recipe, example: Example | 
             type=list(gathering.FILE_TYPES),
             key=session.inputs_upload.key,
             max_upload_size=gathering.MAX_MEGABYTES,
-            help="The file stays in this session's memory. Nothing in it is executed.",
+            help="What the file holds stays in the server's memory, for this browser alone, until an hour after its last "
+            "use. Nothing in it is executed.",
         )
         st.toggle(
             "Time comes first: (T, N, …)",

@@ -2,13 +2,13 @@
 
 import streamlit as st
 
+from pruner.dashboard import model
 from pruner.dashboard.controls import PARAMETERS, controls
 from pruner.dashboard.session import VIEWED, Params, Session, session
 from pruner.errors import PrunerError
 from pruner.examples import EXAMPLES
 from pruner.recipe import Recipe
 
-HASH_LENGTH = 16  # of a file's hash in a link
 KEYS = ("example", "file", "sha256", *PARAMETERS, Session.lstm.key, *(viewed.key for viewed in VIEWED))
 
 
@@ -18,13 +18,24 @@ def example() -> str | None:
     return name if name in EXAMPLES else None
 
 
+def named() -> str | None:
+    """The name of the model that the URL names, if it names one, as `model.name_of_open`."""
+    return next(filter(None, (_first(_in_url(), key) for key in ("example", "sha256", "file"))), None)
+
+
+def says_else() -> bool:
+    """Whether the URL names a model, and has another recipe or view than is there."""
+    present = {key: values for key, values in _in_url().items() if key in KEYS}
+    return named() is not None and present != _params()
+
+
 def read() -> None:
     """Apply what the URL says to the open model. What does not fit it is left at its default: links outlive models.
 
     A link to somebody's own checkpoint names the file; its recipe and view wait until that is opened.
     """
     params = _in_url()
-    if session.example is None and "file" in params:
+    if session.checkpoint is None and "file" in params:
         session.awaited = params
     _apply(params)
 
@@ -97,7 +108,7 @@ def _params() -> Params:
     params: Params = (
         {"example": [session.example]}
         if session.example
-        else {"file": [checkpoint.name], "sha256": [checkpoint.sha256[:HASH_LENGTH]]}
+        else {"file": [checkpoint.name], "sha256": [checkpoint.sha256[: model.HASH_LENGTH]]}
     )
     params |= controls.told()
     if session.lstm != checkpoint.lstms[0].name:

@@ -12,6 +12,8 @@ from pruner.dashboard.text import plain
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.opening import open_checkpoint
 
+HASH_LENGTH = 16  # of a file's hash in a link
+
 
 def begin() -> bool:
     """Prepare the session on its first run; True then."""
@@ -41,6 +43,12 @@ def _opened(new: Checkpoint, example: str | None) -> None:
             kept.forget()
     session.checkpoint, session.example = new, example
     session.lstm = new.lstms[0].name if new.lstms else ""
+
+
+def name_of_open() -> str | None:
+    """The name of the open model, as a link has it: that of an example, the beginning of a file's hash."""
+    opened = session.checkpoint
+    return session.example or (opened.sha256[:HASH_LENGTH] if opened else None)
 
 
 @st.cache_resource

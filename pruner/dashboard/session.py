@@ -4,7 +4,7 @@ Streamlit keeps the values (`st.session_state`); what is declared here says whic
 be neither read nor set.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, overload
 
@@ -22,7 +22,7 @@ from pruner.recipe import Recipe
 from pruner.views.weight_view import REDUCTIONS
 
 DIRECTIONS = ("forward", "reverse")
-Lives = Literal["visitor", "model", "widget"]
+Lives = Literal["visitor", "model", "tab", "widget"]
 Params = dict[str, list[str]]  # of a link
 Value = TypeVar("Value")
 
@@ -30,8 +30,8 @@ Value = TypeVar("Value")
 class Kept(Generic[Value]):
     """One value of the session, under the name that it is declared with.
 
-    It `lives` as long as the visitor stays, as long as their model is open, or as long as its widget is there; it is its
-    `first` value until something else is set.
+    It `lives` as long as the visitor stays, as long as their model is open, as long as the page is not loaded anew, or as
+    long as its widget is there; it is its `first` value until something else is set.
     """
 
     every: ClassVar[list["Kept[Any]"]] = []
@@ -107,12 +107,12 @@ class Session:
     # The open model.
     checkpoint: Kept[Checkpoint | None] = Kept(None)
     example: Kept[str | None] = Kept(None)  # the name of the example that it is
-    awaited: Kept[Params | None] = Kept(None)  # the link that waits for its file
+    awaited: Kept[Params | None] = Kept(None, "tab")  # the link that waits for its file
     model_upload = Upload()
     path = Kept("", "widget")
     mapping = Kept("", "model")  # JSON
-    problem: Kept[str | None] = Kept(None)  # with what was to be opened
-    other_file: Kept[str | None] = Kept(None)  # said of a file that is not the link's
+    problem: Kept[str | None] = Kept(None, "tab")  # with what was to be opened
+    other_file: Kept[str | None] = Kept(None, "tab")  # said of a file that is not the link's
 
     # The view: the packed weight that is shown, and the selected unit.
     lstm = Kept("", "model")
@@ -136,11 +136,11 @@ class Session:
     at = Kept(-1, "model")  # where in the past the controls are
     pinned: Kept[Pinned | None] = Kept(None, "model")
     other_upload = Upload()
-    other_problem: Kept[str | None] = Kept(None)
+    other_problem: Kept[str | None] = Kept(None, "tab")
     recipe_upload = Upload()
-    recipe_problem: Kept[str | None] = Kept(None)
-    said: Kept[Said | None] = Kept(None)  # where Python last said that the sliders stand
-    shown: Kept[Standing | None] = Kept(None)  # where they stand in the browser
+    recipe_problem: Kept[str | None] = Kept(None, "tab")
+    said: Kept[Said | None] = Kept(None, "tab")  # where Python last said that the sliders stand
+    shown: Kept[Standing | None] = Kept(None, "tab")  # where they stand in the browser
     consumers_named = Kept(False, "model")  # those that are known of an example
 
     # Inputs, and what was gathered from them.
@@ -150,6 +150,10 @@ class Session:
     embedding: Kept[str | None] = Kept(None, "model")
     gathering: Kept[Job[Gathered] | None] = Kept(None, "model")
     gathered: Kept[Gathered | None] = Kept(None, "model")
+
+    # What a reload finds: under which secret, and as what it was shared last, by the name of the model.
+    secret = Kept("", "tab")
+    joined: Kept[tuple[str, Mapping[str, Any]] | None] = Kept(None, "tab")
 
     # Lessons, whose controls are bound to the link.
     step = Kept("", "widget")
@@ -168,6 +172,11 @@ class Session:
         """Where the sliders above the grids with this key were just moved: `Standing.told`, `edition` and `rests`."""
         move: dict[str, Any] | None = st.session_state[grids].move
         return move
+
+    def held(self, component: str) -> str | None:
+        """The secret that the browser was just found to hold by the component with this key."""
+        held: str | None = st.session_state[component].held
+        return held
 
     def edits(self, table: str) -> dict[int, dict[str, Any]]:
         """What was typed into the table with this key: {line: {column: value}}."""
