@@ -4,7 +4,7 @@ Each step is a room of its own, and is kept only where it helps on calibration d
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from pruner.calibration.observations import Statistics
 from pruner.compact.masked_and_compact import NO_COMPENSATION, Compensation
 from pruner.compensation import fold
 from pruner.compensation.fold import Shrunk, shrunk_units, without_rows
-from pruner.compensation.heal import Budget, heal
+from pruner.compensation.heal import WATCHED, Budget, heal
 from pruner.compensation.judge import Judge
 from pruner.compensation.lessons import Lessons
 from pruner.compensation.student import Student
@@ -31,6 +31,10 @@ from pruner.lstm.measure import Forward
 from pruner.lstm.traces import layers_of
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
+
+# What an LSTM and its consumers have become (tensors of full size by their names in the file), and the loss on what is held
+# back: with nothing done, folded, and at each look while it heals.
+Seen = Callable[[dict[str, Tensor], float], object]
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,13 @@ def compensate(
     device: str = "cpu",
     progress: Progress = silent,
     forward: Forward | None = None,
+    seen: Seen | None = None,
 ) -> Compensation:
     """Compensate every pruned LSTM of a checkpoint as the recipe's `compensation` says, one after the other.
 
     `masks` are the recipe's, `statistics` those of the dense LSTMs on the part of `calibration` to fit on, by LSTM name.
-    `forward` stands in for "LSTM, then consumers": what is left is healed to give its answers, and judged by them.
+    `forward` stands in for "LSTM, then consumers": what is left is healed to give its answers, and judged by them. `seen`
+    watches: it is called with whatever is judged, more often than healing would look.
     Raises PrunerError where a layer is left without units, and as `check_data` does.
     """
     if recipe.compensation == "none":
@@ -101,6 +107,7 @@ def compensate(
             device,
             part,
             forward and Model.of(checkpoint, lstm, forward, recipe.task, device),
+            seen,
         )
         changed |= tensors
         if reconstruction is not None:
@@ -131,12 +138,13 @@ def compensate_lstm(
     device: str = "cpu",
     progress: Progress = silent,
     model: Model | None = None,
+    seen: Seen | None = None,
 ) -> tuple[dict[str, Tensor], Reconstruction | None, list[Step]]:
     """Fit one pruned LSTM and its consumers: (new tensors of full size, reconstruction of the removed units, steps).
 
     `masks` are the recipe's; `statistics` are those of the dense LSTM on the part of `calibration` to fit on. What
     masks drop is zero in the new tensors, and so are the columns that read dropped units. `progress` as in `heal`; a `model`
-    answers in place of the consumers.
+    answers in place of the consumers; `seen` as in `compensate`.
     """
     fit_on, held_back = calibration.split()
     task = recipe.task if consumers else None  # of other LSTMs' consumers
@@ -167,6 +175,11 @@ def compensate_lstm(
         loss = Judge(lstm, tensors, held_back, dense.layers, dense.consumers, kept, task, device).loss
     else:
         loss = judge(model, teacher, student_of, kept, held_back, device)
+    if seen is not None:
+        loss, budget = (
+            _watched(loss, lambda now: _written(now, kept, lstm, tensors), seen),
+            replace(budget, looks=WATCHED),
+        )
     steps = [Step("fold" if kept else "mean into bias", loss(bare), loss(folded), {})]
     now = folded if steps[0].kept else bare
     if recipe.compensation == "heal":
@@ -181,6 +194,17 @@ def compensate_lstm(
         now = healed.shrunk
     progress(1.0, f"Compensated {lstm.title}")
     return _written(now, kept, lstm, tensors), now.reconstruction, steps
+
+
+def _watched(
+    loss_of: Callable[[Shrunk], float], written: Callable[[Shrunk], dict[str, Tensor]], seen: Seen
+) -> Callable[[Shrunk], float]:
+    def loss(shrunk: Shrunk) -> float:
+        found = loss_of(shrunk)
+        seen(written(shrunk), found)
+        return found
+
+    return loss
 
 
 @torch.no_grad()
