@@ -186,8 +186,8 @@ function said(view) {
   view.back.disabled = at === 0
   view.next.disabled = at === last
   const may = [...legal[at]], given = may.reduce((sum, symbol) => sum + shares[data.symbols.indexOf(symbol)], 0)
-  const text = `Step ${at + 1} of ${read.length}: it reads ${read[at]}, after ${at ? read.slice(0, at) : "nothing"}. ` +
-    `The grammar allows ${may.join(" or ")} next; the model gives ${may.length > 1 ? "them" : "it"} ${percent(given)}.`
+  const text = `Step ${at + 1} of ${read.length} reads ${read[at]}, after ${at ? read.slice(0, at) : "nothing"}. ` +
+    `Allowed next: ${may.join(" or ")}, expected with ${percent(given)}.`
   if (view.said.textContent !== text) view.said.textContent = text
   view.shares.forEach(({ item, bar, value, symbol }, index) => {
     const allowed = legal[at].includes(symbol)

@@ -14,7 +14,6 @@ from streamlit.delta_generator import DeltaGenerator
 from pruner.dashboard import model
 from pruner.dashboard.session import session
 from pruner.lessons import LESSONS, SOURCES, TERMS, Lesson, source_of
-from pruner.lessons.model import GRAMMAR
 from pruner.lstm.gates import SIDES
 from pruner.lstm.measure import one_thread
 
@@ -153,7 +152,7 @@ def _onward(lesson: Lesson) -> None:
                 "Open this model in the studio",
                 icon=":material/folder_open:",
                 on_click=model.open_example,
-                args=(GRAMMAR,),
+                args=(lesson.example,),
             )
 
 

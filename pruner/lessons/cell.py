@@ -152,7 +152,7 @@ LESSON = Lesson(
         "It has two memories of 32 numbers, the **cell state** c and the hidden state h, which it shows; each place in them "
         "is a **hidden unit**, one column below. At a step, eight blocks of weights read the symbol and the h before it and "
         "give every unit four **gates**: i, how much it takes in; g, what; f, how much of c it keeps; o, how much it shows. "
-        "The second symbol must come again at the end."
+        "The second symbol must return at the end."
     ),
     code=(step,),
     check="A gate is frozen: whatever is read, it stays at its mean. Which of these three, frozen, leaves no string right?",

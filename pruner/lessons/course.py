@@ -81,6 +81,7 @@ class Lesson:
     answers: tuple[Answer, ...]
     terms: tuple[str, ...]  # explained here
     sources: tuple[str, ...]
+    example: str = "embedded-reber"  # the model that is shown
 
 
 TERMS = {

@@ -191,7 +191,7 @@ def parts(kept: Mapping[str, Tensor]) -> go.Figure:
     figure.update_layout(barmode="stack", bargap=0.35)
     figure.update_xaxes(fixedrange=True, title="rows left, dotted: a split in four", range=[0, total], showgrid=False)
     figure.update_yaxes(fixedrange=True, autorange="reversed", ticklabelstandoff=5)
-    return _sized(figure, 200, legend=TOP | {"traceorder": "normal"})
+    return _sized(figure, 240, legend=TOP | {"traceorder": "normal"})
 
 
 def quality_curves(
@@ -238,7 +238,7 @@ def falling_loss(moments: Sequence[Moment], seconds: float) -> go.Figure:
     )
     longest = max(seconds, moments[-1].seconds)
     figure.update_xaxes(fixedrange=True, title="seconds of learning", range=[-0.5, longest + 0.5])
-    figure.update_yaxes(fixedrange=True, title="bits lost a character", rangemode="tozero")
+    figure.update_yaxes(fixedrange=True, title="bits lost a character", type="log")
     return _sized(figure, 240, legend=TOP)
 
 

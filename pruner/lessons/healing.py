@@ -25,6 +25,7 @@ from pruner.recipe import Recipe
 
 SHARE, SECONDS = 0.5, 30.0
 PIECES, FOLDED_ON = 20, 4  # pieces of the training text that it heals on; fewer are enough for the fold
+SHORT = 512  # characters of the parts of these that are read side by side
 PROMPT, CHARACTERS = "The function ", 220
 TEMPERATURE, SEED = 0.6, 0
 STAGES = ("Half removed", "Compensated", "Healed")
@@ -76,7 +77,7 @@ def calibration() -> Calibration:
 @cache
 def gathered() -> dict[str, Statistics]:
     """What the units do on the first pieces: all that compensation needs to know."""
-    few = {name: [groups[0][:FOLDED_ON]] for name, groups in calibration().sequences.items()}
+    few = {name: [groups[0][:FOLDED_ON].reshape(-1, SHORT)] for name, groups in calibration().sequences.items()}
     return gather_statistics(model(TEXT).checkpoint, recipe("fold"), replace(calibration(), sequences=few))
 
 
@@ -126,7 +127,7 @@ def notice(moments: list[Moment]) -> list[str]:
         told.append("Heal it, and what each step wins is told here.")
     return [
         *told,
-        "It begins where compensation ends. That start is worth minutes of learning; the size stays what it was.",
+        "It begins where compensation ends, and changes weights only: the size stays what it was.",
         "Letters that read like words say little; the loss, on text that was held back, says how much is back.",
     ]
 
@@ -136,8 +137,8 @@ LESSON = Lesson(
     title="Healing",
     question="Half of the units are gone, and what is left writes rubbish. Can it learn to write again?",
     introduction=(
-        f"A larger model has learnt to write like Python’s own documentation. The {SHARE:.0%} of its hidden units with the "
-        "smallest weights are removed. First what stays is compensated; then it is trained, for half a minute, here and "
+        "A larger model has learnt to write like Python’s own documentation. The half of its hidden units with the "
+        "smallest weights is removed. First what stays is compensated; then it is trained, for half a minute, here and "
         "now; that is **healing**. Its loss is how far its expectations are from the whole model’s."
     ),
     code=(difference,),
@@ -163,4 +164,5 @@ LESSON = Lesson(
     ),
     terms=("healing",),
     sources=("distillation",),
+    example=TEXT,
 )
