@@ -104,7 +104,7 @@ page = st.navigation(
                 "pages/learn.py",
                 title="Learn",
                 icon=":material/school:",
-                help="Seven short lessons on pruning LSTMs gate by gate, the terms, and a handout to print.",
+                help="Nine short lessons, from one step of an LSTM to one that heals; the terms, and a handout to print.",
             ),
             *(st.Page(lesson.page_of(each), title=each.title, visibility="hidden") for each in LESSONS),
         ],

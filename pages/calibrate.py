@@ -128,9 +128,15 @@ for lstm in lstms:
     shares |= shares_of(lstm, make_masks_by_cost(lstm, by_cost[lstm.name].saliency, together))
 st.markdown(
     f"The share of each gate's rows that would fall if **{controls.sparsity:.0%}** of the work were saved and all rows were "
-    "ranked together by what dropping them costs. Gates bear very different shares, and which gate bears most differs from "
-    "model to model: taking an equal share of every gate hurts most."
+    "ranked together by what dropping them costs on these inputs."
 )
+if gathered.calibration.source == "gaussian":
+    st.caption("These inputs are random: which gate bears most on real ones, they do not tell.")
+else:
+    st.markdown(
+        "Costs mean the same in every gate, so they may be ranked together, and then each gate gets a share of its own; "
+        "norms do not, and keep equal shares. Lesson 3 measures both."
+    )
 st.plotly_chart(
     data_figures.block_shares(labelled(shares)),
     key="shares",
@@ -139,4 +145,5 @@ st.plotly_chart(
 )
 with st.container(horizontal=True, vertical_alignment="center"):
     csv_button(pd.DataFrame(shares).T.rename_axis("layer").reset_index(), "shares")
+    st.page_link("pages/lesson_gates.py", label="Why costs and norms differ", icon=":material/school:")
     st.page_link("pages/masks.py", label="Tune the sparsity", icon=":material/arrow_forward:")

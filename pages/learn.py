@@ -1,4 +1,4 @@
-"""The way in: seven lessons, the terms, and a handout to print."""
+"""The way in: nine lessons, the terms, and a handout to print."""
 
 import streamlit as st
 
@@ -10,14 +10,15 @@ frame.stand_in_app()
 
 st.title("Learn")
 st.markdown(
-    "Why the packed weights of an LSTM are pruned gate by gate, and what a mask does to a gate: seven lessons of one screen "
-    "each, for those who know what an LSTM computes. Every picture is computed while you look, on two small trained models "
+    "Why the packed weights of an LSTM are pruned gate by gate, and what a mask does to a gate: nine lessons, the first "
+    "of which shows what an LSTM computes. Every picture is computed while you look, on two small trained models "
     "that ship with the library. Whatever you set is in the address bar, so that a link opens what you see."
 )
+lesson.show_progress()
 with st.grid(2):
-    for number, each in enumerate(LESSONS, 1):
+    for number, each in enumerate(LESSONS):
         with st.container(border=True, height="stretch"):
-            st.markdown(f"**{number}. {each.title}**")
+            st.markdown(f"**{number}. {each.title}**{' :material/check:' if lesson.answered(each) else ''}")
             st.markdown(each.question)
             st.page_link(lesson.page_of(each), label=f"Lesson {number}", icon=":material/arrow_forward:")
 st.download_button(

@@ -10,7 +10,7 @@ from pruner.lstm.gates import GATE_TITLES, GATES
 
 frame.stand_in_app()
 
-picture, words = lesson.begin(frozen.LESSON)
+picture = lesson.begin(frozen.LESSON)
 with picture:
     decider = lesson.measured(frozen.find_decider)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -35,8 +35,6 @@ with picture:
         alt=f"The {GATE_TITLES[gate]} gate and the cell state of unit {unit} while the model reads {found.text}, "
         "whole and masked; dotted: what the bias alone gives",
     )
-lesson.finish(frozen.LESSON, words, frozen.notice(found, rows))
-with words:
     st.subheader("How this unit was found")
     st.caption(f"Each unit’s forget gate is frozen in turn. Unit {decider.unit} costs the most.")
     st.plotly_chart(
@@ -44,3 +42,4 @@ with words:
         key="deciders",
         alt=f"Strings right with the forget gate of one unit frozen, lowest for unit {decider.unit}",
     )
+lesson.finish(frozen.LESSON, frozen.notice(found, rows))

@@ -5,35 +5,37 @@ import streamlit as st
 from pruner.dashboard import frame, lesson
 from pruner.lessons import figures as lesson_figures
 from pruner.lessons import together
-from pruner.lessons.model import GRAMMAR
 from pruner.lessons.together import SHARES, WAYS
 
 frame.stand_in_app()
 
-picture, words = lesson.begin(together.LESSON)
+picture = lesson.begin(together.LESSON)
 with picture:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         share = lesson.choose_share("Sparsity: share of the rows that is dropped", SHARES, together.SHARE, "share")
         side = lesson.choose_weight("hh")
-    found = lesson.measured(together.compare, GRAMMAR, share)
-    with st.grid(2, min_column_width=220):
-        for way, title in WAYS.items():
-            st.metric(f"Strings right, ranking {title}", f"{found.quality[way]:.0%}", border=True, height="stretch")
+    found = lesson.measured(together.compare, share)
     st.plotly_chart(
         lesson_figures.parts({way: kept[side] for way, kept in found.kept.items()}),
         key="parts",
-        alt="Rows left of each gate: equal parts when each gate is ranked by itself, unequal ones when all are together",
+        alt="Rows left of each gate: equal parts where each gate ranks its own, unequal ones where all are ranked together",
     )
-    with st.skeleton(height=260):
-        curve = [lesson.measured(together.compare, GRAMMAR, each) for each in SHARES]
-    st.plotly_chart(
-        lesson_figures.quality_curves(
-            SHARES,
-            {title: [each.quality[way] for each in curve] for way, title in WAYS.items()},
-            share,
-            "share of the rows that is dropped (%)",
-        ),
-        key="curves",
-        alt="Strings predicted wholly right over the share of rows dropped, for both ways of ranking",
-    )
-lesson.finish(together.LESSON, words, together.notice(found, side))
+    if lesson.answered(together.LESSON):
+        with st.grid(2, min_column_width=220):
+            for way, title in WAYS.items():
+                st.metric(f"Right, {title}", f"{found.quality[way]:.0%}", border=True, height="stretch")
+        with st.skeleton(height=260):
+            curve = [lesson.measured(together.compare, each) for each in SHARES]
+        st.plotly_chart(
+            lesson_figures.quality_curves(
+                SHARES,
+                {title: [each.quality[way] for each in curve] for way, title in WAYS.items()},
+                share,
+                "share of the rows that is dropped (%)",
+            ),
+            key="curves",
+            alt="Strings predicted wholly right over the share of rows dropped, for the four ways of ranking",
+        )
+    else:
+        st.caption("How many strings each way leaves right shows here when you have predicted it.")
+lesson.finish(together.LESSON, together.notice(found, side))

@@ -9,7 +9,7 @@ from pruner.lessons.model import GRAMMAR, model
 
 frame.stand_in_app()
 
-picture, words = lesson.begin(packed.LESSON)
+picture = lesson.begin(packed.LESSON)
 example = model(GRAMMAR)
 reshaped = packed.reshape(example.lstm.hidden_size)
 with picture:
@@ -19,7 +19,7 @@ with picture:
             "Row of the packed tensor",
             0,
             reshaped.right.numel() - 1,
-            packed.EXAMPLE_ROW,
+            packed.FIRST_ROW,
             key="row",
             bind="query-params",
             width=320,
@@ -43,4 +43,4 @@ with picture:
         key="reshapes",
         alt="Two grids of gates and units: in the right one each line has one colour, in the wrong one all four are mixed",
     )
-lesson.finish(packed.LESSON, words, packed.notice(row, reshaped))
+lesson.finish(packed.LESSON, packed.notice(row, reshaped))

@@ -9,7 +9,7 @@ from pruner.lessons.repair import SHARES
 
 frame.stand_in_app()
 
-picture, words = lesson.begin(repair.LESSON)
+picture = lesson.begin(repair.LESSON)
 with picture:
     share = lesson.choose_share("Share of the hidden units that is removed", SHARES, repair.SHARE, "removed")
     found = lesson.measured(repair.repair, share)
@@ -40,4 +40,4 @@ with picture:
         key="curves",
         alt="Strings predicted wholly right over the share of units removed, with and without compensation",
     )
-lesson.finish(repair.LESSON, words, repair.notice(found))
+lesson.finish(repair.LESSON, repair.notice(found))

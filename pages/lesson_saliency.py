@@ -28,7 +28,7 @@ def take_over() -> None:
 
 
 COLUMNS = ["weight 1", "weight 2"]
-picture, words = lesson.begin(norms.LESSON)
+picture = lesson.begin(norms.LESSON)
 with picture:
     by_hand, trained = st.tabs(["By hand", "A trained model"], key="numbers", bind="query-params")
 with by_hand:
@@ -76,4 +76,4 @@ with trained:
         key="grids",
         alt=f"Every row of {tensor} of a small trained model as a cell, coloured by its L1 norm, gate by gate",
     )
-lesson.finish(norms.LESSON, words, norms.notice(found))
+lesson.finish(norms.LESSON, norms.notice(found))

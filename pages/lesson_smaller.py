@@ -10,7 +10,7 @@ from pruner.views import row_figures
 
 frame.stand_in_app()
 
-picture, words = lesson.begin(smaller.LESSON)
+picture = lesson.begin(smaller.LESSON)
 with picture:
     share = lesson.choose_share("Sparsity: share of rows or units that is dropped", SHARES, smaller.SHARE, "dropped")
     found = lesson.measured(smaller.shrink, share)
@@ -38,4 +38,4 @@ with picture:
         alt="Quality, number of weights and time of the model as trained, with rows masked, glued, and without units",
     )
     st.caption(smaller.SPEED_CAPTION)
-lesson.finish(smaller.LESSON, words, smaller.notice(found, share))
+lesson.finish(smaller.LESSON, smaller.notice(found, share))

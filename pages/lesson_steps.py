@@ -16,7 +16,7 @@ def go(by: int) -> None:
     session.step = STEPS[STEPS.index(session.step) + by]
 
 
-picture, words = lesson.begin(steps.LESSON)
+picture = lesson.begin(steps.LESSON)
 with picture:
     side = lesson.choose_weight("ih")
     step = st.segmented_control(
@@ -38,4 +38,4 @@ with picture:
         st.plotly_chart(lesson_figures.norm_bars(found.saliency, found.ranks, found.dropped), key="lowest", alt=alt)
     else:
         st.plotly_chart(lesson_figures.mask_grid(found.mask), key="mask", alt=alt)
-lesson.finish(steps.LESSON, words, steps.notice(found, step), (steps.CODE[step],))
+lesson.finish(steps.LESSON, steps.notice(found, step), (steps.CODE[step],))

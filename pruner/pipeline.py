@@ -11,7 +11,7 @@ from pruner.calibration.calibration import Calibration
 from pruner.calibration.gathering import gather
 from pruner.calibration.observations import Statistics
 from pruner.compact.masked_and_compact import NO_COMPENSATION, Pruned, pruned_by
-from pruner.compensation.chain import check_data, compensate
+from pruner.compensation.chain import Seen, check_data, compensate
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of, task_of
@@ -32,13 +32,14 @@ def prune(
     device: str = "cpu",
     progress: Progress = silent,
     forward: ForwardPass | None = None,
+    seen: Seen | None = None,
 ) -> Pruned:
     """Prune a checkpoint in memory.
 
     `calibration` holds the inputs that scores from data and compensation need. `statistics`, what `gather_statistics` found
     on them, are gathered here if they are needed and not given; `masks` go before those that the recipe would choose. Masks
-    are chosen on the CPU; statistics and compensation run on `device`. `forward` as in `compensate`. Raises PrunerError for
-    a recipe that does not fit the checkpoint or needs calibration inputs where there are none.
+    are chosen on the CPU; statistics and compensation run on `device`. `forward` and `seen` as in `compensate`. Raises
+    PrunerError for a recipe that does not fit the checkpoint or needs calibration inputs where there are none.
     """
     recipe = settled(checkpoint, recipe)
     check_data(recipe, calibration)
@@ -51,7 +52,9 @@ def prune(
     chosen = dict(masks or choose_masks(checkpoint, recipe, choosing, statistics))
     compensation = NO_COMPENSATION
     if statistics is not None and calibration is not None:
-        compensation = compensate(checkpoint, recipe, chosen, statistics, calibration, device, compensating, forward)
+        compensation = compensate(
+            checkpoint, recipe, chosen, statistics, calibration, device, compensating, forward, seen
+        )
     forming(0.0, "Making the masked and the compact form")
     return pruned_by(checkpoint, recipe, chosen, compensation)
 

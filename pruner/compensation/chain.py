@@ -4,7 +4,7 @@ Each step is a room of its own, and is kept only where it helps on calibration d
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from pruner.calibration.observations import Statistics
 from pruner.compact.masked_and_compact import NO_COMPENSATION, Compensation
 from pruner.compensation import fold
 from pruner.compensation.fold import Shrunk
-from pruner.compensation.heal import Budget, Healed, heal
+from pruner.compensation.heal import WATCHED, Budget, Healed, heal
 from pruner.compensation.judge import Judge
 from pruner.compensation.lessons import Lessons
 from pruner.compensation.start import Start, start_of
@@ -28,6 +28,10 @@ from pruner.lstm.lstm import LSTM, title_of
 from pruner.lstm.measure import ForwardPass
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
+
+# What an LSTM and its consumers have become (tensors of full size by their names in the file), and the loss on what is held
+# back: with nothing done, folded, and at each look while it heals.
+Seen = Callable[[dict[str, Tensor], float], object]
 
 
 @dataclass(frozen=True)
@@ -89,12 +93,14 @@ def compensate(
     device: str = "cpu",
     progress: Progress = silent,
     forward: ForwardPass | None = None,
+    seen: Seen | None = None,
 ) -> Compensation:
     """Compensate every pruned LSTM of a checkpoint as the recipe's `compensation` says, one after the other.
 
     `masks` are the recipe's, `statistics` those of the dense LSTMs on the part of `calibration` to fit on, by LSTM name.
     `forward` stands in for "LSTM, then consumers": all that is left is healed together to give its answers, and judged by
-    them. Raises PrunerError where a layer is left without units, and as `check_data` does.
+    them. Without it `seen` may watch: it is called with whatever is judged, more often than healing would look. Raises
+    PrunerError where a layer is left without units, and as `check_data` does.
     """
     if recipe.compensation == "none":
         return NO_COMPENSATION
@@ -105,7 +111,7 @@ def compensate(
         return start_of(lstm, tensors, masks, recipe, consumers[lstm.name], statistics[lstm.name], device)
 
     if forward is None:
-        left = _one_by_one(checkpoint, recipe, consumers, start, calibration, device, progress)
+        left = _one_by_one(checkpoint, recipe, consumers, start, calibration, device, progress, seen)
     else:
         starts = [start(lstm, checkpoint.tensors) for lstm in lstms]
         _check_apart(feeders(checkpoint, consumers))
@@ -135,23 +141,27 @@ def _one_by_one(
     calibration: Calibration,
     device: str,
     progress: Progress,
+    seen: Seen | None,
 ) -> list[Left]:
     """Fit each pruned LSTM and its consumers to what they gave before, after those LSTMs that read it: what is left of them
-    takes over from what goes of it. `progress` as in `heal`."""
+    takes over from what goes of it. `progress` as in `heal`, `seen` as in `compensate`."""
     order = along(feeders(checkpoint, consumers), checkpoint.select(recipe.lstms), backwards=True)
-    tensors, left = dict(checkpoint.tensors), list[Left]()
+    tensors, left, budget = dict(checkpoint.tensors), list[Left](), Budget.of(recipe, len(order))
     fit_on, held_back = calibration.split()
     for lstm, part in zip(order, split(progress, *[1] * len(order)), strict=True):
         start, task = start_with(lstm, tensors), task_of(checkpoint, recipe, consumers[lstm.name])
         part(0.0, f"Compensating {lstm.title}: what is held back")
         dense = start.dense
+        loss: Callable[[Shrunk], float]
         loss = Judge(lstm, checkpoint.tensors, held_back, dense.layers, dense.consumers, start.kept, task, device).loss
+        if seen is not None:
+            loss, budget = _watched(loss, start, checkpoint, seen), replace(budget, looks=WATCHED)
         steps = [Step(**start.step(loss(start.bare), loss(start.folded)), facts={})]
         now = start.folded if steps[0].kept else start.bare
         if recipe.compensation == "heal":
             teacher = start.teacher()
             lessons = Lessons(lstm, checkpoint.tensors, fit_on, teacher, teacher.widths(), task, device)
-            healed = heal(start.student(now), lessons, loss, Budget.of(recipe, len(order)), part, lstm.title)
+            healed = heal(start.student(now), lessons, loss, budget, part, lstm.title)
             steps.append(_healing(healed, 1))
             now = healed.shrunk
         part(1.0, f"Compensated {lstm.title}")
@@ -208,6 +218,17 @@ def _healing(healed: Healed[Any], lstms: int) -> Step:
     """The step of one of so many LSTMs that were healed together, and share the time."""
     spent = {"seconds": round(healed.seconds / lstms, 1), "updates": healed.updates, "stopped": healed.stopped}
     return Step("heal", healed.losses[0], min(healed.losses), spent)
+
+
+def _watched(
+    loss_of: Callable[[Shrunk], float], start: Start, checkpoint: Checkpoint, seen: Seen
+) -> Callable[[Shrunk], float]:
+    def loss(shrunk: Shrunk) -> float:
+        found = loss_of(shrunk)
+        seen(_written(shrunk, start.kept, start.lstm, checkpoint.tensors), found)
+        return found
+
+    return loss
 
 
 @torch.no_grad()

@@ -20,14 +20,17 @@ from pruner.recipe import Recipe
 RATE, RATE_WITHOUT_CONSUMERS = 8e-3, 1e-3
 BETAS, NORM, WARM_UP = (0.9, 0.99), 1.0, 0.05
 LOOKS = (0.2, 0.4, 0.6, 0.75, 0.85, 0.95, 1.0)  # shares of the budget after which what is held back is looked at
+WATCHED = (0.03, 0.06, *(step / 10 for step in range(1, 10)), 1.0)  # where somebody watches: most happens early
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to heal: so many seconds, or so many updates, which give the same numbers on every run."""
+    """How long to heal: so many seconds, or so many updates, which give the same numbers on every run; and the shares of it
+    after which what is held back is looked at."""
 
     seconds: float = 60.0
     updates: int | None = None
+    looks: tuple[float, ...] = LOOKS
 
     @classmethod
     def of(cls, recipe: Recipe, lstms: int) -> "Budget":
@@ -95,7 +98,7 @@ def heal(
     rate = RATE if len(student.weights) else RATE_WITHOUT_CONSUMERS
     optimizer = torch.optim.AdamW(trained, rate, BETAS, weight_decay=0)
     reached = _Reached(student.shrunk(), loss_of)
-    started, done, looks, state, stopped = time.monotonic(), 0, list(LOOKS), None, False
+    started, done, looks, state, stopped = time.monotonic(), 0, list(budget.looks), None, False
     for inputs, answers, begins in lessons.windows():
         spent = budget.spent(started, done)
         if done and spent >= looks[0]:

@@ -14,12 +14,13 @@ from streamlit.delta_generator import DeltaGenerator
 from pruner.dashboard import model
 from pruner.dashboard.session import session
 from pruner.lessons import LESSONS, SOURCES, TERMS, Lesson, source_of
-from pruner.lessons.model import GRAMMAR
 from pruner.lstm.gates import SIDES
 from pruner.lstm.measure import one_thread
 
 Made = TypeVar("Made")
+ANSWER = "the-answer"  # where the link to it leads
 PAGES = {  # of each lesson by its name, and the pages that show the same on any model
+    "cell": ("pages/lesson_cell.py", "pages/unit.py"),
     "packed": ("pages/lesson_packed.py", "pages/weights.py"),
     "norms": ("pages/lesson_saliency.py", "pages/saliency.py"),
     "together": ("pages/lesson_gates.py", "pages/masks.py"),
@@ -27,6 +28,7 @@ PAGES = {  # of each lesson by its name, and the pages that show the same on any
     "frozen": ("pages/lesson_frozen.py", "pages/unit.py"),
     "smaller": ("pages/lesson_smaller.py", "pages/run.py"),
     "repair": ("pages/lesson_repair.py", "pages/calibrate.py"),
+    "healing": ("pages/lesson_healing.py", "pages/shrink.py"),
 }
 
 
@@ -35,7 +37,7 @@ def _named(work: Callable[..., object]) -> str:
 
 
 @st.cache_resource(max_entries=500, show_spinner="Measuring", hash_funcs={FunctionType: _named})
-def measured(work: Callable[..., Made], *arguments: str | float) -> Made:
+def measured(work: Callable[..., Made], *arguments: str | float | tuple[int, ...]) -> Made:
     """What a function of a lesson gives, computed once a server: it depends on nothing but its arguments."""
     with one_thread():
         return work(*arguments)
@@ -45,13 +47,32 @@ def page_of(lesson: Lesson) -> str:
     return PAGES[lesson.name][0]
 
 
-def begin(lesson: Lesson) -> tuple[DeltaGenerator, DeltaGenerator]:
-    """Title, question and introduction; returns the places of the picture and of the words beside it."""
-    st.title(lesson.title)
-    st.caption(f"Lesson {LESSONS.index(lesson) + 1} of {len(LESSONS)}")
-    st.markdown(f"**{lesson.question}** {lesson.introduction}")
+def begin(lesson: Lesson) -> DeltaGenerator:
+    """Title, question and introduction, then what to predict; returns the place of the picture beside it."""
+    _open(lesson)
     picture, words = st.columns([3, 2], gap="large")
-    return picture, words
+    with words:
+        _ask(lesson)
+    return picture
+
+
+def begin_wide(lesson: Lesson) -> DeltaGenerator:
+    """The same with the picture as wide as the page, and what to predict below it."""
+    _open(lesson)
+    picture = st.container()
+    _ask(lesson)
+    return picture
+
+
+def answered(lesson: Lesson) -> bool:
+    """Whether the reader has said what they expect, so that the answer may show."""
+    return session.answer(lesson.name) is not None
+
+
+def show_progress() -> None:
+    """How many lessons are answered."""
+    count = sum(map(answered, LESSONS))
+    st.progress(count / len(LESSONS), f"{count} of {len(LESSONS)} lessons answered")
 
 
 def choose_weight(first: str) -> str:
@@ -72,33 +93,45 @@ def choose_share(label: str, shares: Sequence[float], first: float, key: str) ->
     )
 
 
-def finish(
-    lesson: Lesson, words: DeltaGenerator, notices: list[str], code: tuple[Callable[..., object], ...] = ()
-) -> None:
-    """What to notice and the check question beside the picture; below, the code (of one step, where that is given), the
-    sources and the ways onward."""
-    with words:
-        st.subheader("What to notice")
+def finish(lesson: Lesson, notices: list[str], code: tuple[Callable[..., object], ...] = ()) -> None:
+    """Below the picture: the answer with what to notice, once the reader has predicted it, the code (of one step, where that
+    is given), the sources and the ways onward."""
+    st.subheader("The answer", anchor=ANSWER)
+    if answered(lesson):
+        _answer(lesson)
         st.markdown("\n".join(f"- {notice}" for notice in notices))
-        st.subheader("Check yourself")
-        _ask(lesson)
+    else:
+        st.caption("It shows here when you have predicted it above.")
     st.subheader("In the library")
     st.code("\n\n".join(map(source_of, code or lesson.code)), language="python", wrap_lines=True)
     cited = "; ".join(f"[{SOURCES[key][0]}]({SOURCES[key][1]})" for key in lesson.sources)
     st.caption(f"Sources: {cited}.")
     if lesson.terms:
         st.caption("Terms of this lesson: " + ", ".join(f"**{term}**" for term in lesson.terms) + ".")
+    show_progress()
     _onward(lesson)
 
 
+def _open(lesson: Lesson) -> None:
+    st.title(lesson.title)
+    st.caption(f"Lesson {LESSONS.index(lesson)} of {len(LESSONS) - 1}")
+    st.markdown(f"**{lesson.question}** {lesson.introduction}")
+
+
 def _ask(lesson: Lesson) -> None:
+    st.subheader("Predict first")
     texts = [answer.text for answer in lesson.answers]
-    chosen = st.radio(lesson.check, texts, index=None, key=f"answer_{lesson.name}", persist_state="session")
-    for answer in lesson.answers:
-        if answer.text == chosen and answer.right:
-            st.success(f"Right. {answer.why}", icon=":material/check_circle:")
-        elif answer.text == chosen:
-            st.warning(f"Not quite. {answer.why}", icon=":material/lightbulb:")
+    st.radio(lesson.check, texts, index=None, key=f"answer_{lesson.name}", persist_state="session")
+    if answered(lesson):
+        st.markdown(f"Try it in the picture, then see [the answer](#{ANSWER}) below.")
+
+
+def _answer(lesson: Lesson) -> None:
+    chosen = next(answer for answer in lesson.answers if answer.text == session.answer(lesson.name))
+    if chosen.right:
+        st.success(f"Right. {chosen.why}", icon=":material/check_circle:")
+    else:
+        st.warning(f"Not quite. {chosen.why}", icon=":material/lightbulb:")
 
 
 def _onward(lesson: Lesson) -> None:
@@ -119,7 +152,7 @@ def _onward(lesson: Lesson) -> None:
                 "Open this model in the studio",
                 icon=":material/folder_open:",
                 on_click=model.open_example,
-                args=(GRAMMAR,),
+                args=(lesson.example,),
             )
 
 
@@ -127,4 +160,4 @@ def terms() -> None:
     """Every term with its explanation and the lesson that explains it."""
     explained = {term: lesson for lesson in LESSONS for term in lesson.terms}
     for term, meaning in TERMS.items():
-        st.markdown(f"**{term.capitalize()}** (lesson {LESSONS.index(explained[term]) + 1}). {meaning}")
+        st.markdown(f"**{term.capitalize()}** (lesson {LESSONS.index(explained[term])}). {meaning}")

@@ -16,6 +16,7 @@ from pruner.dashboard.jobs import Job
 from pruner.dashboard.pinned import Pinned
 from pruner.dashboard.standing import Said, Standing
 from pruner.files.checkpoint import Checkpoint
+from pruner.lessons.healing import Moment
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
@@ -158,6 +159,8 @@ class Session:
     # Lessons, whose controls are bound to the link.
     step = Kept("", "widget")
     weights = Kept("", "widget")
+    healing: Kept[Job[list[Moment]] | None] = Kept(None)
+    moments: Kept[list[Moment]] = Kept([])  # of the healing that runs or ran last, as they come
 
     def clicked_line(self, table: str) -> int:
         """The line of the table with this key whose button was just clicked."""
@@ -177,6 +180,16 @@ class Session:
         """The secret that the browser was just found to hold by the component with this key."""
         held: str | None = st.session_state[component].held
         return held
+
+    def set_in(self, cell: str) -> dict[str, str] | None:
+        """What was just set in the animated cell with this key: the step, what is frozen and removed, as links have it."""
+        told: dict[str, Any] | None = st.session_state[cell].set
+        return told and {name: str(value) for name, value in told.items()}
+
+    def answer(self, lesson: str) -> str | None:
+        """What was answered to the question of the lesson of this name."""
+        answered: str | None = st.session_state.get(f"answer_{lesson}")
+        return answered
 
     def edits(self, table: str) -> dict[int, dict[str, Any]]:
         """What was typed into the table with this key: {line: {column: value}}."""

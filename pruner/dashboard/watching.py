@@ -30,10 +30,15 @@ def follow(job: Job[Any] | None, name: str, beside: Callable[[], None] = lambda:
     """Say how a job goes, and draw what grows `beside` it; while it runs, the page ends here."""
     if job is None:
         return
-    status = job.status
-    if status.state == "running":
+    if job.status.state == "running":
         show(job, beside)
         st.stop()
+    say_end(job, name)
+
+
+def say_end(job: Job[Any], name: str) -> None:
+    """Say why a job came to nothing, if it did."""
+    status = job.status
     if status.state == "failed":
         st.error(plain(status.error), title=f"The {name} failed", icon=":material/error:")
     if status.state == "cancelled":

@@ -32,6 +32,14 @@ SOURCES = {
         "He, Zhang & Sun 2017, “Channel pruning for accelerating very deep neural networks”, ICCV",
         "https://arxiv.org/abs/1707.06168",
     ),
+    "distillation": (
+        "Hinton, Vinyals & Dean 2015, “Distilling the knowledge in a neural network”",
+        "https://arxiv.org/abs/1503.02531",
+    ),
+    "costs": (
+        "Theis et al. 2018, “Faster gaze prediction with dense networks and Fisher pruning”",
+        "https://arxiv.org/abs/1801.05787",
+    ),
     "torch": (
         "PyTorch documentation of nn.LSTM",
         "https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html",
@@ -73,11 +81,13 @@ class Lesson:
     answers: tuple[Answer, ...]
     terms: tuple[str, ...]  # explained here
     sources: tuple[str, ...]
+    example: str = "embedded-reber"  # the model that is shown
 
 
 TERMS = {
     "hidden unit": "One number of an LSTM’s hidden state, with its own cell state, four gates and eight rows of weights.",
     "gate": "One of the four values that a hidden unit computes at every step: input i, forget f, cell g and output o.",
+    "cell state": "What a hidden unit remembers: one number, kept by its forget gate, changed by its input and cell gates.",
     "row": "The weights with which one gate of one hidden unit reads the input, or the hidden state of the step before.",
     "saliency": "A number that says how much something matters. Here of a row: the sum of its absolute weights.",
     "sparsity": "The share that is dropped, from 0 (nothing) to 1 (everything).",
@@ -86,6 +96,7 @@ TERMS = {
     "compact": "A model without what its mask drops: smaller tensors that compute what the masked model computes.",
     "drift": "How far the outputs of a model moved: the size of the change relative to the size of the output.",
     "compensation": "Changing the weights that stay, so that they take over what the dropped ones did.",
+    "healing": "Training a pruned model to answer as the whole one does, from inputs without labels.",
 }
 
 

@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from pruner.lessons.frozen import Watched
+from pruner.lessons.healing import STAGES, Moment
 from pruner.lessons.packed import Reshaped
 from pruner.lessons.repair import Repaired
 from pruner.lessons.together import WAYS
@@ -190,7 +191,7 @@ def parts(kept: Mapping[str, Tensor]) -> go.Figure:
     figure.update_layout(barmode="stack", bargap=0.35)
     figure.update_xaxes(fixedrange=True, title="rows left, dotted: a split in four", range=[0, total], showgrid=False)
     figure.update_yaxes(fixedrange=True, autorange="reversed", ticklabelstandoff=5)
-    return _sized(figure, 200, legend=TOP | {"traceorder": "normal"})
+    return _sized(figure, 240, legend=TOP | {"traceorder": "normal"})
 
 
 def quality_curves(
@@ -213,6 +214,32 @@ def quality_curves(
     figure.update_xaxes(fixedrange=True, title=title)
     figure.update_yaxes(fixedrange=True, title="strings wholly right (%)", range=[-4, 104])
     return _sized(figure, 220, legend=TOP)
+
+
+def falling_loss(moments: Sequence[Moment], seconds: float) -> go.Figure:
+    """The loss before and while a model heals, on an axis as long as it may take."""
+    figure = go.Figure()
+    learnt = [moment for moment in moments if moment.stage != STAGES[0]]
+    figure.add_scatter(
+        x=[moment.seconds for moment in learnt],
+        y=[moment.loss for moment in learnt],
+        mode="lines+markers",
+        name="compensated, then healing",
+        line={"color": LINE_COLORS[0], "width": 3},
+        hovertemplate="%{x:.1f} s: %{y:.3f}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[0, seconds],
+        y=[moments[0].loss] * 2,
+        mode="lines",
+        name="nothing done",
+        line={"color": GREY, "dash": "dot", "width": 2},
+        hovertemplate="nothing done: %{y:.3f}<extra></extra>",
+    )
+    longest = max(seconds, moments[-1].seconds)
+    figure.update_xaxes(fixedrange=True, title="seconds of learning", range=[-0.5, longest + 0.5])
+    figure.update_yaxes(fixedrange=True, title="bits lost a character", type="log")
+    return _sized(figure, 240, legend=TOP)
 
 
 def watched(found: Watched) -> go.Figure:

@@ -1,4 +1,5 @@
-"""The lessons on paper: one HTML file, one page a lesson, from the same texts and the same measurements as the screen.
+"""The lessons on paper: one HTML file, one page a lesson, from the same texts and the same measurements as the screen; the
+answers stand on a page of their own.
 
 The pictures are tables and drawings of plain SVG, so that the file needs nothing from elsewhere, now or later.
 """
@@ -7,7 +8,8 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from pruner.lessons import frozen, norms, packed, repair, smaller, steps, together
+from pruner.examples.embedded_reber import SYMBOLS
+from pruner.lessons import cell, frozen, healing, norms, packed, repair, smaller, steps, together
 from pruner.lessons.course import SOURCES, TERMS, Lesson, source_of
 from pruner.lessons.model import GRAMMAR, model
 from pruner.lstm.gates import GATE_TITLES, GATES, SIDES, split_gates
@@ -23,7 +25,7 @@ pre { font-size: 7.5pt; white-space: pre-wrap; border: 1px solid #999; padding: 
 table { border-collapse: collapse; margin: 2mm 0; }
 td, th { border: 1px solid #999; padding: 0.6mm 2.5mm; text-align: right; }
 svg { max-width: 100%; height: auto; display: block; margin: 2mm 0; }
-ul, ol { margin: 1mm 0; padding-left: 6mm; } .small { font-size: 8.5pt; } .answer { font-style: italic; }
+ul, ol { margin: 1mm 0; padding-left: 6mm; } .small { font-size: 8.5pt; }
 section:last-child { break-after: auto; }
 @page { size: A4; margin: 14mm; } @media print { body { margin: 0; max-width: none; } }
 """
@@ -31,17 +33,21 @@ section:last-child { break-after: auto; }
 
 def handout() -> str:
     """The whole handout, with every lesson at the settings that its page starts with."""
-    lessons = [_lesson(number, *each) for number, each in enumerate(_measured(), 1)]
+    measured = list(_measured())
+    lessons = [_lesson(number, *each) for number, each in enumerate(measured)]
+    answers = "".join(_answer(number, lesson) for number, (lesson, _, _) in enumerate(measured))
     terms = "".join(f"<li><b>{html.escape(term)}</b>: {html.escape(meaning)}</li>" for term, meaning in TERMS.items())
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Pruning LSTMs gate by gate</title>'
         f"<style>{STYLE}</style></head><body>\n{''.join(lessons)}"
+        f"<section><h1>Answers</h1>{answers}</section>\n"
         f"<section><h1>Terms</h1><ul>{terms}</ul></section>\n</body></html>\n"
     )
 
 
 def _measured() -> Iterable[tuple[Lesson, str, list[str]]]:
     """Each lesson with its picture as HTML and what to notice."""
+    yield cell.LESSON, *_walked()
     size = model(GRAMMAR).lstm.hidden_size
     reshaped = packed.reshape(size)
     colors = list(GATE_COLORS.values())
@@ -53,7 +59,7 @@ def _measured() -> Iterable[tuple[Lesson, str, list[str]]]:
             (f"Wrong, view({size}, 4, -1)", reshaped.wrong),
         )
     )
-    yield packed.LESSON, _key() + "".join(drawn), packed.notice(packed.EXAMPLE_ROW, reshaped)
+    yield packed.LESSON, _key() + "".join(drawn), packed.notice(packed.FIRST_ROW, reshaped)
 
     found = norms.by_hand(norms.NUMBERS)
     sums = [
@@ -70,7 +76,7 @@ def _measured() -> Iterable[tuple[Lesson, str, list[str]]]:
         norms.notice(found),
     )
 
-    compared = together.compare(GRAMMAR, together.SHARE)
+    compared = together.compare(together.SHARE)
     lines = [
         [title, side, *(str(count) for count in compared.kept[way][side].tolist()), f"{compared.quality[way]:.0%}"]
         for way, title in together.WAYS.items()
@@ -127,10 +133,27 @@ def _measured() -> Iterable[tuple[Lesson, str, list[str]]]:
         repair.notice(repair.repair(repair.SHARE)),
     )
 
+    texts = (
+        f"<p class=small>{html.escape(title)} writes:</p><pre>{html.escape(healing.PROMPT + text)}</pre>"
+        for title, text in healing.ruined().items()
+    )
+    yield healing.LESSON, "".join(texts), healing.notice([])
+
+
+def _walked() -> tuple[str, list[str]]:
+    """What the model expects at every step of a string, and what a unit remembers meanwhile."""
+    found, (unit, _, _) = cell.walk(), cell.keeper()
+    lines = [
+        [symbol, f"{c:.2f}", " or ".join(legal), *(f"{share:.0%}" for share in shares)]
+        for symbol, c, legal, shares in zip(
+            found.read, found.cells[:, unit].tolist(), found.legal, found.shares.tolist(), strict=True
+        )
+    ]
+    return _table(["reads", f"c of unit {unit}", "allowed next", *SYMBOLS], lines), cell.notice(found)
+
 
 def _lesson(number: int, lesson: Lesson, picture: str, notices: list[str]) -> str:
     answers = "".join(f"<li>{html.escape(answer.text)}</li>" for answer in lesson.answers)
-    right = next(answer for answer in lesson.answers if answer.right)
     code = html.escape("\n\n".join(map(source_of, lesson.code)))
     sources = "; ".join(f"{html.escape(SOURCES[key][0])}, {html.escape(SOURCES[key][1])}" for key in lesson.sources)
     return (
@@ -138,10 +161,14 @@ def _lesson(number: int, lesson: Lesson, picture: str, notices: list[str]) -> st
         f"<p><b>{_marked(lesson.question)}</b> {_marked(lesson.introduction)}</p>{picture}"
         f"<h2>What to notice</h2><ul>{''.join(f'<li>{_marked(notice)}</li>' for notice in notices)}</ul>"
         f"<h2>In the library</h2><pre>{code}</pre>"
-        f"<h2>Check yourself</h2><p>{_marked(lesson.check)}</p><ol type=a>{answers}</ol>"
-        f"<p class=answer>{html.escape(right.text)}: {_marked(right.why)}</p>"
+        f"<h2>Predict</h2><p>{_marked(lesson.check)}</p><ol type=a>{answers}</ol>"
         f"<p class=small>Sources: {sources}</p></section>\n"
     )
+
+
+def _answer(number: int, lesson: Lesson) -> str:
+    right = next(answer for answer in lesson.answers if answer.right)
+    return f"<p><b>{number}. {_marked(lesson.check)}</b> {html.escape(right.text)}. {_marked(right.why)}</p>"
 
 
 def _marked(text: str) -> str:

@@ -7,11 +7,15 @@ from functools import cache
 from torch import Tensor
 
 from pruner import examples
+from pruner.calibration.calibration import Calibration
+from pruner.calibration.observations import Statistics
 from pruner.examples import Example
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import drop_rows
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
+from pruner.pipeline import gather_statistics
+from pruner.recipe import Recipe
 
 GRAMMAR, TEXT = "embedded-reber", "pydocs-chars"
 
@@ -47,3 +51,12 @@ def model(name: str) -> Model:
     example = examples.named(name)
     checkpoint = example.open()
     return Model(example, checkpoint, checkpoint.lstms[0])
+
+
+@cache
+def gathered() -> tuple[Calibration, dict[str, Statistics]]:
+    """The training strings of the grammar, and what the hidden units do on them."""
+    known = model(GRAMMAR)
+    calibration = known.example.calibration(known.checkpoint)
+    recipe = known.example.complete(Recipe(granularity="units", criterion="obs"))
+    return calibration, gather_statistics(known.checkpoint, recipe, calibration)

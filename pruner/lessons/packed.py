@@ -67,6 +67,7 @@ def notice(row: int, reshaped: Reshaped) -> list[str]:
     ]
 
 
+FIRST_ROW = 5
 EXAMPLE_ROW, EXAMPLE_SIZE = 70, 32  # of the check question
 
 LESSON = Lesson(
@@ -74,11 +75,11 @@ LESSON = Lesson(
     title="One tensor, four layers",
     question="An LSTM has four gates, PyTorch keeps their weights in one tensor. Which row belongs to which gate?",
     introduction=(
-        "A **hidden unit** is one number of the LSTM’s hidden state. At every step it computes four values, its **gates**: "
-        "input i, forget f, cell g and output o. Each gate reads the input with a **row** of weights of its own, kept in "
-        "the tensor weight_ih, and the hidden state of the step before with another row, kept in weight_hh. PyTorch packs "
-        "the rows of all four gates into one tensor, gate after gate: H hidden units make 4H rows. That is easily missed: "
-        "in one known project the four were filled with first values as if they were one matrix (CleanRL, issue 358)."
+        "At every step a hidden unit computes its four gates: input i, forget f, cell g and output o. Each reads the input "
+        "with a **row** of weights of its own, kept in the tensor weight_ih, and the hidden state of the step before with "
+        "another row, kept in weight_hh. PyTorch packs the rows of all four gates into one tensor, gate after gate: H "
+        "hidden units make 4H rows. That is easily missed: in one known project the four were filled with first values as "
+        "if they were one matrix (CleanRL, issue 358)."
     ),
     code=(split_gates,),
     check=f"H is {EXAMPLE_SIZE}. What is row {EXAMPLE_ROW} of `weight_hh_l0`?",
@@ -101,6 +102,6 @@ LESSON = Lesson(
             f"whole gates, i and f, come before it, and then {EXAMPLE_ROW % EXAMPLE_SIZE} units.",
         ),
     ),
-    terms=("hidden unit", "gate", "row"),
+    terms=("row",),
     sources=("torch", "forum", "cleanrl", "lstm"),
 )

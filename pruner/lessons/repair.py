@@ -1,19 +1,17 @@
 """Lesson 7: what the units that stay know of those that go, and how far that repairs the model."""
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
-from pruner.calibration.calibration import Calibration
-from pruner.calibration.observations import Moments, Statistics
+from pruner.calibration.observations import Moments
 from pruner.compensation.fold import takeover
 from pruner.importance.scores import score_lstm
 from pruner.lessons.course import Answer, Lesson
-from pruner.lessons.model import GRAMMAR, model
+from pruner.lessons.model import GRAMMAR, gathered, model
 from pruner.lstm.gates import split_gates
-from pruner.pipeline import gather_statistics, prune
+from pruner.pipeline import prune
 from pruner.recipe import Recipe
 
 SHARES = tuple(step / 100 for step in range(10, 90, 10))
@@ -25,14 +23,6 @@ def recipe(share: float, compensation: str = "fold") -> Recipe:
     """Units, in the order that their covariance suggests, with or without compensation."""
     example = model(GRAMMAR).example
     return example.complete(Recipe(share, granularity="units", criterion="obs", compensation=compensation))
-
-
-@cache
-def gathered() -> tuple[Calibration, dict[str, Statistics]]:
-    """The training strings, and what the hidden units do on them."""
-    example = model(GRAMMAR)
-    calibration = example.example.calibration(example.checkpoint)
-    return calibration, gather_statistics(example.checkpoint, recipe(SHARE), calibration)
 
 
 def correlation(moments: Moments) -> Tensor:
@@ -101,7 +91,7 @@ def notice(found: Repaired) -> list[str]:
     ]
     told.append(
         "It has an end: where too few units are left to hold what the task needs, no weights can bring it back. "
-        "Follow the curve to the right."
+        "Follow the curve to the right. The next lesson goes further: it trains what is left."
     )
     return told
 

@@ -1,20 +1,26 @@
 """Lesson 3: what happens when the rows of all four gates are ranked together."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from pruner.importance.masks import dropped_rows, keep_mask, row_ranks
+from pruner.importance.scores import score_lstm
 from pruner.importance.weights import score
 from pruner.lessons.course import Answer, Lesson
-from pruner.lessons.model import model
-from pruner.lstm.gates import GATE_TITLES, GATES, split_gates
+from pruner.lessons.model import GRAMMAR, gathered, model
+from pruner.lstm.gates import GATES, SIDES, split_gates
 
 SHARES = tuple(step / 100 for step in range(0, 65, 5))
 SHARE = 0.2
-WAYS = {"aware": "each gate by itself", "blind": "all rows together"}
+WAYS = {
+    "aware": "each gate by itself, by L1 norm",
+    "blind": "all rows together, by L1 norm",
+    "aware by cost": "each gate by itself, by cost",
+    "blind by cost": "all rows together, by cost",
+}
 
 
 def gate_blind_mask(saliency: Tensor, dropped: int) -> Tensor:
@@ -33,86 +39,90 @@ def misplaced(kept: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Compared:
-    """One sparsity, two ways to rank: by way, the rows (4,) that each gate of each packed weight keeps, and the quality."""
+    """One sparsity, four ways to rank: by way, the rows (4,) that each gate of each packed weight keeps, and the quality."""
 
     hidden_size: int
     kept: dict[str, dict[str, Tensor]]  # by way, then "ih" or "hh"
     quality: dict[str, float]
 
 
-def compare(name: str, share: float) -> Compared:
-    """Mask both packed weights of layer 0 of an example both ways, as many rows each time."""
-    example = model(name)
-    saliency = score(example.lstm, example.tensors)
+@cache
+def costs() -> dict[str, Tensor]:
+    """Of every row (4H,) of both packed weights what dropping it costs, measured on the training strings."""
+    example = model(GRAMMAR)
+    own = gathered()[1][example.lstm.name]
+    return score_lstm(example.lstm, example.tensors, "fisher", (example.example.consumer,), own).saliency
+
+
+def compare(share: float) -> Compared:
+    """Mask both packed weights of the grammar model in four ways, as many rows each time."""
+    example = model(GRAMMAR)
     hidden_size = example.lstm.hidden_size
-    masks: Mapping[str, dict[str, Tensor]] = {
-        "aware": {name: keep_mask(row_ranks(each), (share,) * len(GATES)) for name, each in saliency.items()},
-        "blind": {
-            name: gate_blind_mask(each, len(GATES) * dropped_rows(hidden_size, share))
-            for name, each in saliency.items()
-        },
-    }
+    dropped = len(GATES) * dropped_rows(hidden_size, share)
+    masks: dict[str, dict[str, Tensor]] = {}
+    for by, scores in (("", score(example.lstm, example.tensors)), (" by cost", costs())):
+        masks[f"aware{by}"] = {name: keep_mask(row_ranks(each), (share,) * len(GATES)) for name, each in scores.items()}
+        masks[f"blind{by}"] = {name: gate_blind_mask(each, dropped) for name, each in scores.items()}
     kept = {
-        way: {side: split_gates(found[example.weight(side)]).sum(1) for side in ("ih", "hh")}
-        for way, found in masks.items()
+        way: {side: split_gates(found[example.weight(side)]).sum(1) for side in SIDES} for way, found in masks.items()
     }
     return Compared(hidden_size, kept, {way: example.quality(example.masked(found)) for way, found in masks.items()})
 
 
 def notice(found: Compared, side: str) -> list[str]:
-    kept = found.kept["blind"][side]
+    kept, quality = found.kept["blind"][side], found.quality
     lost = (found.hidden_size - kept).tolist()
     least, most = lost.index(min(lost)), lost.index(max(lost))
     told = [
-        f"Together, gate {GATES[most]} loses {lost[most]} of its {found.hidden_size} rows and gate {GATES[least]} "
-        f"{lost[least]}. All weights of a gate may be small, and the gate still matters.",
+        f"By L1 norm, {quality['blind']:.0%} of the strings are right when all rows are ranked together, and "
+        f"{quality['aware']:.0%} when each gate ranks its own. Norms of two gates cannot be compared: gate {GATES[most]} "
+        f"loses {lost[most]} of its {found.hidden_size} rows and gate {GATES[least]} {lost[least]}, as if it mattered less.",
+        "What dropping a row costs can be measured, on strings that the model learnt from: how much what it adds varies, "
+        "times how sensitive the loss is to it. Costs mean the same in every gate. Ranked by them, all together leave "
+        f"**{quality['blind by cost']:.0%}**, each gate by itself {quality['aware by cost']:.0%}.",
+        "So equal shares are right for norms, and the only shares with which the tensor still splits in four equal layers; "
+        "with costs from real inputs, unequal shares keep more. Nothing here says which gate it is in another model.",
     ]
     if wrong := misplaced(kept):
         told.append(
-            f"Take the dropped rows out and split the rest in four: {wrong} of {int(kept.sum())} rows land in another "
-            "gate. No error tells you: the total still divides by four."
+            f"Masked rows stay where they are, as zeros. Take them out and split the rest in four, and {wrong} of "
+            f"{int(kept.sum())} rows land in another gate. No error tells you: the total still divides by four."
         )
-    told.append(
-        "For the curves nothing is taken out; dropped rows are zero and stay where they are. Even so, "
-        f"{found.quality['blind']:.0%} of the strings are right when all rows are ranked together, and "
-        f"{found.quality['aware']:.0%} when each gate ranks its own."
-    )
     return told
-
-
-def titles() -> list[str]:
-    return [f"{gate} ({GATE_TITLES[gate]})" for gate in GATES]
 
 
 LESSON = Lesson(
     name="together",
     title="Why not rank all rows together?",
-    question="The rows of lowest saliency go. Why does each gate rank its own rows, and not all of them together?",
+    question="The rows of lowest saliency go. Should each gate rank its own rows, or all of them be ranked together?",
     introduction=(
         "How much goes is the **sparsity**: the share of the rows that is dropped. A **mask** says of every row "
         "whether it is kept; the weights of dropped rows count as zero. Below, a small trained model tells at every "
         "symbol of a string which ones may come next by the rules of a grammar; a string counts as right if it is wrong "
-        "nowhere. Both rankings drop the same number of rows, once within each gate, once among all 4H rows."
+        "nowhere. All rankings drop as many rows: within each gate or among all 4H, by their L1 norm or by what it costs."
     ),
     code=(keep_mask,),
-    check="All rows ranked together, a tensor keeps 21, 23, 21 and 31 rows of i, f, g and o. You remove the others and call "
-    "chunk(4) on what is left. What happens?",
+    check="A fifth of the rows goes, ranked in one of these ways. Which one leaves the most strings right?",
     answers=(
         Answer(
-            "Four parts of 24 rows, with rows of other gates in them",
-            True,
-            "The first part holds all 21 rows of i and 3 of f, and so on. Three of the four parts now hold rows "
-            "of the next gate.",
-        ),
-        Answer(
-            "An error",
+            "Each gate ranks its own rows, by L1 norm",
             False,
-            "21 + 23 + 21 + 31 = 96 divides by four, so chunk(4) gives four parts of 24 without complaint.",
+            "Of the two ways with norms it is the better one. But each gate then loses a fifth of its rows, whether they "
+            "cost much or little.",
         ),
         Answer(
-            "Four parts of 21, 23, 21 and 31 rows", False, "chunk knows nothing of gates. It cuts into equal parts."
+            "All rows together, by L1 norm",
+            False,
+            "All weights of a gate may be small, and the gate still matters. Ranked together, it loses far more than the "
+            "others.",
+        ),
+        Answer(
+            "All rows together, by what dropping each costs on real inputs",
+            True,
+            "Costs can be compared between gates, norms cannot. Who has none, because there are no inputs, lets each gate "
+            "rank its own.",
         ),
     ),
     terms=("sparsity", "mask"),
-    sources=("upstream", "gates", "magnitude"),
+    sources=("upstream", "costs", "gates", "magnitude"),
 )

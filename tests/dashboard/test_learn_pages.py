@@ -1,20 +1,44 @@
 """The lessons, in process through `app.py`."""
 
+import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from pruner.dashboard.lesson import PAGES, page_of
-from pruner.lessons import LESSONS, TERMS, Lesson, norms, steps
-from pruner.lessons.together import compare
-from tests.helpers.pages import LEARN, checked, figure_of, go, numbers_of, press
+from pruner.lessons import LESSONS, TERMS, Lesson, healing, norms, steps
+from pruner.lessons.cell import walk
+from pruner.lessons.healing import Moment
+from pruner.lessons.together import WAYS, compare
+from pruner.progress import Progress
+from tests.helpers.pages import (
+    LEARN,
+    button,
+    checked,
+    endless,
+    failing,
+    figure_of,
+    go,
+    numbers_of,
+    press,
+    wait,
+    work,
+)
 from tests.helpers.project import PROJECT
 
 
 def _open(app: AppTest, page: str, **params: str) -> AppTest:
     app.query_params.update(params)
     return go(app.run(), page)
+
+
+def _answered(app: AppTest) -> AppTest:
+    """With the question answered, whatever the answer."""
+    app.radio[0].set_value(app.radio[0].options[0])
+    return checked(app.run())
 
 
 def _words(app: AppTest) -> str:
@@ -39,15 +63,20 @@ def test_a_lesson_is_whole_and_its_question_reacts(app: AppTest, page: str, less
     app = _open(app, page)
     assert app.title[0].value == lesson.title
     assert lesson.introduction in _words(app)
-    assert [heading.value for heading in app.subheader][:2] == ["What to notice", "Check yourself"]
-    assert app.get("plotly_chart") and app.code[0].value.startswith("def ")
+    assert [heading.value for heading in app.subheader][-3:] == ["Predict first", "The answer", "In the library"]
+    assert app.get("plotly_chart") or page in ("lesson_cell", "lesson_healing")
+    assert app.code[-1].value.startswith("def ")
     assert app.radio[0].value is None and not app.success and not app.warning
+    assert not any(line.startswith("- ") for line in _words(app).splitlines())  # no notice tells the answer yet
+    assert "0 of 9 lessons answered" in app.get("progress")[-1].proto.text
     for answer in lesson.answers:
         app.radio[0].set_value(answer.text)
         app = checked(app.run())
         told = app.success if answer.right else app.warning
         assert len(told) == 1 and answer.why in told[0].value
         assert len(app.success) + len(app.warning) == 1
+        assert any(line.startswith("- ") for line in _words(app).splitlines())
+    assert "1 of 9 lessons answered" in app.get("progress")[-1].proto.text
 
 
 def test_a_link_opens_a_row(app: AppTest) -> None:
@@ -63,7 +92,7 @@ def test_a_row_that_is_not_there_is_harmless(app: AppTest, row: str) -> None:
 
 
 def test_numbers_from_a_link_are_added_up(app: AppTest) -> None:
-    app = _open(app, "lesson_saliency", weights=norms.NUMBERS.replace("0.5 -0.25", "2.5 -3.25"))
+    app = _answered(_open(app, "lesson_saliency", weights=norms.NUMBERS.replace("0.5 -0.25", "2.5 -3.25")))
     assert "The input gate i of unit 0 carries the most weight: 2.5 + 3.25 = 5.75." in _words(app)
     app.text_input(key="weights").set_value("1 2; 3")
     app = checked(app.run())
@@ -72,11 +101,13 @@ def test_numbers_from_a_link_are_added_up(app: AppTest) -> None:
 
 def test_the_slider_changes_what_each_gate_loses(app: AppTest) -> None:
     app = _open(app, "lesson_gates")
+    assert not app.metric
+    app = _answered(app)
     for share in (0.3, 0.1):
         app.slider(key="share").set_value(round(100 * share))
         app = checked(app.run())
-        found = compare("embedded-reber", share)
-        assert [metric.value for metric in app.metric] == [f"{found.quality[way]:.0%}" for way in ("aware", "blind")]
+        found = compare(share)
+        assert [metric.value for metric in app.metric] == [f"{found.quality[way]:.0%}" for way in WAYS]
         lines = [trace["x"] for trace in figure_of(app)["data"]]
         assert [line[1] for line in lines] == found.kept["blind"]["hh"].tolist()
 
@@ -99,7 +130,7 @@ def test_the_first_step_has_no_step_before_it(app: AppTest) -> None:
 
 
 def test_masking_a_row_is_seen_in_the_gate(app: AppTest) -> None:
-    app = _open(app, "lesson_frozen", watched="5", gate="o", rows="both")
+    app = _answered(_open(app, "lesson_frozen", watched="5", gate="o", rows="both"))
     whole, masked = (trace["y"] for trace in figure_of(app)["data"][:2])
     assert len(_different(masked)) == 1 < len(_different(whole))
     assert "output gate of unit 5 reads nothing any more" in _words(app)
@@ -116,7 +147,7 @@ def test_shrinking_and_repairing_follow_their_sliders(app: AppTest) -> None:
     app = checked(app.run())
     table = app.dataframe[0].value
     assert table["weights"].tolist() == [5248, 5248, 4 * 16 * (7 + 16) + 8 * 16, 4 * 16 * (7 + 16) + 8 * 16]
-    app = _open(app, "lesson_repair")
+    app = _answered(_open(app, "lesson_repair"))
     app.slider(key="removed").set_value(20)
     app = checked(app.run())
     assert "With 6 of 32 units gone" in _words(app)
@@ -129,3 +160,40 @@ def test_a_lesson_leads_to_the_same_view_of_the_open_model(app: AppTest) -> None
     assert app.session_state.example == "embedded-reber"
     assert "See this on your model" in [link.proto.label for link in app.get("page_link")]
     assert not [button for button in app.button if button.label.startswith("Open")]
+
+
+def test_a_link_opens_a_step_of_the_cell(app: AppTest) -> None:
+    app = _answered(_open(app, "lesson_cell", at="9", frozen="g", removed="2,99"))
+    sent = json.loads(app.get("bidi_component")[0].proto.json)
+    assert (sent["at"], sent["frozen"], sent["removed"]) == (9, ["g"], [2])
+    found = walk(frozen="g", removed=(2,))
+    assert sent["values"][8]["shares"] == pytest.approx(found.shares[8].tolist(), abs=1e-6)
+    assert f"gate g frozen and unit 2 removed), **{found.quality:.1%}**" in _words(app)
+
+
+def test_healing_grows_and_is_shown_moment_by_moment(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = [Moment(stage, float(at), 2.0 - at / 2, f"text {at}") for at, stage in enumerate(healing.STAGES)]
+
+    def heal(seen: Callable[[Moment], object], progress: Progress) -> list[Moment]:
+        for moment in moments:
+            seen(moment)
+        return endless(progress)
+
+    monkeypatch.setattr(healing, "heal", heal)
+    app = press(_open(app, "lesson_healing"), "Heal")
+    for _ in range(100):
+        if len(app.session_state.moments) == len(moments):
+            break
+        time.sleep(0.05)
+    app = checked(app.run())
+    assert [code.value for code in app.code][2].endswith("text 2") and app.get("plotly_chart")
+    button(app, "Cancel").click()
+    app.run()
+    wait(app.session_state.healing)
+    app = checked(app.run())
+    assert "cancelled" in app.info[0].value
+    app.select_slider(key="moment").set_value(1)
+    assert [code.value for code in checked(app.run()).code][2].endswith("text 1")
+    monkeypatch.setattr(healing, "heal", lambda seen, progress: failing(progress))
+    app = work(app, "Heal", "healing")
+    assert "expected" in app.error[0].value and not app.get("plotly_chart")

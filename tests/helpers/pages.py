@@ -31,6 +31,7 @@ STUDIO = [  # in the order of the journey, after the page that opens a model
 ]
 LEARN = [  # in the order of the lessons, after the page that lists them
     "learn",
+    "lesson_cell",
     "lesson_packed",
     "lesson_saliency",
     "lesson_gates",
@@ -38,6 +39,7 @@ LEARN = [  # in the order of the lessons, after the page that lists them
     "lesson_frozen",
     "lesson_smaller",
     "lesson_repair",
+    "lesson_healing",
 ]
 CONSUMERS = {"consumers": ("linear.weight",), "task": "softmax"}  # of the small example
 UNITS = {"example": "embedded-reber", "granularity": "units", "sparsity": "0.5", "round_to": "1"}  # as a link

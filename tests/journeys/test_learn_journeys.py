@@ -3,11 +3,58 @@
 import re
 from pathlib import Path
 
+import pytest
+import torch
 from playwright.sync_api import Page, expect
+from torch import nn
 
-from pruner.lessons import LESSONS, norms
-from tests.helpers.browser import drawn, titled, wait_until_it_fits
+from pruner import examples
+from pruner.examples.embedded_reber import encode
+from pruner.lessons import LESSONS, Lesson, cell, frozen, norms, repair, smaller, steps, together
+from tests.helpers.browser import at_rest, drawn, titled, wait_until_it_fits
 from tests.helpers.pages import LEARN
+
+
+def _answer(page: Page, lesson: Lesson) -> None:
+    """Predict something, so that the answer shows."""
+    page.get_by_test_id("stRadio").get_by_text(lesson.answers[0].text, exact=True).click()
+    expect(page.get_by_role("link", name="the answer")).to_be_visible()
+
+
+def _expected(page: Page) -> list[float]:
+    """What the animated cell shows that its model expects next."""
+    return [float(item.get_attribute("value")) for item in page.locator(".shares data").all()]
+
+
+def test_an_lstm_is_stepped_through_frozen_and_cut_by_keyboard(server: str, page: Page) -> None:
+    page.goto(f"{server}/lesson_cell")
+    page.get_by_role("group", name=re.compile("One step of an LSTM")).focus()
+    expect(page.get_by_text("Step 1 of 10 reads B, after nothing.")).to_be_visible()
+    for _ in cell.READ[1:9]:
+        page.keyboard.press("ArrowRight")
+    expect(page.get_by_text("Step 9 of 10 reads E, after BPBPTVPS. Allowed next: P")).to_be_visible()
+    expect(page).to_have_url(re.compile("at=9"))
+    tensors = examples.named("embedded-reber").open().tensors
+    lstm = nn.LSTM(7, 32, batch_first=True)
+    lstm.load_state_dict({name.removeprefix("lstm."): t for name, t in tensors.items() if name.startswith("lstm.")})
+    with torch.no_grad():
+        hidden, _ = lstm(encode([f"{cell.READ}E"])[0])
+        shares = (hidden[0, 8] @ tensors["linear.weight"].t() + tensors["linear.bias"]).softmax(0).tolist()
+    assert _expected(page) == pytest.approx(shares, abs=1e-5)
+    page.get_by_role("button", name="g cell freeze").press("Enter")
+    expect(page.get_by_role("button", name="g cell frozen")).to_have_attribute("aria-pressed", "true")
+    expect(page).to_have_url(re.compile("frozen=g"))
+    page.get_by_label("Unit", exact=True).fill("2")
+    page.get_by_role("button", name="Remove unit 2").press("Enter")
+    expect(page).to_have_url(re.compile("removed=2"))
+    at_rest(page)
+    changed = cell.walk(frozen="g", removed=(2,)).shares[8].tolist()
+    assert _expected(page) == pytest.approx(changed, abs=1e-5) and changed != pytest.approx(shares, abs=0.1)
+    page.reload()
+    expect(page.get_by_text("Step 9 of 10 reads E")).to_be_visible()
+    assert _expected(page) == pytest.approx(changed, abs=1e-5)
+    page.get_by_role("button", name="Whole again").click()
+    expect(page).to_have_url(f"{server}/lesson_cell?at=9")
 
 
 def test_every_question_reacts_and_every_lesson_leads_to_the_next(server: str, page: Page) -> None:
@@ -36,6 +83,7 @@ def test_a_row_is_found_again_by_its_link(server: str, page: Page) -> None:
 
 def test_numbers_are_edited_in_the_table_and_stand_in_the_link(server: str, page: Page) -> None:
     page.goto(f"{server}/lesson_saliency")
+    _answer(page, norms.LESSON)
     expect(page.get_by_text("1.2 + 0.8 = 2.")).to_be_visible()
     expect(page.get_by_role("heading", name="In the library")).to_be_visible()
     drawn(page, 2)  # one of them on the other tab
@@ -55,22 +103,25 @@ def test_numbers_are_edited_in_the_table_and_stand_in_the_link(server: str, page
     expect(changed).to_be_visible()
     expect(page).to_have_url(re.compile(r"weights=7(\+|%20)-0\.25"))
     page.reload()
+    _answer(page, norms.LESSON)
     expect(page.get_by_text("7 + 0.25 = 7.25.")).to_be_visible()
     expect(page.get_by_label("The same numbers as text")).to_have_value(norms.NUMBERS.replace("0.5 ", "7 ", 1))
 
 
 def test_a_slider_moves_both_rankings(server: str, page: Page) -> None:
     page.goto(f"{server}/lesson_gates?share=30")
+    _answer(page, together.LESSON)
     values = page.get_by_test_id("stMetricValue")
-    expect(values.last).to_have_text("1%")
+    expect(values.nth(1)).to_have_text("1%")
     page.get_by_role("slider").press("Home")
-    expect(values.last).to_have_text("100%")
+    expect(values.nth(1)).to_have_text("100%")
     expect(values.first).to_have_text("100%")
     expect(page).to_have_url(f"{server}/lesson_gates?share=0")
 
 
 def test_steps_can_be_taken_and_handed_out(server: str, page: Page) -> None:
     page.goto(f"{server}/lesson_steps?step=Norms")
+    _answer(page, steps.LESSON)
     expect(page.get_by_text("becomes one number")).to_be_visible()
     page.get_by_role("button", name="Next", exact=True).click()
     expect(page.get_by_text("k = int(32 × 0.25) = 8")).to_be_visible()
@@ -81,6 +132,7 @@ def test_steps_can_be_taken_and_handed_out(server: str, page: Page) -> None:
 
 def test_a_gate_freezes_and_the_prediction_fails(server: str, page: Page) -> None:
     page.goto(f"{server}/lesson_frozen?rows=none")
+    _answer(page, frozen.LESSON)
     expect(page.get_by_text("Nothing is masked.")).to_be_visible()
     values = page.get_by_test_id("stMetricValue")
     whole = values.first.inner_text()
@@ -92,10 +144,12 @@ def test_a_gate_freezes_and_the_prediction_fails(server: str, page: Page) -> Non
 
 def test_the_last_lessons_follow_their_sliders(server: str, page: Page) -> None:
     page.goto(f"{server}/lesson_smaller?dropped=50")
+    _answer(page, smaller.LESSON)
     expect(page.get_by_text("drops 16 of 32 rows")).to_be_visible()
     page.get_by_role("slider").press("Home")
     expect(page.get_by_text("drops 1 of 32 rows")).to_be_visible()
     page.goto(f"{server}/lesson_repair?removed=20")
+    _answer(page, repair.LESSON)
     expect(page.get_by_text("With 6 of 32 units gone")).to_be_visible()
     page.get_by_role("slider").press("ArrowRight")
     expect(page.get_by_text("With 9 of 32 units gone")).to_be_visible()
@@ -118,7 +172,7 @@ def test_the_handout_is_downloaded(server: str, page: Page, tmp_path: Path) -> N
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.goto((tmp_path / "handout.html").as_uri())
-    expect(page.get_by_role("heading", level=1)).to_have_count(len(LESSONS) + 1)
+    expect(page.get_by_role("heading", level=1)).to_have_count(len(LESSONS) + 2)
     assert len(requests) == 1
 
 

@@ -1,5 +1,6 @@
 """What the lessons measure, against values worked out by hand or by other means."""
 
+import html
 import math
 from html.parser import HTMLParser
 
@@ -11,7 +12,21 @@ from torch.ao.pruning._experimental.pruner.lstm_saliency_pruner import LSTMSalie
 from pruner import PrunerError, examples
 from pruner.examples import embedded_reber
 from pruner.importance.masks import keep_mask, row_ranks
-from pruner.lessons import LESSONS, SOURCES, TERMS, frozen, norms, packed, repair, smaller, source_of, steps, together
+from pruner.lessons import (
+    LESSONS,
+    SOURCES,
+    TERMS,
+    cell,
+    frozen,
+    healing,
+    norms,
+    packed,
+    repair,
+    smaller,
+    source_of,
+    steps,
+    together,
+)
 from pruner.lessons.handout import handout
 from pruner.lessons.model import GRAMMAR, TEXT, model
 
@@ -110,9 +125,9 @@ def test_rows_in_the_wrong_part_by_hand() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_ranking_together_and_apart(share: float) -> None:
-    found = together.compare(GRAMMAR, share)
+    found = together.compare(share)
     dropped = int(32 * share)
-    for way in together.WAYS:
+    for way in ("aware", "blind"):
         lstm, weight, bias = grammar_lstm()
         for side in ("ih", "hh"):
             packed_weight = lstm.get_parameter(f"weight_{side}_l0")
@@ -127,7 +142,11 @@ def test_ranking_together_and_apart(share: float) -> None:
             assert found.kept[way][side].tolist() == (packed_weight.abs().sum(1) > 0).view(4, 32).sum(1).tolist()
         assert found.quality[way] == share_right(lstm, weight, bias)
     if share:
-        assert found.quality["blind"] < found.quality["aware"] < 1
+        # Norms of two gates cannot be compared, costs can.
+        assert found.quality["blind"] < found.quality["aware by cost"] < found.quality["aware"]
+        assert found.quality["aware"] + 0.2 < found.quality["blind by cost"]
+        falling = {side: 128 - int(kept.sum()) for side, kept in found.kept["blind by cost"].items()}
+        assert falling == {"ih": 4 * dropped, "hh": 4 * dropped}
 
 
 @pytest.mark.parametrize("side", ["ih", "hh"])
@@ -304,15 +323,17 @@ def test_the_numbers_in_check_questions() -> None:
     assert right["norms"].text == "Row B"
     assert right["steps"].text == str(int(30 * 0.25)) == "7"
     assert f"{1 / (1 + math.exp(-2)):.2f}" == "0.88"
-    parts = torch.tensor([0] * 21 + [1] * 23 + [2] * 21 + [3] * 31).chunk(4)
-    assert [len(part) for part in parts] == [24] * 4
-    assert torch.bincount(parts[0]).tolist() == [21, 3]
-    assert [len(part.unique()) for part in parts] == [2, 2, 2, 1]
+    alone = cell.frozen_alone()
+    assert right["cell"].text == "The cell gate g" and alone["g"] == 0 < min(alone["i"], alone["f"])
+    quality = together.compare(0.2).quality
+    assert right["together"].text.startswith("All rows together, by what")
+    assert max(quality, key=lambda way: quality[way]) == "blind by cost"
+    assert quality["blind"] < quality["aware"]
 
 
 def test_no_term_is_used_before_it_is_explained() -> None:
     explained: set[str] = set()
-    for number, (lesson, text) in enumerate(_all_words(), 1):
+    for number, (lesson, text) in enumerate(_all_words()):
         explained |= set(lesson.terms)
         early = [term for term in TERMS if term not in explained and term.split()[-1] in text.lower().split()]
         assert not [term for term in early if term not in ("compact",)], f"lesson {number}: {early}"
@@ -322,13 +343,15 @@ def test_no_term_is_used_before_it_is_explained() -> None:
 def _all_words() -> list[tuple[packed.Lesson, str]]:
     stages, decider = steps.stages(GRAMMAR, "ih"), frozen.find_decider()
     notices = [
+        cell.notice(cell.walk()),
         packed.notice(70, packed.reshape(32)),
         norms.notice(norms.by_hand(norms.NUMBERS)),
-        together.notice(together.compare(GRAMMAR, 0.2), "hh"),
+        together.notice(together.compare(0.2), "hh"),
         [notice for step in steps.STEPS for notice in steps.notice(stages, step)],
         [n for rows in frozen.ROWS for n in frozen.notice(frozen.watch(decider.text, "f", decider.unit, rows), rows)],
         smaller.notice(smaller.shrink(0.25), 0.25),
         repair.notice(repair.repair(0.5)),
+        healing.notice([]),
     ]
     told = []
     for lesson, own in zip(LESSONS, notices, strict=True):
@@ -359,8 +382,12 @@ def test_the_handout_holds_every_lesson_and_loads_nothing() -> None:
     text = handout()
     page = _Page()
     page.feed(text)
-    titles = [f"{number}. {lesson.title}" for number, lesson in enumerate(LESSONS, 1)]
-    assert page.headings == [*titles, "Terms"]
+    titles = [f"{number}. {lesson.title}" for number, lesson in enumerate(LESSONS)]
+    assert page.headings == [*titles, "Answers", "Terms"]
+    lessons, answers = text.split("<h1>Answers</h1>")
+    for right in (answer for lesson in LESSONS for answer in lesson.answers if answer.right):
+        why = html.escape(right.why).split("`")[0].split("*")[0]
+        assert why in answers and why not in lessons
     assert not {"src", "href", "srcset", "data"} & set(page.attributes)
     assert "url(" not in text and "@import" not in text and "<script" not in text
     assert "(0.5, -0.25): 0.75" in text and "(0.15, 0.6): 0.75" in text
