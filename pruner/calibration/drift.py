@@ -31,7 +31,7 @@ def measure_drift(
     found = {}
     for lstm, part in zip(lstms, split(progress, *[1] * len(lstms)), strict=True):
         part(0.0, f"Measuring the drift of {lstm.title}")
-        inputs = random_input(lstm) if calibration is None else _held_back(lstm, checkpoint, calibration)
+        inputs = random_input(lstm) if calibration is None else _batch(lstm, checkpoint, calibration.split()[1])
         reference, _, _ = outputs(before[lstm.name], inputs)
         part(0.5, f"Measuring the drift of {lstm.title}")
         moved, _, _ = outputs(after[lstm.name], inputs)
@@ -39,12 +39,11 @@ def measure_drift(
     return found
 
 
-def _held_back(lstm: LSTM, checkpoint: Checkpoint, calibration: Calibration) -> Tensor:
+def _batch(lstm: LSTM, checkpoint: Checkpoint, held_back: Calibration) -> Tensor:
     """A batch (B, T, I) of the calibration inputs that are held back."""
-    return next(calibration.split()[1].inputs(lstm, checkpoint.tensors))
+    return next(held_back.inputs(lstm, checkpoint.tensors))
 
 
-@torch.inference_mode()
 def held_back_loss(
     checkpoint: Checkpoint,
     recipe: Recipe,
@@ -61,14 +60,28 @@ def held_back_loss(
     what the consumers give, or without consumers of the output itself, over the square of what it should be. A `forward`
     pass of the whole model answers in place of the consumers.
     """
+    return loss_on(calibration.split()[1], checkpoint, recipe, before, after, tensors, forward)
+
+
+@torch.inference_mode()
+def loss_on(
+    held_back: Calibration,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    before: Modules,
+    after: Modules,
+    tensors: Mapping[str, Tensor],
+    forward: Forward | None = None,
+) -> float:
+    """The same on inputs that are all held back."""
     consumers, worst = consumers_of(checkpoint, recipe), 0.0
     for lstm in checkpoint.select(recipe.lstms):
         if forward is not None:
-            batch = next(iter(calibration.split()[1].sequences[lstm.name]))[:MOST_AT_ONCE]
+            batch = next(iter(held_back.sequences[lstm.name]))[:MOST_AT_ONCE]
             one, other = forward(checkpoint.tensors, before, batch), forward(tensors, after, batch)
             worst = max(worst, (_divergence if recipe.task == "softmax" else _squared)(one.cpu(), other.cpu()))
             continue
-        inputs, names = _held_back(lstm, checkpoint, calibration), consumers[lstm.name]
+        inputs, names = _batch(lstm, checkpoint, held_back), consumers[lstm.name]
         wanted, found = outputs(before[lstm.name], inputs)[0], outputs(after[lstm.name], inputs)[0]
         pairs = [(wanted.float().cpu(), found.float().cpu())]
         if names:

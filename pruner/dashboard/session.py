@@ -15,6 +15,7 @@ from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.pinned import Pinned
 from pruner.dashboard.standing import Said, Standing
+from pruner.exports.verdict import Verdict
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.lstm import LSTM
@@ -123,6 +124,7 @@ class Session:
     shown_gate: Viewed[str] = Viewed(GATES[0], lambda lstm: GATES)
 
     # How it is drawn.
+    comparing = Kept(False)  # whether Masks shows what is pinned beside the present choice
     grid_order = Kept("index")
     grid_options = Kept(["shared", "clipped"])
     reduction = Kept(REDUCTIONS[0])
@@ -150,6 +152,10 @@ class Session:
     embedding: Kept[str | None] = Kept(None, "model")
     gathering: Kept[Job[Gathered] | None] = Kept(None, "model")
     gathered: Kept[Gathered | None] = Kept(None, "model")
+
+    # What recipes are worth.
+    measured: Kept[dict[str, Verdict]] = Kept({}, "model")  # by runs and shrinking so far, by their recipe as JSON
+    judged: Kept[dict[str, Job[Verdict]]] = Kept({}, "model")  # on a sample, by what was judged
 
     # Lessons, whose controls are bound to the link.
     step = Kept("", "widget")
