@@ -66,14 +66,9 @@ page = st.navigation(
                 "pages/masks.py",
                 title="Masks",
                 icon=":material/tune:",
-                help="Tune the sparsity, overall, by layer and by gate, and see which rows fall.",
+                help="Tune the sparsity and see which rows fall and what the rest is worth; compare with a pinned recipe.",
             ),
-            st.Page(
-                "pages/compare.py",
-                title="Compare",
-                icon=":material/compare_arrows:",
-                help="A pinned recipe or another checkpoint beside the present choice: what only one of the two drops.",
-            ),
+            st.Page("pages/compare.py", title="Compare", visibility="hidden"),
             st.Page(
                 "pages/run.py",
                 title="Run",

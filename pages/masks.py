@@ -5,15 +5,15 @@ import streamlit as st
 import torch
 
 from pruner import PrunerError, Recipe
-from pruner.dashboard import frame, grids, history, inputs, model, tuning
+from pruner.dashboard import comparing, frame, grids, history, inputs, judging, model, tuning
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.gate_canvas import Grids, Look
 from pruner.dashboard.gathered import Gathered
-from pruner.dashboard.preview import Preview, preview, show_numbers
-from pruner.dashboard.session import session
+from pruner.dashboard.preview import Preview, preview, show_left, show_numbers
+from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain, stop_with
-from pruner.dashboard.view import View, choose_view
+from pruner.dashboard.view import View, choose_side, choose_view
 from pruner.dashboard.words import CRITERION_WORDS, CUT_MEANING, measure_of_rows
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import unit_agreement
@@ -23,6 +23,10 @@ from pruner.recipe import ROW_CRITERIA
 from pruner.views import row_figures
 
 frame.stand_in_app()
+
+GRIDS, PARTS = "mask_grids", "mask_parts"  # keys of the canvas, and of the sliders of layers and gates
+EVERY = 0.1  # seconds between two looks at what is being judged
+NARROW = 380  # pixels: what is set now and then leaves the quality and half of the grids in view
 
 
 def load_recipe() -> None:
@@ -39,31 +43,56 @@ def load_recipe() -> None:
 
 
 @st.fragment
-def follow(checkpoint: Checkpoint, view: View, look: Look) -> None:
-    """The sliders, the grids and the numbers, made anew by themselves while a slider moves, the numbers first: with the rest
-    of the page, which follows once it rests, they would take twice as long."""
+def follow(checkpoint: Checkpoint, view: View, look: Look, a: comparing.Other | None) -> None:
+    """What is left, the slider, the grids and the numbers, made anew by themselves while a slider moves, what is left first:
+    with the rest of the page, which follows once it rests, they would take twice as long."""
     recipe, gathered = controls.recipe(), inputs.current()
     found = preview(checkpoint, recipe, gathered)
-    tuned, counted = st.container(), st.container()
+    left, tuned = st.columns([2, 7])
+    drawn = None
     if isinstance(found, Preview):
-        with counted:
-            show_numbers(found)
-    drawn = draw(checkpoint, view, look, recipe, found, gathered) if isinstance(found, Preview) else None
+        with left:
+            say_what_is_left(checkpoint, recipe, found, gathered, a)
+        drawn = draw(checkpoint, view, look, recipe, found, gathered, a)
     with tuned:
-        grids.show("mask_grids", drawn, tuning.sliders(recipe, view.layer), lambda: tuning.follow("mask_grids"))
+        grids.show(GRIDS, drawn, tuning.overall(GRIDS, recipe, view.layer), lambda: tuning.follow(GRIDS))
         if drawn:
             explain(view, recipe, drawn)
+    if isinstance(found, Preview):
+        show_numbers(found)
+
+
+def say_what_is_left(
+    checkpoint: Checkpoint, recipe: Recipe, found: Preview, gathered: Gathered | None, a: comparing.Other | None
+) -> None:
+    """The sizes that are left, and what they are worth: looked at again and again while that is being found out."""
+    asked = judging.Asked(checkpoint, recipe, found.masks, gathered)
+
+    def look_again() -> None:
+        judged, judged_a = judging.found(asked), judging.found(a.asked) if a else None
+        show_left(found, judged, judged_a)
+        if waits and not (judged.waits or (judged_a and judged_a.waits)):
+            st.rerun()
+
+    waits = any(judging.found(each).waits for each in (asked, *([a.asked] if a else [])))
+    st.fragment(look_again, run_every=EVERY if waits else None)()
 
 
 def draw(
-    checkpoint: Checkpoint, view: View, look: Look, recipe: Recipe, found: Preview, gathered: Gathered | None
+    checkpoint: Checkpoint,
+    view: View,
+    look: Look,
+    recipe: Recipe,
+    found: Preview,
+    gathered: Gathered | None,
+    a: comparing.Other | None,
 ) -> Grids:
-    """The gate grids with what falls."""
+    """The gate grids with what falls, now and in A."""
     scored, falling = found.scored[view.lstm.name], None
     if view.tensor in found.masks:
         of = f"{checkpoint.sha256} {gathered.key if gathered else ''}"
         falling = grids.falling_anywhere(view, scored, recipe, found.masks, of, tuning.standing(recipe))
-    return grids.drawn(view, scored, recipe, look, falling)
+    return grids.drawn(view, scored, recipe, look, falling, a.of_blocks(view) if a and falling else None)
 
 
 def explain(view: View, recipe: Recipe, drawn: Grids) -> None:
@@ -74,7 +103,59 @@ def explain(view: View, recipe: Recipe, drawn: Grids) -> None:
     by_whole = ""
     if recipe.criterion not in ROW_CRITERIA:
         by_whole = f" Units are ranked by their {CRITERION_WORDS[recipe.criterion]}."
-    st.caption(f"Each cell is a row of a gate, coloured by its {drawn.measure}. Orange rows fall.{by_whole}")
+    where = " in both" if drawn.pinned is not None else ""
+    st.caption(f"Each cell is a row of a gate, coloured by its {drawn.measure}. Orange rows fall{where}.{by_whole}")
+
+
+@st.fragment
+def slide_parts(view: View) -> None:
+    """The sliders of layers and gates, made anew by themselves while one moves."""
+    if shown := tuning.parts(GRIDS, controls.recipe(), view.layer):
+        grids.show(PARTS, None, shown, lambda: tuning.follow(PARTS))
+
+
+def choose_the_rest(checkpoint: Checkpoint, view: View) -> Look:
+    """What is set now and then: how layers share the sparsity, layers and gates by themselves, how the grids are drawn."""
+    tuning.in_detail(checkpoint, controls.recipe())
+    slide_parts(view)
+    look = grids.choose_look(masked=True)
+    load_and_save(controls.recipe())
+    return look
+
+
+def load_and_save(recipe: Recipe) -> None:
+    st.file_uploader(
+        "Load a recipe saved here or by the command line",
+        type="json",
+        key=session.recipe_upload.key,
+        on_change=load_recipe,
+        max_upload_size=1,
+    )
+    st.download_button(
+        "Save the recipe",
+        recipe.to_json(),
+        file_name="recipe.json",
+        mime="application/json",
+        icon=":material/save:",
+        on_click="ignore",
+    )
+
+
+def lead_on() -> None:
+    """What one does with a recipe: take a step back, hold on to it, compare it, run it."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        history.buttons()
+        grids.selection()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if not session.comparing:
+            st.button(
+                "Pin as A",
+                icon=":material/keep:",
+                on_click=history.pin,
+                help="Keep this recipe as A and go on tuning: Compare with A shows both.",
+            )
+        st.toggle("Compare with A", key=Session.comparing.key, persist_state="session")
+        st.page_link("pages/run.py", label="Run it", icon=":material/arrow_forward:")
 
 
 def tell(view: View, recipe: Recipe, found: Preview) -> None:
@@ -85,6 +166,7 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
     if recipe.granularity == "rows":
         norm = measure_of_rows(recipe.criterion)
         st.subheader("Sorted, with the cut")
+        choose_side()
         st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}.{CUT_MEANING}")
         st.plotly_chart(
             row_figures.sorted_curves(saliency, view.side, dropped),
@@ -137,57 +219,39 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
             "masks-by-row",
             "Download every row as CSV",
         )
-        st.download_button(
-            "Save the recipe",
-            recipe.to_json(),
-            file_name="recipe.json",
-            mime="application/json",
-            icon=":material/save:",
-            on_click="ignore",
-        )
 
 
-st.title("Masks")
 checkpoint = model.required_checkpoint()
-# What stands above the sliders may change; they must stay in their place, by which Streamlit knows them again.
-settings, sliders_and_grids = st.container(), st.container()
-with settings:
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.title("Masks", anchor=False, width="content")
+    view = choose_view(checkpoint, sides=False)
+    st.space("stretch")
+    for_experts = st.popover("Recipe", icon=":material/tune:").container(width=NARROW)
+with for_experts:
     controls.draw("top")
-    recipe = controls.recipe()
-    inputs.are_there(checkpoint, recipe)
-    view = choose_view(checkpoint)
-    look = grids.choose_look(masked=True)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        history.buttons()
-        grids.selection()
-with sliders_and_grids:
-    follow(checkpoint, view, look)
-if own := tuning.own_sparsities(recipe):
-    st.caption(f"With a sparsity of {'its' if len(own) == 1 else 'their'} own: {', '.join(own)}.")
-with st.container(horizontal=True, vertical_alignment="center"):
-    st.button(
-        "Pin as A",
-        icon=":material/keep:",
-        on_click=history.pin,
-        help="Keep this recipe as A and go on tuning: the page Compare shows both.",
-    )
-    if session.pinned is not None:
-        st.page_link("pages/compare.py", label="Compare with A", icon=":material/compare_arrows:")
-tuning.in_detail(checkpoint, recipe)
-found = preview(checkpoint, recipe, inputs.current())
-if isinstance(found, PrunerError):
-    stop_with(found, "This recipe does not fit the model")
-if found:
-    tell(view, recipe, found)
-with st.container(horizontal=True, vertical_alignment="center"):
-    with st.popover("Load a recipe", icon=":material/upload_file:"):
-        st.file_uploader(
-            "A recipe saved here or by the command line",
-            type="json",
-            key=session.recipe_upload.key,
-            on_change=load_recipe,
-            max_upload_size=1,
-        )
-    st.page_link("pages/run.py", label="Run it", icon=":material/arrow_forward:")
+inputs.are_there(checkpoint, controls.recipe())
+with for_experts:
+    look = choose_the_rest(checkpoint, view)
+recipe, gathered, a = controls.recipe(), inputs.current(), None
 if session.recipe_problem:
     st.error(plain(session.recipe_problem), title="This recipe cannot be used", icon=":material/error:")
+if session.comparing:
+    comparing.choose_a(checkpoint, recipe)
+    try:
+        a = comparing.other(checkpoint, recipe, gathered)
+    except PrunerError as error:
+        stop_with(error, "These two cannot be compared")
+found = preview(checkpoint, recipe, gathered)
+if isinstance(found, Preview):
+    now = judging.Asked(checkpoint, recipe, found.masks, gathered)
+    judging.begin(now, *([a.asked] if a else []))
+follow(checkpoint, view, look, a)
+if own := tuning.own_sparsities(recipe):
+    st.caption(f"With a sparsity of {'its' if len(own) == 1 else 'their'} own: {', '.join(own)}.")
+lead_on()
+if isinstance(found, PrunerError):
+    stop_with(found, "This recipe does not fit the model")
+if found and a:
+    comparing.tell(a, checkpoint, recipe, found, judging.found(a.asked), judging.found(now))
+if found:
+    tell(view, recipe, found)

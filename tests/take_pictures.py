@@ -28,7 +28,7 @@ SMALL = "&".join(
 WORKED = (
     ("Calibrate", "Gather"),
     ("Unit", None),
-    ("Compare", None),
+    ("Masks", None),
     ("Run", "Run"),
     ("Export", None),
     ("Sweep", "Sweep"),
@@ -114,6 +114,7 @@ def _take_worked(page: Page, url: str, folder: Path, theme: str) -> None:
     for _ in range(10):  # so that there is something to compare
         page.get_by_role("slider").first.press("ArrowRight")
     expect(page).to_have_url(re.compile("sparsity=0.5"))  # the server knows of it
+    page.get_by_text("Compare with A", exact=True).click()
     for name, button in WORKED:
         page.get_by_test_id("stSidebarNav").get_by_role("link", name=name, exact=True).click()
         page.get_by_role("heading", name=name, exact=True, level=1).wait_for()

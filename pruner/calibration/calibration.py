@@ -80,6 +80,14 @@ class Calibration:
             return list(self.batches)
         return [batch for group in self.sequences[lstm.name] for batch in group.split(batch_size)]
 
+    def sample(self, count: int, steps: int) -> "Calibration":
+        """A small part: of the last `count` sequences of each LSTM the first `steps` steps after the burn-in."""
+        found = {}
+        for name, groups in self.sequences.items():
+            last = _cut(groups, max(sum(map(len, groups)) - count, 0))[1]
+            found[name] = [group[:, : self.burn_in + steps] for group in last]
+        return replace(self, sequences=found)
+
     def split(self, share: float = 0.2) -> tuple["Calibration", "Calibration"]:
         """(to fit on, held back): what is apart already, else about `share` of the sequences of each LSTM, its last ones.
 

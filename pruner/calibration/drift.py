@@ -33,7 +33,7 @@ def measure_drift(
     found = {}
     for lstm, part in zip(lstms, split(progress, *[1] * len(lstms)), strict=True):
         part(0.0, f"Measuring the drift of {lstm.title}")
-        inputs = random_input(lstm) if calibration is None else _held_back(lstm, checkpoint, calibration)
+        inputs = random_input(lstm) if calibration is None else _batch(lstm, checkpoint, calibration.split()[1])
         reference, _, _ = outputs(before[lstm.name], inputs)
         part(0.5, f"Measuring the drift of {lstm.title}")
         moved, _, _ = outputs(after[lstm.name], inputs)
@@ -41,12 +41,11 @@ def measure_drift(
     return found
 
 
-def _held_back(lstm: LSTM, checkpoint: Checkpoint, calibration: Calibration) -> Tensor:
+def _batch(lstm: LSTM, checkpoint: Checkpoint, held_back: Calibration) -> Tensor:
     """A batch (B, T, I) of the calibration inputs that are held back."""
-    return next(calibration.split()[1].inputs(lstm, checkpoint.tensors))
+    return next(held_back.inputs(lstm, checkpoint.tensors))
 
 
-@torch.no_grad()
 def held_back_loss(
     checkpoint: Checkpoint,
     recipe: Recipe,
@@ -64,21 +63,35 @@ def held_back_loss(
     another one feeds reads what that gives, dense or pruned; one that only feeds others is judged by these. A `forward` pass
     of the whole model answers in place of the consumers.
     """
+    return loss_on(calibration.split()[1], checkpoint, recipe, before, after, tensors, forward)
+
+
+@torch.no_grad()
+def loss_on(
+    held_back: Calibration,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    before: Modules,
+    after: Modules,
+    tensors: Mapping[str, Tensor],
+    forward: ForwardPass | None = None,
+) -> float:
+    """The same on inputs that are all held back."""
     consumers, worst = consumers_of(checkpoint, recipe), 0.0
     passed_on: dict[str, tuple[Tensor, Tensor]] = {}  # outputs, before and after
-    for lstm in along(calibration.fed, checkpoint.select(recipe.lstms)):
+    for lstm in along(held_back.fed, checkpoint.select(recipe.lstms)):
         if forward is not None:
-            batches = calibration.split()[1].read_by_models(lstm, AT_ONCE)
+            batches = held_back.read_by_models(lstm, AT_ONCE)
             worst = max(worst, _of_answers(forward, batches, (checkpoint.tensors, before), (tensors, after)))
-            if calibration.batches is not None:
+            if held_back.batches is not None:
                 break  # the same for all LSTMs
             continue
-        own = _held_back(lstm, checkpoint, calibration)
-        read = passed_on.get(calibration.fed.get(lstm.name, ""), (own, own))
+        own = _batch(lstm, checkpoint, held_back)
+        read = passed_on.get(held_back.fed.get(lstm.name, ""), (own, own))
         wanted, found = outputs(before[lstm.name], read[0])[0], outputs(after[lstm.name], read[1])[0]
         passed_on[lstm.name] = wanted, found
         names, read_by = consumers[lstm.name], feeders(checkpoint, {lstm.name: consumers[lstm.name]})
-        if read_by and all(calibration.fed.get(name) == lstm.name for name in read_by):
+        if read_by and all(held_back.fed.get(name) == lstm.name for name in read_by):
             names = outside_of_lstms(checkpoint, names)
             if not names:
                 continue

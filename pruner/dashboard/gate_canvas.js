@@ -2,6 +2,7 @@
 // so that they follow the sliders above them, those of gate_sliders.js, without a word from the server.
 
 const GAP = 12, TITLE = 20, LEAST_LINED = 6 // pixels; cells smaller than this have no lines between them
+const LARGEST = 300, ABOVE = 290 // pixels: of a grid, and of what stands above grids that are all to be seen with their slider
 const instances = new WeakMap()
 
 export default function ({ data, parentElement, setTriggerValue }) {
@@ -15,6 +16,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   draw(view)
   return () => {
     view.resizes.disconnect()
+    leave(view)
     clearTimeout(view.resting)
     clearTimeout(view.pausing)
     instances.delete(parentElement)
@@ -116,7 +118,9 @@ function draw(view) {
   const scale = window.devicePixelRatio || 1, { canvas, hidden, palette } = view
   const across = wide < 520 ? 2 : 4, columns = Math.ceil(Math.sqrt(hidden)), rows = Math.ceil(hidden / columns)
   const room = (wide - (across - 1) * GAP) / across
-  const cell = room * scale < columns ? room / columns : Math.floor(Math.min(room, 300) * scale / columns) / scale
+  const seen = view.sliders && across > 2 ? Math.max(100, (window.innerHeight - ABOVE) / 2 - TITLE - GAP) : LARGEST
+  const side = Math.min(room, LARGEST, seen)
+  const cell = side * scale < columns ? side / columns : Math.floor(side * scale / columns) / scale
   const tall = TITLE + cell * rows + GAP, high = tall * Math.ceil(view.blocks.length / across)
   view.dropped = fallen(view)
   view.cells = ordered(view, view.dropped)

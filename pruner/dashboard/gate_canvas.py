@@ -7,7 +7,7 @@ are `row_figures.gate_grids`.
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ CSS = """
 .plain { font: inherit; color: inherit; background: none; border: 1px solid var(--st-border-color);
   border-radius: var(--st-button-radius); padding: 0.2rem 0.6rem; cursor: pointer; }
 .spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-.tuner { margin-bottom: 1rem; }
+.tuner { margin-bottom: 0.5rem; background: var(--st-background-color); }
+.tuner.stays { position: sticky; top: 3.75rem; z-index: 1; } /* below the header of Streamlit */
 .tuner input[type=range] { accent-color: var(--st-primary-color); width: 100%; margin: 0.4rem 0; cursor: pointer; }
 .tuner input[type=number] { font: inherit; color: inherit; width: 5rem; padding: 0.2rem 0.4rem;
   background: var(--st-secondary-background-color); border: 1px solid var(--st-border-color);
@@ -56,7 +57,6 @@ CSS = """
 .name { grid-column: 1 / -1; display: flex; justify-content: space-between; gap: 0.5rem; }
 .shown { font-variant-numeric: tabular-nums; }
 .ends { display: flex; gap: 0.4rem; align-items: center; }
-.parts summary { cursor: pointer; padding: 0.3rem 0; }
 .group { display: flex; flex-wrap: wrap; gap: 0.75rem; margin: 0.5rem 0; }
 .part { flex: 1 1 9rem; max-width: 16rem; padding: 0.5rem; border: 1px solid transparent;
   border-radius: var(--st-base-radius); }
@@ -105,13 +105,14 @@ class Grids:
 
 @dataclass(frozen=True)
 class Sliders:
-    """The sliders above the grids: the label of the overall one, those of the layers and gates that can have a sparsity of
-    their own, in groups of [kind, [[part, title], ...]], and the `layer` that is drawn."""
+    """Sliders that move what falls on the grids with the key `of`, which show a `layer`: the overall one if it has a label,
+    and those of layers and gates that can have a sparsity of their own, in groups of [kind, [[part, title], ...]]."""
 
-    label: str
-    groups: list[tuple[str, list[tuple[str, str]]]]
+    of: str
     layer: int
     said: Said
+    label: str | None = None
+    groups: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
 
 
 def gate_canvas(
@@ -123,7 +124,7 @@ def gate_canvas(
 ) -> None:
     """Draw grids, sliders or both. A click on a cell calls `on_unit`, in which `session.clicked_unit(key)` says which unit,
     -1 to clear; a slider that moves, or then rests, calls `on_move`, in which `session.move(key)` says where it is."""
-    _component()(key=key, data=packed(key, grids, sliders), on_unit_change=on_unit, on_move_change=on_move)
+    _component()(key=key, data=packed(grids, sliders), on_unit_change=on_unit, on_move_change=on_move)
 
 
 @st.cache_resource
@@ -132,10 +133,10 @@ def _component() -> ComponentRenderer:
     return st.components.v2.component("gate_canvas", html=HTML, css=CSS, js=source)
 
 
-def packed(key: str, grids: Grids | None, sliders: Sliders | None) -> bytes:
+def packed(grids: Grids | None, sliders: Sliders | None) -> bytes:
     """The message to the canvas: uint32 length of the header, the header as JSON, then the arrays as they are."""
     header, arrays = _drawn(grids) if grids else ({"hidden": 0, "blocks": ALL_BLOCKS}, [])
-    text = json.dumps(header | {"sliders": _slid(key, sliders) if sliders else None}).encode()
+    text = json.dumps(header | {"sliders": _slid(sliders) if sliders else None}).encode()
     return struct.pack("<I", len(text)) + text + b"".join(array.tobytes() for array in arrays)
 
 
@@ -167,9 +168,9 @@ def _drawn(grids: Grids) -> tuple[dict[str, Any], list[np.ndarray]]:
     return header, arrays
 
 
-def _slid(key: str, sliders: Sliders) -> dict[str, Any]:
+def _slid(sliders: Sliders) -> dict[str, Any]:
     return {
-        "key": key,
+        "of": sliders.of,
         "label": sliders.label,
         "groups": [{"kind": kind, "parts": parts} for kind, parts in sliders.groups],
         "layer": sliders.layer,

@@ -1,15 +1,22 @@
-// The sparsity sliders above the grids: overall, and for layers and gates that can have one of their own, each beside a field.
+// The sparsity sliders of the grids: overall, above them, and for layers and gates that can have one of their own, which stand
+// elsewhere; each beside a field.
 // What is moved is drawn at once and told to Python, which says where the sliders stand only to move them itself.
 
 const PAUSE = 80, REST = 300 // milliseconds between two moves that are told, and until what was moved is taken to rest
 const moved = new Map() // by the grids' key: where sliders stand since Python's last edition, should they be made anew
+const alive = new Map() // by the grids' key: the views that show them or their sliders
 
 // Take up what Python says, if it says it for the first time.
 function adopt(view) {
-  const { key, said } = view.sliders, before = moved.get(key)
-  if (before?.edition === said.edition) view.standing = before
+  const { of, said } = view.sliders, before = moved.get(of)
+  if (before?.edition >= said.edition) view.standing = before
   else view.standing = { edition: said.edition, overall: said.overall, layers: { ...said.layers }, gates: { ...said.gates } }
-  moved.set(key, view.standing)
+  moved.set(of, view.standing)
+  alive.set(of, (alive.get(of) ?? new Set()).add(view))
+}
+
+function leave(view) {
+  if (view.sliders) alive.get(view.sliders.of)?.delete(view)
 }
 
 // The sparsity that holds overall, or for a layer or gate: its own, or that of the level above.
@@ -36,28 +43,27 @@ function show(view) {
 }
 
 function build(view) {
-  const { label, groups } = view.sliders, open = view.tuner.querySelector("details")?.open ?? false
-  view.lines = [line(view, "overall", null, label)]
-  view.tuner.replaceChildren(view.lines[0].box)
+  const { label, groups } = view.sliders
+  view.lines = label ? [line(view, "overall", null, label)] : []
+  view.tuner.replaceChildren(...view.lines.map(({ box }) => box))
+  view.tuner.classList.toggle("stays", Boolean(label))
   if (!groups.length) return
-  const parts = make("details", { className: "parts", open }), reset = make("button", { className: "plain", type: "button" })
+  const reset = make("button", { className: "plain", type: "button" })
   reset.textContent = "Reset to the overall sparsity"
   reset.onclick = () => {
     view.standing.layers = {}
     view.standing.gates = {}
     change(view)
   }
-  parts.append(Object.assign(make("summary"), { textContent: groups.length > 1 ? "By layer, by gate" : "By layer" }))
   for (const { kind, parts: named } of groups) {
     const row = make("div", { className: "group" })
     for (const [part, title] of named) {
       view.lines.push(line(view, kind, part, title))
       row.append(view.lines.at(-1).box)
     }
-    parts.append(row)
+    view.tuner.append(row)
   }
-  parts.append(reset)
-  view.tuner.append(parts)
+  view.tuner.append(reset)
 }
 
 // A slider with what it shows, a field in per cent and, for a part that has a sparsity of its own, a button to follow again.
@@ -75,6 +81,7 @@ function line(view, kind, part, title) {
     change(view)
   }
   slider.oninput = () => set(Number(slider.value))
+  slider.onpointerup = () => view.resting && rest(view) // let go
   field.oninput = () => (view.typed = field)
   field.onchange = () => {
     view.typed = null
@@ -107,14 +114,25 @@ function refresh(view) {
   }
 }
 
-// Draw what was moved, and tell Python: at once, now and then while something moves on, and when it rests.
+// Draw what was moved wherever it shows, and tell Python: at once, now and then while something moves on, and when it rests.
 function change(view) {
-  refresh(view)
-  view.redraw()
+  for (const each of alive.get(view.sliders.of)) {
+    each.standing = view.standing
+    refresh(each)
+    each.redraw()
+  }
   clearTimeout(view.resting)
-  view.resting = setTimeout(() => view.move({ ...view.standing, rests: true }), REST)
+  view.resting = setTimeout(() => rest(view), REST)
   view.untold = true
   if (!view.pausing) send(view)
+}
+
+function rest(view) {
+  clearTimeout(view.resting)
+  clearTimeout(view.pausing)
+  view.resting = view.pausing = null
+  view.untold = false
+  view.move({ ...view.standing, rests: true })
 }
 
 function send(view) {

@@ -8,6 +8,7 @@ from torch import Tensor
 from pruner.compact.costs import size_of_file, size_when_compact
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.scores import all_scores, masks_of
+from pruner.dashboard.verdicts import Judged, show_quality, show_word
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.scores import Scores
@@ -43,9 +44,37 @@ def preview(checkpoint: Checkpoint, recipe: Recipe, gathered: Gathered | None) -
     )
 
 
+def show_left(found: Preview, judged: Judged, judged_a: Judged | None) -> None:
+    """What is left, and what that is worth, now and in A, in as little room as it takes: a column, or one row on a phone."""
+    before, after = found.before, found.after
+    with st.grid(3, min_column_width=100):
+        _left(
+            "Work left",
+            after.macs_per_step / before.macs_per_step,
+            f"{after.macs_per_step:,}",
+            f"Multiply-accumulates of the LSTMs for one time step when compact; dense {before.macs_per_step:,}.",
+        )
+        _left(
+            "Size left",
+            after.tensor_bytes / before.tensor_bytes,
+            f"{after.tensor_bytes / 1e6:,.2f} MB",
+            f"All tensors of the file when compact; dense {before.tensor_bytes / 1e6:,.2f} MB.",
+        )
+        show_quality(judged)
+        if judged_a:
+            show_quality(judged_a, "Quality of A")
+    show_word(judged)
+    if judged_a:
+        show_word(judged_a, "A: ")
+
+
+def _left(label: str, share: float, amount: str, meaning: str) -> None:
+    st.metric(label, f"{share:.1%}", amount, delta_color="off", delta_arrow="off", help=meaning)
+
+
 def show_numbers(found: Preview) -> None:
-    """The numbers as a row of figures."""
-    summary, before, after = found.summary, found.before, found.after
+    """What falls and what stays, as a row of figures."""
+    summary = found.summary
     with st.grid(4, min_column_width=150):
         _figure(f"Rows dropped, of {summary.rows:,}", f"{summary.dropped_rows:,}")
         _figure("Saliency kept", f"{summary.saliency_kept:.1%}")
@@ -55,33 +84,7 @@ def show_numbers(found: Preview) -> None:
             f"{summary.dropped_units:,}",
             meaning="Units that all eight blocks drop. Only these can be removed; any other keeps a part of itself.",
         )
-        _figure(
-            "Parameters after",
-            f"{after.parameters:,}",
-            after.parameters / before.parameters,
-            "Of the whole file, compact",
-        )
-        _figure(
-            "Work after",
-            f"{after.macs_per_step:,}",
-            after.macs_per_step / before.macs_per_step,
-            "Multiply-accumulates of the LSTMs for one time step, compact",
-        )
-        _figure(
-            "Megabytes after",
-            f"{after.tensor_bytes / 1e6:,.2f}",
-            after.tensor_bytes / before.tensor_bytes,
-            "All tensors, compact",
-        )
 
 
-def _figure(label: str, value: str, share: float | None = None, meaning: str | None = None) -> None:
-    st.metric(
-        label,
-        value,
-        None if share is None else f"{share - 1:+.0%}",
-        delta_color="inverse",
-        help=meaning,
-        border=True,
-        height="stretch",
-    )
+def _figure(label: str, value: str, meaning: str | None = None) -> None:
+    st.metric(label, value, help=meaning, border=True, height="stretch")

@@ -15,6 +15,7 @@ from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.pinned import Pinned
 from pruner.dashboard.standing import Said, Standing
+from pruner.exports.verdict import Verdict
 from pruner.files.checkpoint import Checkpoint
 from pruner.lessons.healing import Moment
 from pruner.lstm.gates import GATES, SIDES
@@ -124,6 +125,7 @@ class Session:
     shown_gate: Viewed[str] = Viewed(GATES[0], lambda lstm: GATES)
 
     # How it is drawn.
+    comparing = Kept(False)  # whether Masks shows what is pinned beside the present choice
     grid_order = Kept("index")
     grid_options = Kept(["shared", "clipped"])
     reduction = Kept(REDUCTIONS[0])
@@ -155,6 +157,10 @@ class Session:
     # What a reload finds: under which secret, and as what it was shared last, by the name of the model.
     secret = Kept("", "tab")
     joined: Kept[tuple[str, Mapping[str, Any]] | None] = Kept(None, "tab")
+
+    # What recipes are worth.
+    measured: Kept[dict[str, Verdict]] = Kept({}, "model")  # by runs and shrinking so far, by their recipe as JSON
+    judged: Kept[dict[str, Job[Verdict]]] = Kept({}, "model")  # on a sample, by what was judged
 
     # Lessons, whose controls are bound to the link.
     step = Kept("", "widget")

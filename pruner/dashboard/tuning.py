@@ -8,7 +8,7 @@ import streamlit as st
 from pruner.dashboard.controls import CONTROLS, Controls, controls, number_of_layers
 from pruner.dashboard.gate_canvas import Sliders
 from pruner.dashboard.session import session
-from pruner.dashboard.standing import Standing, said_next
+from pruner.dashboard.standing import Said, Standing, said_next
 from pruner.dashboard.text import plain
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, SIDES
@@ -24,14 +24,24 @@ def standing(recipe: Recipe) -> Standing:
     )
 
 
-def sliders(recipe: Recipe, layer: int) -> Sliders:
-    """The sliders as they stand now, for the grids of a layer."""
+def overall(of: str, recipe: Recipe, layer: int) -> Sliders:
+    """The slider above the grids of a layer, which have the key `of`, as it stands now."""
+    whose = "the hidden units" if recipe.granularity == "units" else "each gate’s rows"
+    return Sliders(of, layer, _said(recipe), f"Sparsity: share of {whose} to drop")
+
+
+def parts(of: str, recipe: Recipe, layer: int) -> Sliders | None:
+    """The sliders of the layers and gates that can have a sparsity of their own."""
+    groups = _groups(recipe)
+    return Sliders(of, layer, _said(recipe), groups=groups) if groups else None
+
+
+def _said(recipe: Recipe) -> Said:
     present = standing(recipe)
     said = said_next(session.said, session.shown, present)
     if said != session.said:
         session.said, session.shown = said, present
-    of_what = "the hidden units" if recipe.granularity == "units" else "each gate’s rows"
-    return Sliders(f"Sparsity: share of {of_what} to drop", _groups(recipe), layer, said)
+    return said
 
 
 def _groups(recipe: Recipe) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -68,21 +78,20 @@ def in_detail(checkpoint: Checkpoint, recipe: Recipe) -> None:
     by_units, several = recipe.granularity == "units", len(checkpoint.lstms) > 1
     if not (several or any(control.place == "detail" and control.applies(recipe) for control in CONTROLS)):
         return
-    with st.expander("More settings", icon=":material/tune:"):
-        with st.container(horizontal=True, vertical_alignment="bottom"):
-            controls.draw("detail")
-        if several:
-            titles = {lstm.name: lstm.title for lstm in checkpoint.lstms}
-            st.pills(
-                "Prune only these LSTMs (none chosen: all)",
-                list(titles),
-                format_func=lambda name: plain(titles[name]),
-                selection_mode="multi",
-                key=Controls.lstms.key,
-                persist_state="session",
-            )
-        if by_units:
-            Controls.consumers.draw(recipe)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        controls.draw("detail")
+    if several:
+        titles = {lstm.name: lstm.title for lstm in checkpoint.lstms}
+        st.pills(
+            "Prune only these LSTMs (none chosen: all)",
+            list(titles),
+            format_func=lambda name: plain(titles[name]),
+            selection_mode="multi",
+            key=Controls.lstms.key,
+            persist_state="session",
+        )
+    if by_units:
+        Controls.consumers.draw(recipe)
 
 
 def own_sparsities(recipe: Recipe) -> list[str]:

@@ -31,7 +31,7 @@ class View:
 
 def choose_view(checkpoint: Checkpoint, sides: bool = True) -> View:
     """Controls for LSTM, layer, direction and, on pages that show one of both, matrix; each only where there is a choice."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="bottom", width="content"):
         if len(checkpoint.lstms) > 1:
             titles = {lstm.name: lstm.title for lstm in checkpoint.lstms}
             st.selectbox(
@@ -53,16 +53,21 @@ def choose_view(checkpoint: Checkpoint, sides: bool = True) -> View:
                 "Direction", DIRECTIONS, key=Session.direction.key, required=True, persist_state="session"
             )
         if sides:
-            st.segmented_control(
-                "Packed weight",
-                SIDES,
-                format_func=lambda side: f"{SIDE_TITLES[side]} (weight_{side})",
-                key=Session.side.key,
-                required=True,
-                persist_state="session",
-                wrap=True,
-            )
+            choose_side()
     return View(lstm, session.layer, DIRECTIONS.index(session.direction), session.side)
+
+
+def choose_side() -> None:
+    """Which of the two packed weights of a layer."""
+    st.segmented_control(
+        "Packed weight",
+        SIDES,
+        format_func=lambda side: f"{SIDE_TITLES[side]} (weight_{side})",
+        key=Session.side.key,
+        required=True,
+        persist_state="session",
+        wrap=True,
+    )
 
 
 def _back_to_first_layer() -> None:

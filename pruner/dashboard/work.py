@@ -56,7 +56,11 @@ class Work:
         return self.run.status.result if self.run else None
 
     def take_over(self) -> None:
-        """Set the controls, and the inputs that scores come from, to those of a smaller model that was just found."""
+        """Remember what was measured; set the controls, and the inputs that scores come from, to those of a smaller model
+        that was just found."""
+        session.measured |= {tried.recipe.to_json(): tried.verdict for tried in list(self.tried)}
+        if result := self.result:
+            session.measured[result.recipe.to_json()] = result.verdict
         found = self.shrink.status.result if self.shrink else None
         if found is not None and found is not self.shrunk:
             self.shrunk, session.gathered = found, found.gathered

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -18,6 +18,8 @@ from pruner.files.opening import open_checkpoint
 from pruner.lstm.measure import Quality
 from pruner.recipe import Recipe
 
+SAMPLE = 128  # characters of each stream, or strings: a small part of what is held out
+
 
 @dataclass(frozen=True)
 class Example:
@@ -28,6 +30,7 @@ class Example:
     description: str
     file: Path
     quality: Quality
+    sample: Quality  # the same on a small fixed part of the held-out data, in a fraction of a second
     calibration: Callable[[Checkpoint], Calibration]
     consumer: str = "linear.weight"
     task: str = "softmax"
@@ -52,12 +55,15 @@ class Example:
         return replace(recipe, consumers=(self.consumer,), task=recipe.task or self.task)
 
 
-def _bits_per_character(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]) -> float:
-    return pydocs_chars.quality(tensors, lstms, _metadata("pydocs-chars"))
+def _bits_per_character(
+    tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module], characters: int | None = None
+) -> float:
+    alphabet = json.loads(_metadata("pydocs-chars")["alphabet"])
+    return pydocs_chars.bits_per_character(tensors, lstms["lstm"], alphabet, characters)
 
 
-def _strings_right(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]) -> float:
-    return embedded_reber.quality(tensors, lstms, _metadata("embedded-reber"))
+def _strings_right(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module], count: int | None = None) -> float:
+    return embedded_reber.strings_right(tensors, lstms["lstm"], count)
 
 
 def _training_text(checkpoint: Checkpoint) -> Calibration:
@@ -84,6 +90,7 @@ EXAMPLES = {
             "A 2-layer LSTM with 256 hidden units that predicts the next character of Python's own documentation.",
             pydocs_chars.FILE,
             Quality("bits per character", False, _bits_per_character, Path(pydocs_chars.__file__)),
+            Quality("bits per character", False, partial(_bits_per_character, characters=SAMPLE)),
             _training_text,
         ),
         Example(
@@ -92,6 +99,7 @@ EXAMPLES = {
             "A 1-layer LSTM with 32 hidden units, small enough to see every one, that must remember one symbol to the end.",
             embedded_reber.FILE,
             Quality("strings wholly right", True, _strings_right, Path(embedded_reber.__file__)),
+            Quality("strings wholly right", True, partial(_strings_right, count=SAMPLE)),
             _training_strings,
         ),
     )

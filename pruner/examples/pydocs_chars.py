@@ -52,11 +52,14 @@ def training_pieces(alphabet: str) -> Tensor:
     return pieces[torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))]
 
 
-def bits_per_character(tensors: Mapping[str, Tensor], lstm: nn.Module, alphabet: str) -> float:
-    """Mean -log2 p(next character) over the held-out text, from the model's own embedding and output layer."""
+def bits_per_character(
+    tensors: Mapping[str, Tensor], lstm: nn.Module, alphabet: str, characters: int | None = None
+) -> float:
+    """Mean -log2 p(next character) over the held-out text, or over so many first characters of each of its streams, from the
+    model's own embedding and output layer."""
     ids = encode(corpus()[1], alphabet)
     length = len(ids) // STREAMS
-    ids = ids[: STREAMS * length].view(STREAMS, length)
+    ids = ids[: STREAMS * length].view(STREAMS, length)[:, :characters]
     with torch.inference_mode():
         device = tensors["linear.weight"].device
         ids = ids.to(device)

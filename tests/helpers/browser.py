@@ -1,5 +1,6 @@
 """The dashboard in a real Chromium: servers that are started, pages that are opened and waited for."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.helpers.project import PROJECT
 
@@ -79,6 +80,12 @@ def titled(page: Page, text: str) -> None:
 def drawn(page: Page, charts: int) -> None:
     """Wait until the page shows so many figures."""
     expect(page.locator(".js-plotly-plot")).to_have_count(charts)
+
+
+def number(page: Page, label: str) -> Locator:
+    """The value of the figure whose label begins so."""
+    figure = page.get_by_test_id("stMetric").filter(has_text=re.compile(f"^{label}(?! of A)"))
+    return figure.get_by_test_id("stMetricValue")
 
 
 def go(page: Page, name: str) -> None:

@@ -23,7 +23,6 @@ STUDIO = [  # in the order of the journey, after the page that opens a model
     "weights",
     "calibrate",
     "masks",
-    "compare",
     "run",
     "sweep",
     "sensitivity",
@@ -95,7 +94,7 @@ def select_row(app: AppTest, table: str, row: int) -> AppTest:
 
 def slide(app: AppTest, edition: int | None = None, **moved: Any) -> AppTest:
     """Move sliders of the page Masks, `overall`, `layers` or `gates`, as the browser tells it once they rest."""
-    grids, stands = app.get("bidi_component")[0].proto.id, standing(app)
+    grids, stands = app.get("bidi_component")[-1].proto.id, standing(app)
     told = {**stands, **moved, "edition": edition or said(app)["edition"], "rests": True}
     states = app._tree.get_widget_states()
     events = json.dumps([{"event": "move", "value": told}])
@@ -113,8 +112,8 @@ def standing(app: AppTest) -> dict[str, Any]:
     return app.session_state.shown.told()
 
 
-def upload(app: AppTest, name: str, data: bytes) -> AppTest:
-    app.file_uploader[0].upload(name, data)
+def upload(app: AppTest, name: str, data: bytes, which: int = 0) -> AppTest:
+    app.file_uploader[which].upload(name, data)
     return checked(app.run())
 
 
@@ -170,8 +169,8 @@ def numbers_of(values: Any) -> list[float]:
     return np.asarray(values, dtype=float).ravel().tolist()
 
 
-def sent_to_the_canvas(app: AppTest) -> tuple[dict[str, Any], bytes]:
-    """Header and arrays of the message to the gate canvas."""
-    data = app.get("bidi_component")[0].proto.bytes
+def sent_to_the_canvas(app: AppTest, which: int = -1) -> tuple[dict[str, Any], bytes]:
+    """Header and arrays of the message to the gate canvas, which stands after the sliders of parts where there are any."""
+    data = app.get("bidi_component")[which].proto.bytes
     length = int.from_bytes(data[:4], "little")
     return json.loads(data[4 : 4 + length]), data[4 + length :]

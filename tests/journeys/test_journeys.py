@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from safetensors.torch import load
 
 from pruner.cli.main import main
-from tests.helpers.browser import THEMES, TIMEOUT, WORK, drawn, go, serving, titled, wait_until_it_fits
+from tests.helpers.browser import THEMES, TIMEOUT, WORK, drawn, go, number, serving, titled, wait_until_it_fits
 from tests.helpers.project import PROJECT
 
 LINKED = ["", "overview", "masks", "run", "learn", "lesson_frozen"]  # each kind of page, on a server of its own
@@ -21,10 +21,12 @@ def _to_the_zip(page: Page, folder: Path, granularity: str = "rows") -> Path:
     page.get_by_role("link", name="Masks").click()
     titled(page, "Masks")
     if granularity == "units":
+        page.get_by_role("button", name="Recipe").click()
         page.get_by_role("radio", name="Units").click()
         expect(page.get_by_role("radio", name="Heal")).to_be_checked()  # as the inputs of an example are known
         page.get_by_role("radio", name="None").click()
         page.get_by_role("radio", name="L1 norm").click()
+        page.keyboard.press("Escape")
     drawn(page, 1 if granularity == "units" else 2)
     expect(page.get_by_role("slider").first).to_have_value("0.5")
     page.get_by_role("link", name="Run", exact=True).click()
@@ -88,8 +90,10 @@ def test_from_the_example_by_its_inputs_to_the_best_recipe(server: str, page: Pa
     page.get_by_role("button", name="Gather", exact=True).click()
     expect(page.get_by_role("heading", name="Uneven by nature")).to_be_visible(timeout=WORK)
     go(page, "Masks")
+    page.get_by_role("button", name="Recipe").click()
     page.get_by_role("radio", name="Brain surgeon").click()
     page.get_by_role("radio", name="Fold").click()
+    page.keyboard.press("Escape")
     expect(page.get_by_text("Units are ranked by their brain surgeon score")).to_be_visible()
     go(page, "Run")
     page.get_by_role("button", name="Run", exact=True).click()
@@ -104,7 +108,7 @@ def test_from_the_example_by_its_inputs_to_the_best_recipe(server: str, page: Pa
     expect(page).to_have_url(re.compile("sparsity=0.3&.*criterion=obs.*compensation=fold.*task=softmax"))
     go(page, "Masks")
     expect(page.get_by_role("slider").first).to_have_value("0.3")
-    expect(page.get_by_test_id("stMetricValue").nth(3)).to_have_text("9")  # units removable
+    expect(number(page, "Removable")).to_have_text("9")  # units
 
 
 def test_a_hostile_upload_is_refused_and_the_server_goes_on(server: str, page: Page, tmp_path: Path) -> None:
@@ -120,7 +124,7 @@ def test_a_hostile_upload_is_refused_and_the_server_goes_on(server: str, page: P
 
 def test_moving_the_slider_moves_the_mask_and_the_link(server: str, page: Page) -> None:
     page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5")
-    dropped = page.get_by_test_id("stMetricValue").first
+    dropped = number(page, "Rows dropped")
     expect(dropped).to_have_text("128")
     slider = page.get_by_role("slider").first
     slider.focus()

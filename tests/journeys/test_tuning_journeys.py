@@ -3,12 +3,13 @@
 import re
 
 import pandas as pd
+import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from pruner import Recipe, examples
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.pipeline import choose_masks
-from tests.helpers.browser import TIMEOUT, at_rest, go
+from tests.helpers.browser import TIMEOUT, at_rest, go, number
 
 
 def _canvas(page: Page) -> Locator:
@@ -47,7 +48,7 @@ def test_the_grids_follow_the_slider_while_it_is_dragged(server: str, page: Page
     assert dragged > 0.6
     expect(canvas).to_have_attribute("data-fallen", _fallen(dragged))
     rows = sum(map(int, _fallen(dragged).split()))
-    expect(page.get_by_test_id("stMetricValue").first).to_have_text(str(rows))  # before the slider is let go
+    expect(number(page, "Rows dropped")).to_have_text(str(rows))  # before the slider is let go
     page.mouse.up()
     expect(page).to_have_url(re.compile(f"sparsity={dragged:g}$"))
     expect(canvas).to_have_attribute("data-fallen", _fallen(dragged))
@@ -60,6 +61,33 @@ def test_the_grids_follow_without_the_server(server: str, page: Page) -> None:
     page.context.set_offline(True)
     page.get_by_role("slider").first.press("Home")
     expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0))
+
+
+@pytest.mark.parametrize(("width", "height", "grids"), [(1280, 720, 8), (390, 844, 4)])
+def test_slider_number_verdict_and_grids_stand_on_one_screen(
+    server: str, browser: Browser, width: int, height: int, grids: int
+) -> None:
+    with browser.new_context(viewport={"width": width, "height": height}) as context:
+        context.set_default_timeout(TIMEOUT)
+        page = context.new_page()
+        page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5")
+        expect(number(page, "Quality")).to_have_text(re.compile(r"^0\.\d+$"))
+        expect(page.get_by_text("Ruined")).to_be_in_viewport(ratio=1)
+        for each in (page.get_by_role("slider").first, page.get_by_role("spinbutton", name="in %")):
+            expect(each).to_be_in_viewport(ratio=1)
+        place = _canvas(page).bounding_box()
+        assert place and place["y"] + place["height"] * grids / 8 <= height
+        page.get_by_role("button", name="Save as PNG").scroll_into_view_if_needed()
+        expect(page.get_by_role("slider").first).to_be_in_viewport(ratio=1)  # it stays while the grids pass by
+
+
+def test_the_quality_follows_the_release_of_the_slider(server: str, page: Page) -> None:
+    page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5")
+    quality = number(page, "Quality")
+    expect(quality).to_have_text(re.compile(r"^0\.\d+$"))
+    page.get_by_role("slider").first.press("Home")
+    expect(quality).to_have_text("1.000")
+    expect(page.get_by_text("Kept", exact=True)).to_be_visible()
 
 
 def test_from_the_overview_to_a_comparison_and_a_shared_link(server: str, page: Page, browser: Browser) -> None:
@@ -85,16 +113,16 @@ def test_from_the_overview_to_a_comparison_and_a_shared_link(server: str, page: 
     _set(page, "30")
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.3))
     page.get_by_role("button", name="Pin as A").click()
-    expect(page.get_by_role("link", name="Compare with A")).to_be_visible()
     _set(page, "50")
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.5))
 
-    page.get_by_role("link", name="Compare with A").click()
-    expect(page.get_by_role("heading", name="Compare", exact=True, level=1)).to_be_visible()
+    page.get_by_text("Compare with A", exact=True).click()
     expect(page.locator(".legend")).to_contain_text("only in A")
+    expect(number(page, "Quality of A")).to_have_text(re.compile(r"^0\.\d+$"))
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.5))
+    page.get_by_text("Compare with A", exact=True).click()
+    expect(page.locator(".legend")).not_to_contain_text("only in A")
 
-    go(page, "Masks")
     page.get_by_role("button", name="Undo").click()
     expect(page.get_by_role("slider").first).to_have_value("0.3")
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.3))
@@ -119,7 +147,8 @@ def test_a_gate_of_its_own_sparsity_can_be_slid_typed_and_reset(server: str, pag
     page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5&gates=hg:0.25")
     canvas = _canvas(page)
     expect(canvas).to_have_attribute("data-fallen", "16 16 16 16 16 16 8 16")
-    page.get_by_text("By layer, by gate").click()
+    at_rest(page)
+    page.get_by_role("button", name="Recipe").press("Enter")
     slider = page.get_by_role("slider", name="hg (cell)")
     expect(slider).to_have_value("0.25")
     slider.focus()
