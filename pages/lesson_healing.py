@@ -9,7 +9,8 @@ from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import session
 from pruner.lessons import figures as lesson_figures
 from pruner.lessons import healing
-from pruner.lessons.healing import PROMPT, Moment
+from pruner.lessons.healing import PROMPT
+from pruner.lessons.moment import Moment
 
 frame.stand_in_app()
 

@@ -17,7 +17,7 @@ from pruner.dashboard.pinned import Pinned
 from pruner.dashboard.standing import Said, Standing
 from pruner.exports.verdict import Verdict
 from pruner.files.checkpoint import Checkpoint
-from pruner.lessons.healing import Moment
+from pruner.lessons.moment import Moment
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe

@@ -24,7 +24,8 @@ from pruner.errors import PrunerError
 from pruner.exports import read_me
 from pruner.exports.certificate import certify
 from pruner.exports.keras.writing import write_keras_file
-from pruner.exports.manifest import LOADER, MASKS, QUALITY, Manifest, entry, model_file, new_sizes, rest, totals
+from pruner.exports.lines import QUALITY
+from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, new_sizes, rest, totals
 from pruner.exports.onnx.facts import DECLINED, ONNX_FILES
 from pruner.exports.verdict import Verdict
 from pruner.files import stale

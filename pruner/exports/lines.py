@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pruner.exports.manifest import QUALITY
-
 Facts = Mapping[str, Any]  # a manifest, or an LSTM's entry in it, as JSON has it
 
 BATCH, STEPS = 2, 5  # of the inputs in the lines
+QUALITY = "quality.py"  # what rates the model of an export by itself, where there is such a thing
 
 
 def load_lines(manifest: Facts, folder: str) -> str:

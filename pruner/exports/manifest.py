@@ -17,7 +17,7 @@ from pruner.files.source import read_small
 from pruner.recipe import Recipe
 
 MASKS, MANIFEST, LOADER = "masks.safetensors", "manifest.json", "load_pruned.py"
-README, EXAMPLE, QUALITY = "README.md", "example.py", "quality.py"
+README, EXAMPLE = "README.md", "example.py"
 MODELS = ("pruned.pt", "pruned.safetensors")
 _OPTIONAL = dict.fromkeys(("compensation", "verdict", "learned", "rest", "settings", "onnx"), dict) | {"notes": list}
 MAX_BYTES = 2**23  # of the file

@@ -22,13 +22,13 @@ from pruner.exports.certificate import certify, same_certificate
 from pruner.exports.export import file_facts, masked_lstms
 from pruner.exports.keras.checking import check_keras_file
 from pruner.exports.keras.facts import KERAS_FILES
+from pruner.exports.lines import QUALITY
 from pruner.exports.manifest import (
     EXAMPLE,
     LOADER,
     MANIFEST,
     MASKS,
     MODELS,
-    QUALITY,
     README,
     Manifest,
     entry,

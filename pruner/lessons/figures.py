@@ -8,7 +8,8 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from pruner.lessons.frozen import Watched
-from pruner.lessons.healing import STAGES, Moment
+from pruner.lessons.healing import STAGES
+from pruner.lessons.moment import Moment
 from pruner.lessons.packed import Reshaped
 from pruner.lessons.repair import Repaired
 from pruner.lessons.together import WAYS

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from itertools import count
 
@@ -18,6 +18,7 @@ from pruner.compensation.lessons import difference
 from pruner.examples import pydocs_chars
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.model import TEXT, model
+from pruner.lessons.moment import Moment
 from pruner.lstm.module import build
 from pruner.pipeline import gather_statistics, prune
 from pruner.progress import Progress, silent
@@ -53,17 +54,6 @@ def write(tensors: Mapping[str, Tensor]) -> str:
             ids = torch.searchsorted(shares, thrown * shares[-1]).clamp(max=len(alphabet) - 1).view(1, 1)
             text += alphabet[int(ids)]
     return text
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What the model is worth at one look: `seconds` since it began to learn, 0 before that; the loss on text that is held
-    back, in bits a character; and what it writes."""
-
-    stage: str
-    seconds: float
-    loss: float
-    text: str
 
 
 @cache

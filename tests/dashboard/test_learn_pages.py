@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from pruner.dashboard.lesson import PAGES, page_of
 from pruner.lessons import LESSONS, TERMS, Lesson, healing, norms, steps
 from pruner.lessons.cell import walk
-from pruner.lessons.healing import Moment
+from pruner.lessons.moment import Moment
 from pruner.lessons.together import WAYS, compare
 from pruner.progress import Progress
 from tests.helpers.pages import (

@@ -9,8 +9,9 @@ import torch
 
 from pruner import Cancelled
 from pruner.lessons import healing
-from pruner.lessons.healing import STAGES, Moment
+from pruner.lessons.healing import STAGES
 from pruner.lessons.model import TEXT, model
+from pruner.lessons.moment import Moment
 
 
 @pytest.fixture(autouse=True)
