@@ -6,7 +6,7 @@ import streamlit as st
 
 from pruner.dashboard import frame, lesson, watching
 from pruner.dashboard.jobs import Job
-from pruner.dashboard.session import session
+from pruner.dashboard.work import work
 from pruner.lessons import figures as lesson_figures
 from pruner.lessons import healing
 from pruner.lessons.healing import PROMPT
@@ -18,7 +18,7 @@ frame.stand_in_app()
 def start() -> None:
     """Heal in a thread of its own, which adds to the moments that the page shows."""
     moments = list[Moment]()
-    session.healing, session.moments = Job(partial(healing.heal, moments.append)), moments
+    work.healing, work.moments = Job(partial(healing.heal, moments.append)), moments
 
 
 def grown(moments: list[Moment], shown: Moment | None) -> None:
@@ -54,13 +54,13 @@ def choose(moments: list[Moment]) -> Moment | None:
 
 
 def growing() -> None:
-    moments = list(session.moments)
+    moments = list(work.moments)
     grown(moments, moments[-1] if moments else None)
 
 
 picture = lesson.begin_wide(healing.LESSON)
 with picture:
-    job = session.healing
+    job = work.healing
     with st.container(horizontal=True):
         watching.start_button("Heal", job, start, heals=True)
     if job is not None and job.status.state == "running":
@@ -68,5 +68,5 @@ with picture:
     else:
         if job is not None:
             watching.say_end(job, "healing")
-        grown(session.moments, choose(session.moments))
-lesson.finish(healing.LESSON, healing.notice(session.moments))
+        grown(work.moments, choose(work.moments))
+lesson.finish(healing.LESSON, healing.notice(work.moments))

@@ -17,7 +17,6 @@ from pruner.dashboard.pinned import Pinned
 from pruner.dashboard.standing import Said, Standing
 from pruner.exports.verdict import Verdict
 from pruner.files.checkpoint import Checkpoint
-from pruner.lessons.moment import Moment
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
@@ -165,8 +164,6 @@ class Session:
     # Lessons, whose controls are bound to the link.
     step = Kept("", "widget")
     weights = Kept("", "widget")
-    healing: Kept[Job[list[Moment]] | None] = Kept(None)
-    moments: Kept[list[Moment]] = Kept([])  # of the healing that runs or ran last, as they come
 
     def clicked_line(self, table: str) -> int:
         """The line of the table with this key whose button was just clicked."""

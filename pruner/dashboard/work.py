@@ -13,6 +13,7 @@ from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import Kept, session
 from pruner.dashboard.shrinking import Smaller
 from pruner.exports.speed.table import Table
+from pruner.lessons.moment import Moment
 from pruner.result import Result
 from pruner.search.candidates import Candidate
 
@@ -46,6 +47,8 @@ class Work:
     sensitivity: Kept[Job[Measured] | None] = Kept(None, "model")
     sensitivity_count = Kept(5)
     target = Kept("macs", "widget")
+    healing: Kept[Job[list[Moment]] | None] = Kept(None)  # of the lesson
+    moments: Kept[list[Moment]] = Kept([])  # of the healing that runs or ran last, as they come
 
     @property
     def result(self) -> Result | None:

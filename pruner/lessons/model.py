@@ -8,14 +8,13 @@ from torch import Tensor
 
 from pruner import examples
 from pruner.calibration.calibration import Calibration
+from pruner.calibration.gathering import gather
 from pruner.calibration.observations import Statistics
 from pruner.examples import Example
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import drop_rows
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
-from pruner.pipeline import gather_statistics
-from pruner.recipe import Recipe
 
 GRAMMAR, TEXT = "embedded-reber", "pydocs-chars"
 
@@ -58,5 +57,6 @@ def gathered() -> tuple[Calibration, dict[str, Statistics]]:
     """The training strings of the grammar, and what the hidden units do on them."""
     known = model(GRAMMAR)
     calibration = known.example.calibration(known.checkpoint)
-    recipe = known.example.complete(Recipe(granularity="units", criterion="obs"))
-    return calibration, gather_statistics(known.checkpoint, recipe, calibration)
+    fit_on, _ = calibration.split()
+    consumers, task = [known.example.consumer], known.example.task
+    return calibration, {known.lstm.name: gather(known.lstm, known.tensors, fit_on, consumers, task)}
