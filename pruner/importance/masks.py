@@ -112,7 +112,7 @@ def dropped_together(scores: Sequence[Tensor], weights: Sequence[int], recipe: R
     sizes = torch.tensor([len(own) for own in comparable], device=ranked.device)
     layer = torch.arange(len(comparable), device=ranked.device).repeat_interleave(sizes)
     fallen = layer[ranked[: min(most, dropped_rows(len(ranked), recipe.sparsity))]]
-    return torch.bincount(fallen, minlength=len(comparable)).tolist()
+    return torch.bincount(fallen, minlength=len(comparable)).cpu().tolist()
 
 
 def _dropped_by_cost(lstm: LSTM, units: Mapping[Place, Tensor], recipe: Recipe) -> dict[Place, int]:

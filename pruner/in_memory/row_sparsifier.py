@@ -1,5 +1,6 @@
 """The workflow of torch.ao.pruning for LSTMs in memory: prepare, step, train on, squash."""
 
+import abc
 import copy
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ from pruner.lstm.lstm import Place
 from pruner.recipe import GRANULARITIES, check_choice, check_sparsity
 
 
-class RowSparsifier:
+class RowSparsifier(abc.ABC):
     """Keeps masks on packed LSTM weights and has `update_mask`, which subclasses write, choose them.
 
     It has the surface of `torch.ao.pruning`'s `BaseSparsifier` and `BaseStructuredSparsifier`, whose virtual subclass it is
@@ -111,13 +112,13 @@ class RowSparsifier:
                 self.update_mask(**group)
         self._settle()
 
+    @abc.abstractmethod
     def update_mask(self, module: nn.Module, tensor_name: str, **kwargs: Any) -> None:
         """Choose the mask of one group, given all that is in it: `module.parametrizations[tensor_name][0].mask`, (4H,) bool.
 
         With `units`, the mask must hold whole units, and is then that of the whole layer and direction. A new mask is a new
         tensor, because a backward pass under way still needs the old one.
         """
-        raise NotImplementedError
 
     def schedule(self, shape: str, steps: int = 1, begin: int = 0, every: int = 1, initial: float = 0.0) -> None:
         """From now on each `step()` is a step of training, and the sparsity grows to the present `sparsity_level` of

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-ELSEWHERE = torch.device("cuda:0")
+ELSEWHERE = torch.device("meta")  # the one device that every build of torch knows beside the CPU
 
 
 class There(Tensor):
@@ -29,6 +30,16 @@ class There(Tensor):
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(function, args, kwargs or {})
+
+
+class FromNumbers(TorchFunctionMode):
+    """Has `torch.tensor` make its tensors here and send them there, because it fills them before anyone can look."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function is torch.tensor and torch.device(kwargs.get("device") or "cpu") == ELSEWHERE:
+            return function(*args, **{**kwargs, "device": "cpu"}).to(ELSEWHERE)
+        return function(*args, **kwargs)
 
 
 class Elsewhere(TorchDispatchMode):

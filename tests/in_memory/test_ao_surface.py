@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from pruner import LSTMSaliencyPruner, PrunerError
 from pruner.in_memory.row_mask import RowMask
+from pruner.in_memory.row_sparsifier import RowSparsifier
 from tests.helpers.training import H, Opaque, batch, seeded, stepped
 
 IH, HH = "lstm.weight_ih_l0", "lstm.weight_hh_l0"
@@ -31,6 +32,11 @@ def test_a_new_pruner_is_enabled_and_empty() -> None:
     assert pruner.enable_mask_update is True
     assert (pruner.groups, pruner.config, pruner.model, dict(pruner.state)) == ([], None, None, {})
     assert pruner.defaults == {"sparsity_level": 0.25}
+
+
+def test_the_base_class_is_abstract() -> None:
+    with pytest.raises(TypeError, match=r"RowSparsifier.*update_mask"):
+        RowSparsifier()  # type: ignore[abstract]
 
 
 CONFIGS: dict[str, tuple[Any, list[str]]] = {

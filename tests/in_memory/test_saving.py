@@ -87,6 +87,15 @@ def test_a_class_is_called_and_settings_come_from_it(tmp_path: Path) -> None:
     assert (again.first.hidden_size, again.second.input_size, again.head.in_features) == (4, 8, 4)
 
 
+def test_a_compact_module_of_a_narrowed_model_has_its_width(tmp_path: Path) -> None:
+    model = seeded(layers=2)
+    stepped(model).prune()
+    stepped(model, units={"*_l0": [1, 2, 3]}).prune()
+    save_pruned(model, tmp_path / "model.pt")
+    again = load_pruned(lambda: Tagger(2), tmp_path / "model.pt")
+    assert torch.equal(again(batch()[0]), model(batch()[0])) and again.lstm.hidden_size == 4
+
+
 def test_frozen_and_other_devices_stay(tmp_path: Path) -> None:
     model = seeded(Opaque)
     pruned(model)
