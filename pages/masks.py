@@ -236,7 +236,7 @@ recipe, gathered, a = controls.recipe(), inputs.current(), None
 if session.recipe_problem:
     st.error(plain(session.recipe_problem), title="This recipe cannot be used", icon=":material/error:")
 if session.comparing:
-    comparing.choose_a(checkpoint, recipe)
+    comparing.say_if_nothing_is_pinned()
     try:
         a = comparing.other(checkpoint, recipe, gathered)
     except PrunerError as error:
@@ -249,6 +249,8 @@ follow(checkpoint, view, look, a)
 if own := tuning.own_sparsities(recipe):
     st.caption(f"With a sparsity of {'its' if len(own) == 1 else 'their'} own: {', '.join(own)}.")
 lead_on()
+if session.comparing:
+    comparing.choose_a(checkpoint, recipe)
 if isinstance(found, PrunerError):
     stop_with(found, "This recipe does not fit the model")
 if found and a:

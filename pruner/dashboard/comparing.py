@@ -69,17 +69,21 @@ def other(checkpoint: Checkpoint, recipe: Recipe, gathered: Gathered | None) -> 
     return Other(pinned, scored, size, Asked(pinned.checkpoint, beside, masks, known))
 
 
+def say_if_nothing_is_pinned() -> None:
+    if session.pinned is None:
+        st.info(
+            "Nothing is pinned yet. Pin the present recipe as A, below the grids, and go on tuning: what is pink fell in A "
+            "only, what is blue falls only now.",
+            icon=":material/keep:",
+        )
+
+
 def choose_a(checkpoint: Checkpoint, recipe: Recipe) -> None:
     """What A is, and the ways to another."""
     pinned = session.pinned
-    if pinned is None:
-        st.info(
-            "Nothing is pinned yet. Pin the present recipe as A and go on tuning: pink fell in A only, blue falls only now.",
-            icon=":material/keep:",
-        )
-    elif pinned.recipe is not None:
+    if pinned is not None and pinned.recipe is not None:
         st.markdown("**A** is the pinned recipe, **now** the present one.")
-    else:
+    elif pinned is not None:
         st.markdown(
             f"**A** is {plain(pinned.checkpoint.name)}, **now** is {plain(checkpoint.name)}, both under the present recipe."
         )

@@ -13,7 +13,7 @@ from tests.helpers.browser import TIMEOUT, at_rest, go, number
 
 
 def _canvas(page: Page) -> Locator:
-    return page.locator("canvas.grids")
+    return page.locator("canvas.grids:not([hidden])")
 
 
 def _fallen(sparsity: float) -> str:
@@ -72,7 +72,7 @@ def test_slider_number_verdict_and_grids_stand_on_one_screen(
         page = context.new_page()
         page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5")
         expect(number(page, "Quality")).to_have_text(re.compile(r"^0\.\d+$"))
-        expect(page.get_by_text("Ruined")).to_be_in_viewport(ratio=1)
+        expect(page.locator(".stMarkdownBadge", has_text="Ruined")).to_be_in_viewport(ratio=1)
         for each in (page.get_by_role("slider").first, page.get_by_role("spinbutton", name="in %")):
             expect(each).to_be_in_viewport(ratio=1)
         place = _canvas(page).bounding_box()
@@ -87,7 +87,7 @@ def test_the_quality_follows_the_release_of_the_slider(server: str, page: Page) 
     expect(quality).to_have_text(re.compile(r"^0\.\d+$"))
     page.get_by_role("slider").first.press("Home")
     expect(quality).to_have_text("1.000")
-    expect(page.get_by_text("Kept", exact=True)).to_be_visible()
+    expect(page.locator(".stMarkdownBadge", has_text="Kept")).to_be_visible()
 
 
 def test_from_the_overview_to_a_comparison_and_a_shared_link(server: str, page: Page, browser: Browser) -> None:
@@ -117,11 +117,11 @@ def test_from_the_overview_to_a_comparison_and_a_shared_link(server: str, page: 
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.5))
 
     page.get_by_text("Compare with A", exact=True).click()
-    expect(page.locator(".legend")).to_contain_text("only in A")
+    expect(page.locator(".foot .legend")).to_contain_text("only in A")
     expect(number(page, "Quality of A")).to_have_text(re.compile(r"^0\.\d+$"))
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.5))
     page.get_by_text("Compare with A", exact=True).click()
-    expect(page.locator(".legend")).not_to_contain_text("only in A")
+    expect(page.locator(".foot .legend")).not_to_contain_text("only in A")
 
     page.get_by_role("button", name="Undo").click()
     expect(page.get_by_role("slider").first).to_have_value("0.3")
