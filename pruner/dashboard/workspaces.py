@@ -97,7 +97,11 @@ class Workspaces:
             self._kept.pop(key).cancel()
 
     def _make_room(self) -> None:
-        """What runs in a workspace that has to go runs on: its tab may well be there."""
+        """What is larger than all room takes nobody else's. What runs in a workspace that has to go runs on: its tab may
+        well be there."""
+        latest = next(reversed(self._kept))
+        if self._kept[latest].bytes > self._most_bytes:
+            del self._kept[latest]
         while len(self._kept) > self._most or sum(each.bytes for each in self._kept.values()) > self._most_bytes:
             del self._kept[next(iter(self._kept))]
 

@@ -98,9 +98,13 @@ def test_models_have_limited_room_each_file_counted_once(clock: Clock, checkpoin
     assert [workspaces.find(secret, None) for secret in "ab"] == ["model", "model"]
     keep(workspaces, "c", "model", checkpoint=checkpoint, pinned=Pinned("other", None, other))
     assert [workspaces.find(secret, None) for secret in "abc"] == [None, None, "model"]
-    small = Workspaces(clock, most_bytes=checkpoint.size - 1)
-    keep(small, "a", "model", checkpoint=checkpoint)
-    assert small.find("a", None) is None
+
+
+def test_a_model_larger_than_all_room_is_not_kept_and_takes_nobody_elses(clock: Clock, checkpoint: Checkpoint) -> None:
+    workspaces = Workspaces(clock, most_bytes=checkpoint.size - 1)
+    keep(workspaces, "a", "small")
+    keep(workspaces, "b", "large", checkpoint=checkpoint)
+    assert [workspaces.find(secret, None) for secret in "ab"] == ["small", None]
 
 
 def test_two_tabs_come_to_hold_the_same(clock: Clock) -> None:
