@@ -1,7 +1,7 @@
 // One step of an LSTM. Python sends the numbers of every step, with gates frozen and units removed as they were set; here they
 // are shown one step after the other. What is set is told to Python at once, where one stands once it rests.
 
-const ROW = 6, THIN = 2, BARS = 36, GAP = 6, TEXT = 14 // pixels: rows of both kinds of blocks, bars, what is between, a caption
+const ROW = 5, THIN = 2, BARS = 28, GAP = 5, TEXT = 14 // pixels: rows of both kinds of blocks, bars, what is between, a caption
 const GLIDE = 300, REST = 400, BEAT = 1100 // milliseconds: numbers that move, until a step is told, between steps that play
 const MOST = 4 // the highest cell state that is drawn
 const instances = new WeakMap()
@@ -56,7 +56,7 @@ function create(parent, data) {
 function tape(view, box) {
   const { read } = view.data
   view.back = make("button", { type: "button", textContent: "Back", onclick: () => go(view, view.at - 1) })
-  view.next = make("button", { type: "button", textContent: "Next step", onclick: () => go(view, view.at + 1) })
+  view.next = make("button", { type: "button", textContent: "Next", onclick: () => go(view, view.at + 1) })
   view.play = make("button", { type: "button", textContent: "Play", onclick: () => play(view, !view.playing) })
   view.tape = [...read].map((symbol, at) => {
     const button = make("button", { type: "button", className: "symbol", textContent: symbol, onclick: () => go(view, at) })
@@ -272,7 +272,7 @@ function drawGate(view, pen, size, index) {
 }
 
 function drawState(view, pen, size, name) {
-  const high = 52
+  const high = 40
   if (!pen) return high
   const place = view.data.gates.length + (name === "c" ? 0 : 1)
   view.canvases[place].element.setAttribute("aria-label", `${name === "c" ? "Cell" : "Hidden"} state of each unit`)

@@ -26,7 +26,7 @@ from pruner.recipe import Recipe
 SHARE, SECONDS = 0.5, 30.0
 PIECES, FOLDED_ON = 20, 4  # pieces of the training text that it heals on; fewer are enough for the fold
 SHORT = 512  # characters of the parts of these that are read side by side
-PROMPT, CHARACTERS = "The function ", 220
+PROMPT, CHARACTERS = "The function ", 160
 TEMPERATURE, SEED = 0.6, 0
 STAGES = ("Half removed", "Compensated", "Healed")
 
@@ -107,7 +107,12 @@ def heal(seen: Callable[[Moment], object], progress: Progress = silent, steps: i
         moments.append(Moment(STAGES[min(call, len(STAGES) - 1)], seconds, loss / math.log(2), text))
         seen(moments[-1])
 
-    prune(example.checkpoint, recipe(steps=steps), calibration(), statistics, progress=progress, seen=look)
+    def tell(fraction: float, what: str) -> bool | None:
+        return progress(
+            fraction, f"Healing: {moments[-1].loss:.2f} bits lost a character" if len(moments) > 1 else what
+        )
+
+    prune(example.checkpoint, recipe(steps=steps), calibration(), statistics, progress=tell, seen=look)
     return moments
 
 
