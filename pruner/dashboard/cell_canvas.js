@@ -117,7 +117,8 @@ function tools(view, box) {
 function canvas(view, paint) {
   const element = make("canvas")
   element.setAttribute("role", "img")
-  const unitAt = (event) => Math.max(0, Math.min(31, Math.floor((event.offsetX / element.clientWidth) * view.data.values[0].h.length)))
+  const units = view.data.values[0].h.length
+  const unitAt = ({ offsetX }) => Math.max(0, Math.min(units - 1, Math.floor((offsetX / element.clientWidth) * units)))
   element.onpointermove = (event) => point(view, unitAt(event))
   element.onclick = (event) => toggle(view, unitAt(event))
   view.canvases.push({ element, paint })
@@ -159,6 +160,7 @@ function play(view, plays) {
 // Words and bars at once; the canvases glide from the numbers that they show to those of this step.
 function show(view, still = false) {
   said(view)
+  table(view)
   const to = view.data.values[view.at], before = view.data.values[view.at - 1]
   const target = { gates: to.gates, c: to.c, h: to.h, reads: before ? before.h : to.h.map(() => 0) }
   const from = view.shown ?? target, began = performance.now()
@@ -206,13 +208,14 @@ function said(view) {
   view.remove.textContent = gone ? `Put unit ${view.unit} back` : `Remove unit ${view.unit}`
   view.gone.textContent = view.removed.length ? `Removed: ${view.removed.join(", ")}` : ""
   view.reset.hidden = !view.removed.length && !view.frozen.length
-  table(view)
 }
 
 function table(view) {
   const { gates, c, h } = view.data.values[view.at], names = [...view.data.gates.map(({ name }) => name), "c", "h"]
   const cellOf = (value) => make("td", {}, make("data", { value, textContent: value.toFixed(3) }))
-  const lines = h.map((_, unit) => make("tr", {}, make("th", { scope: "row", textContent: unit }), ...[...gates, c, h].map((of) => cellOf(of[unit]))))
+  const columns = [...gates, c, h]
+  const lines = h.map((_, unit) =>
+    make("tr", {}, make("th", { scope: "row", textContent: unit }), ...columns.map((of) => cellOf(of[unit]))))
   const head = make("tr", {}, ...["unit", ...names].map((textContent) => make("th", { scope: "col", textContent })))
   view.numbers.setAttribute("role", "region")
   view.numbers.setAttribute("aria-label", `Gates and states of every unit at step ${view.at + 1}`)
@@ -259,7 +262,8 @@ function drawGate(view, pen, size, index) {
   const { data, palette, shown } = view, { symbols, gates } = data, { name, title, color, blocks } = gates[index]
   const high = 2 * TEXT + symbols.length * ROW + size.units * THIN + 2 * GAP + BARS
   if (!pen) return high
-  view.canvases[index].element.setAttribute("aria-label", `${title} gate: its weights for the symbol and for h, and its value for each unit`)
+  const alt = `${title} gate: its weights for the symbol and for h, and its value for each unit`
+  view.canvases[index].element.setAttribute("aria-label", alt)
   let top = caption(view, pen, `${blocks[0]}: what it reads, ${data.read[view.at]}`, 0)
   const now = symbols.indexOf(data.read[view.at])
   block(view, pen, size, data.ih[index], top, ROW, (row) => (row === now ? 1 : 0.16))
