@@ -1,5 +1,5 @@
-// One step of an LSTM. Python sends the numbers of every step, with gates frozen and units removed as they were set; here they
-// are shown one step after the other. What is set is told to Python at once, where one stands once it rests.
+// One step of an LSTM. Python sends the numbers of every step, with gates frozen and units removed as they were set; here
+// they are shown one step after the other. What is set is told to Python at once, where one stands once it rests.
 
 const ROW = 5, THIN = 2, BARS = 28, GAP = 5, TEXT = 14 // pixels: rows of both kinds of blocks, bars, what is between, a caption
 const GLIDE = 300, REST = 400, BEAT = 1100 // milliseconds: numbers that move, until a step is told, between steps that play
@@ -71,7 +71,8 @@ function gatePanel(view, gate, index) {
   swatch.style.background = gate.color
   const button = make("button", { type: "button" }, swatch, make("b", { textContent: gate.name }), ` ${gate.title} `, what)
   button.onclick = () => {
-    view.frozen = view.data.gates.map(({ name }) => name).filter((name) => view.frozen.includes(name) !== (name === gate.name))
+    const names = view.data.gates.map(({ name }) => name)
+    view.frozen = names.filter((name) => view.frozen.includes(name) !== (name === gate.name))
     show(view)
     view.tell(0)
   }
@@ -110,7 +111,8 @@ function tools(view, box) {
     view.tell(0)
   }
   view.gone = make("span")
-  const how = make("span", { className: "how", textContent: "A click on a gate’s name freezes it at its mean; one on a column removes that unit." })
+  const told = "A click on a gate’s name freezes it at its mean; one on a column removes that unit."
+  const how = make("span", { className: "how", textContent: told })
   box.append(make("label", {}, "Unit ", view.field), view.remove, view.gone, view.reset, how)
 }
 
@@ -224,7 +226,8 @@ function table(view) {
 
 function colours(element) {
   const style = getComputedStyle(element), read = (name) => style.getPropertyValue(name).trim()
-  const stops = read("--st-chart-diverging-colors").split(",").map((hex) => [1, 3, 5].map((at) => parseInt(hex.trim().slice(at, at + 2), 16)))
+  const bytes = (hex) => [1, 3, 5].map((at) => parseInt(hex.trim().slice(at, at + 2), 16))
+  const stops = read("--st-chart-diverging-colors").split(",").map(bytes)
   const shade = (share) => {
     const at = Math.max(0, Math.min(1, share)) * (stops.length - 1), low = Math.min(Math.floor(at), stops.length - 2)
     return `rgb(${stops[low].map((part, index) => Math.round(part + (stops[low + 1][index] - part) * (at - low)))})`

@@ -129,7 +129,7 @@ def notice(moments: list[Moment]) -> list[str]:
             f"{folded.loss:.2f} of that, {healed.seconds:.0f} seconds of learning **{min(m.loss for m in moments):.2f}**."
         )
     else:
-        told.append("Heal it, and what each step wins is told here.")
+        told.append("What each step wins is measured while it heals, on the page of this lesson.")
     return [
         *told,
         "It begins where compensation ends, and changes weights only: the size stays what it was.",
