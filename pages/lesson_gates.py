@@ -21,9 +21,10 @@ with picture:
         alt="Rows left of each gate: equal parts where each gate ranks its own, unequal ones where all are ranked together",
     )
     if lesson.answered(together.LESSON):
+        st.caption("Strings wholly right, with the rows ranked per gate or all together:")
         with st.grid(2, min_column_width=220):
             for way, title in WAYS.items():
-                st.metric(f"Right, {title}", f"{found.quality[way]:.0%}", border=True, height="stretch")
+                st.metric(title.capitalize(), f"{found.quality[way]:.0%}", border=True, height="stretch")
         with st.skeleton(height=260):
             curve = [lesson.measured(together.compare, each) for each in SHARES]
         st.plotly_chart(

@@ -40,4 +40,9 @@ with picture:
         key="curves",
         alt="Strings predicted wholly right over the share of units removed, with and without compensation",
     )
+    st.page_link(
+        "pages/lesson_healing.py",
+        label="Compensation trains nothing. See what training adds: Healing",
+        icon=":material/healing:",
+    )
 lesson.finish(repair.LESSON, repair.notice(found))

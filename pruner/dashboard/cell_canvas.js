@@ -1,7 +1,7 @@
-// One step of an LSTM. Python sends the numbers of every step, with gates frozen and units removed as they were set; here they
-// are shown one step after the other. What is set is told to Python at once, where one stands once it rests.
+// One step of an LSTM. Python sends the numbers of every step, with gates frozen and units removed as they were set; here
+// they are shown one step after the other. What is set is told to Python at once, where one stands once it rests.
 
-const ROW = 6, THIN = 2, BARS = 36, GAP = 6, TEXT = 14 // pixels: rows of both kinds of blocks, bars, what is between, a caption
+const ROW = 5, THIN = 2, BARS = 28, GAP = 5, TEXT = 14 // pixels: rows of both kinds of blocks, bars, what is between, a caption
 const GLIDE = 300, REST = 400, BEAT = 1100 // milliseconds: numbers that move, until a step is told, between steps that play
 const MOST = 4 // the highest cell state that is drawn
 const instances = new WeakMap()
@@ -56,7 +56,7 @@ function create(parent, data) {
 function tape(view, box) {
   const { read } = view.data
   view.back = make("button", { type: "button", textContent: "Back", onclick: () => go(view, view.at - 1) })
-  view.next = make("button", { type: "button", textContent: "Next step", onclick: () => go(view, view.at + 1) })
+  view.next = make("button", { type: "button", textContent: "Next", onclick: () => go(view, view.at + 1) })
   view.play = make("button", { type: "button", textContent: "Play", onclick: () => play(view, !view.playing) })
   view.tape = [...read].map((symbol, at) => {
     const button = make("button", { type: "button", className: "symbol", textContent: symbol, onclick: () => go(view, at) })
@@ -71,7 +71,8 @@ function gatePanel(view, gate, index) {
   swatch.style.background = gate.color
   const button = make("button", { type: "button" }, swatch, make("b", { textContent: gate.name }), ` ${gate.title} `, what)
   button.onclick = () => {
-    view.frozen = view.data.gates.map(({ name }) => name).filter((name) => view.frozen.includes(name) !== (name === gate.name))
+    const names = view.data.gates.map(({ name }) => name)
+    view.frozen = names.filter((name) => view.frozen.includes(name) !== (name === gate.name))
     show(view)
     view.tell(0)
   }
@@ -110,14 +111,16 @@ function tools(view, box) {
     view.tell(0)
   }
   view.gone = make("span")
-  const how = make("span", { className: "how", textContent: "A click on a gate’s name freezes it at its mean; one on a column removes that unit." })
+  const told = "A click on a gate’s name freezes it at its mean; one on a column removes that unit."
+  const how = make("span", { className: "how", textContent: told })
   box.append(make("label", {}, "Unit ", view.field), view.remove, view.gone, view.reset, how)
 }
 
 function canvas(view, paint) {
   const element = make("canvas")
   element.setAttribute("role", "img")
-  const unitAt = (event) => Math.max(0, Math.min(31, Math.floor((event.offsetX / element.clientWidth) * view.data.values[0].h.length)))
+  const units = view.data.values[0].h.length
+  const unitAt = ({ offsetX }) => Math.max(0, Math.min(units - 1, Math.floor((offsetX / element.clientWidth) * units)))
   element.onpointermove = (event) => point(view, unitAt(event))
   element.onclick = (event) => toggle(view, unitAt(event))
   view.canvases.push({ element, paint })
@@ -159,6 +162,7 @@ function play(view, plays) {
 // Words and bars at once; the canvases glide from the numbers that they show to those of this step.
 function show(view, still = false) {
   said(view)
+  table(view)
   const to = view.data.values[view.at], before = view.data.values[view.at - 1]
   const target = { gates: to.gates, c: to.c, h: to.h, reads: before ? before.h : to.h.map(() => 0) }
   const from = view.shown ?? target, began = performance.now()
@@ -206,13 +210,14 @@ function said(view) {
   view.remove.textContent = gone ? `Put unit ${view.unit} back` : `Remove unit ${view.unit}`
   view.gone.textContent = view.removed.length ? `Removed: ${view.removed.join(", ")}` : ""
   view.reset.hidden = !view.removed.length && !view.frozen.length
-  table(view)
 }
 
 function table(view) {
   const { gates, c, h } = view.data.values[view.at], names = [...view.data.gates.map(({ name }) => name), "c", "h"]
   const cellOf = (value) => make("td", {}, make("data", { value, textContent: value.toFixed(3) }))
-  const lines = h.map((_, unit) => make("tr", {}, make("th", { scope: "row", textContent: unit }), ...[...gates, c, h].map((of) => cellOf(of[unit]))))
+  const columns = [...gates, c, h]
+  const lines = h.map((_, unit) =>
+    make("tr", {}, make("th", { scope: "row", textContent: unit }), ...columns.map((of) => cellOf(of[unit]))))
   const head = make("tr", {}, ...["unit", ...names].map((textContent) => make("th", { scope: "col", textContent })))
   view.numbers.setAttribute("role", "region")
   view.numbers.setAttribute("aria-label", `Gates and states of every unit at step ${view.at + 1}`)
@@ -221,7 +226,8 @@ function table(view) {
 
 function colours(element) {
   const style = getComputedStyle(element), read = (name) => style.getPropertyValue(name).trim()
-  const stops = read("--st-chart-diverging-colors").split(",").map((hex) => [1, 3, 5].map((at) => parseInt(hex.trim().slice(at, at + 2), 16)))
+  const bytes = (hex) => [1, 3, 5].map((at) => parseInt(hex.trim().slice(at, at + 2), 16))
+  const stops = read("--st-chart-diverging-colors").split(",").map(bytes)
   const shade = (share) => {
     const at = Math.max(0, Math.min(1, share)) * (stops.length - 1), low = Math.min(Math.floor(at), stops.length - 2)
     return `rgb(${stops[low].map((part, index) => Math.round(part + (stops[low + 1][index] - part) * (at - low)))})`
@@ -259,7 +265,8 @@ function drawGate(view, pen, size, index) {
   const { data, palette, shown } = view, { symbols, gates } = data, { name, title, color, blocks } = gates[index]
   const high = 2 * TEXT + symbols.length * ROW + size.units * THIN + 2 * GAP + BARS
   if (!pen) return high
-  view.canvases[index].element.setAttribute("aria-label", `${title} gate: its weights for the symbol and for h, and its value for each unit`)
+  const alt = `${title} gate: its weights for the symbol and for h, and its value for each unit`
+  view.canvases[index].element.setAttribute("aria-label", alt)
   let top = caption(view, pen, `${blocks[0]}: what it reads, ${data.read[view.at]}`, 0)
   const now = symbols.indexOf(data.read[view.at])
   block(view, pen, size, data.ih[index], top, ROW, (row) => (row === now ? 1 : 0.16))
@@ -272,7 +279,7 @@ function drawGate(view, pen, size, index) {
 }
 
 function drawState(view, pen, size, name) {
-  const high = 52
+  const high = 40
   if (!pen) return high
   const place = view.data.gates.length + (name === "c" ? 0 : 1)
   view.canvases[place].element.setAttribute("aria-label", `${name === "c" ? "Cell" : "Hidden"} state of each unit`)

@@ -16,6 +16,7 @@ from pruner.lessons.together import WAYS
 from pruner.lstm.gates import GATE_TITLES, GATES, split_gates
 from pruner.views.colours import AGREEMENT, DROPPED, GATE_COLORS, LINE_COLORS
 
+BITS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # marks of a logarithmic axis
 GREY = "#999999"  # readable on white and on black
 GATE_NAMES = [f"{gate} {GATE_TITLES[gate]}" for gate in GATES]
 TOP = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
@@ -239,7 +240,7 @@ def falling_loss(moments: Sequence[Moment], seconds: float) -> go.Figure:
     )
     longest = max(seconds, moments[-1].seconds)
     figure.update_xaxes(fixedrange=True, title="seconds of learning", range=[-0.5, longest + 0.5])
-    figure.update_yaxes(fixedrange=True, title="bits lost a character", type="log")
+    figure.update_yaxes(fixedrange=True, title="bits lost a character", type="log", tickvals=BITS)
     return _sized(figure, 240, legend=TOP)
 
 

@@ -27,7 +27,7 @@ from pruner.recipe import Recipe
 SHARE, SECONDS = 0.5, 30.0
 PIECES, FOLDED_ON = 20, 4  # pieces of the training text that it heals on; fewer are enough for the fold
 SHORT = 512  # characters of the parts of these that are read side by side
-PROMPT, CHARACTERS = "The function ", 220
+PROMPT, CHARACTERS = "The function ", 160
 TEMPERATURE, SEED = 0.6, 0
 STAGES = ("Half removed", "Compensated", "Healed")
 
@@ -97,7 +97,12 @@ def heal(seen: Callable[[Moment], object], progress: Progress = silent, steps: i
         moments.append(Moment(STAGES[min(call, len(STAGES) - 1)], seconds, loss / math.log(2), text))
         seen(moments[-1])
 
-    prune(example.checkpoint, recipe(steps=steps), calibration(), statistics, progress=progress, seen=look)
+    def tell(fraction: float, what: str) -> bool | None:
+        return progress(
+            fraction, f"Healing: {moments[-1].loss:.2f} bits lost a character" if len(moments) > 1 else what
+        )
+
+    prune(example.checkpoint, recipe(steps=steps), calibration(), statistics, progress=tell, seen=look)
     return moments
 
 
@@ -114,7 +119,7 @@ def notice(moments: list[Moment]) -> list[str]:
             f"{folded.loss:.2f} of that, {healed.seconds:.0f} seconds of learning **{min(m.loss for m in moments):.2f}**."
         )
     else:
-        told.append("Heal it, and what each step wins is told here.")
+        told.append("What each step wins is measured while it heals, on the page of this lesson.")
     return [
         *told,
         "It begins where compensation ends, and changes weights only: the size stays what it was.",

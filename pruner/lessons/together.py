@@ -16,10 +16,10 @@ from pruner.lstm.gates import GATES, SIDES, split_gates
 SHARES = tuple(step / 100 for step in range(0, 65, 5))
 SHARE = 0.2
 WAYS = {
-    "aware": "each gate by itself, by L1 norm",
-    "blind": "all rows together, by L1 norm",
-    "aware by cost": "each gate by itself, by cost",
-    "blind by cost": "all rows together, by cost",
+    "aware": "per gate, by L1 norm",
+    "blind": "together, by L1 norm",
+    "aware by cost": "per gate, by cost",
+    "blind by cost": "together, by cost",
 }
 
 

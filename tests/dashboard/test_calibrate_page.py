@@ -17,7 +17,7 @@ from pruner.importance.scores import score_lstm
 from pruner.lstm.gates import ALL_BLOCKS
 from tests.helpers.files import npy, saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import checked, click, endless, figure_of, go, numbers_of, set_to, upload, wait, work
+from tests.helpers.pages import checked, click, endless, figure_of, go, numbers_of, set_to, texts, upload, wait, work
 
 
 def test_an_example_gathers_its_own_inputs_with_one_click(example: AppTest) -> None:
@@ -126,6 +126,8 @@ def test_inputs_are_made_for_a_model_of_ones_own(app: AppTest, source: str, monk
     assert (calibration.source, calibration.embedding) == (source, "embed.weight" if source == "sampled" else None)
     told = next(text.value for text in app.markdown if "time steps" in text.value)
     assert ("not real inputs" in told) == (source == "gaussian")
+    words = texts(app)
+    assert ("These inputs are random" in words) == ("Lesson 3 measures both" not in words) == (source == "gaussian")
 
 
 def test_inputs_from_a_file_are_read_and_the_upload_let_go(app: AppTest) -> None:

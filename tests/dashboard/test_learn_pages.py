@@ -151,6 +151,7 @@ def test_shrinking_and_repairing_follow_their_sliders(app: AppTest) -> None:
     app.slider(key="removed").set_value(20)
     app = checked(app.run())
     assert "With 6 of 32 units gone" in _words(app)
+    assert any("Healing" in link.proto.label and "training" in link.proto.label for link in app.get("page_link"))
 
 
 def test_a_lesson_leads_to_the_same_view_of_the_open_model(app: AppTest) -> None:

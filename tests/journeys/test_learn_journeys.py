@@ -55,6 +55,8 @@ def test_an_lstm_is_stepped_through_frozen_and_cut_by_keyboard(server: str, page
     assert _expected(page) == pytest.approx(changed, abs=1e-5)
     page.get_by_role("button", name="Whole again").click()
     expect(page).to_have_url(f"{server}/lesson_cell?at=9")
+    page.get_by_role("link", name="Next: One tensor, four layers").click()
+    expect(page).to_have_url(f"{server}/lesson_packed")
 
 
 def test_every_question_reacts_and_every_lesson_leads_to_the_next(server: str, page: Page) -> None:
