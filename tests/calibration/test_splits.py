@@ -28,6 +28,17 @@ def all_steps(groups: list[Tensor]) -> list[float]:
     return [value for group in groups for value in group[..., 0].flatten().tolist()]
 
 
+@given(group_shapes, st.integers(1, 30), st.integers(1, 40), st.integers(0, 3))
+def test_a_sample_is_the_beginning_of_the_last_sequences(
+    shapes: list[tuple[int, int]], count: int, steps: int, burn_in: int
+) -> None:
+    whole = Calibration("file", numbered(shapes), burn_in=burn_in)
+    sequences = [sequence for group in whole.sequences["lstm"] for sequence in group][-count:]
+    wanted = [sequence[: burn_in + steps, 0].tolist() for sequence in sequences]
+    found = [sequence[:, 0].tolist() for group in whole.sample(count, steps).sequences["lstm"] for sequence in group]
+    assert found == wanted
+
+
 @given(group_shapes, st.floats(0.01, 0.99))
 def test_a_split_loses_and_repeats_nothing(shapes: list[tuple[int, int]], share: float) -> None:
     whole = Calibration("file", numbered(shapes), "embed.weight", name="x")

@@ -10,7 +10,8 @@ from tests.helpers.project import PROJECT
 
 
 def test_there_is_a_page_for_every_step_of_the_journey_and_every_lesson() -> None:
-    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == {"open", *STUDIO, *LEARN}
+    leads_on = "compare"  # a link of before
+    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == {"open", *STUDIO, *LEARN, leads_on}
     assert not [entry for entry in (PROJECT / "pages").iterdir() if entry.is_dir() and entry.name != "__pycache__"]
 
 

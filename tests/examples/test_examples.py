@@ -202,3 +202,14 @@ def test_a_note_says_when_the_data_differs(monkeypatch: pytest.MonkeyPatch, name
         assert note and f"Python {recorded['python']}" in note
     else:
         assert note is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_judges_as_the_whole_does(name: str) -> None:
+    example = EXAMPLES[name]
+    checkpoint = example.open()
+    dense = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms}
+    pruned = run(checkpoint, Recipe(0.3)).pruned
+    whole, part = example.sample(checkpoint.tensors, dense), example.sample(pruned.tensors(), pruned.modules("masked"))
+    assert (example.sample.name, example.sample.higher_is_better) == (example.quality_name, example.higher_is_better)
+    assert whole > part if example.higher_is_better else whole < part
