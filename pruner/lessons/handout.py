@@ -1,5 +1,5 @@
 """The lessons on paper: one HTML file, one page a lesson, from the same texts and the same measurements as the screen; the
-answers stand on a page of their own.
+answers, with what to notice, stand on pages of their own.
 
 The pictures are tables and drawings of plain SVG, so that the file needs nothing from elsewhere, now or later.
 """
@@ -34,8 +34,8 @@ section:last-child { break-after: auto; }
 def handout() -> str:
     """The whole handout, with every lesson at the settings that its page starts with."""
     measured = list(_measured())
-    lessons = [_lesson(number, *each) for number, each in enumerate(measured)]
-    answers = "".join(_answer(number, lesson) for number, (lesson, _, _) in enumerate(measured))
+    lessons = [_lesson(number, lesson, picture) for number, (lesson, picture, _) in enumerate(measured)]
+    answers = "".join(_answer(number, lesson, notices) for number, (lesson, _, notices) in enumerate(measured))
     terms = "".join(f"<li><b>{html.escape(term)}</b>: {html.escape(meaning)}</li>" for term, meaning in TERMS.items())
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Pruning LSTMs gate by gate</title>'
@@ -78,14 +78,14 @@ def _measured() -> Iterable[tuple[Lesson, str, list[str]]]:
 
     compared = together.compare(together.SHARE)
     lines = [
-        [title, side, *(str(count) for count in compared.kept[way][side].tolist()), f"{compared.quality[way]:.0%}"]
+        [title, side, *(str(count) for count in compared.kept[way][side].tolist())]
         for way, title in together.WAYS.items()
         for side in SIDES
     ]
     yield (
         together.LESSON,
         f"<p class=small>Rows left of {size} in each gate, with {together.SHARE:.0%} of all rows dropped.</p>"
-        + _table(["ranked", "weight", *GATES, "strings right"], lines),
+        + _table(["ranked", "weight", *GATES], lines),
         together.notice(compared, "hh"),
     )
 
@@ -152,23 +152,24 @@ def _walked() -> tuple[str, list[str]]:
     return _table(["reads", f"c of unit {unit}", "allowed next", *SYMBOLS], lines), cell.notice(found)
 
 
-def _lesson(number: int, lesson: Lesson, picture: str, notices: list[str]) -> str:
+def _lesson(number: int, lesson: Lesson, picture: str) -> str:
     answers = "".join(f"<li>{html.escape(answer.text)}</li>" for answer in lesson.answers)
     code = html.escape("\n\n".join(map(source_of, lesson.code)))
     sources = "; ".join(f"{html.escape(SOURCES[key][0])}, {html.escape(SOURCES[key][1])}" for key in lesson.sources)
     return (
         f"<section><h1>{number}. {html.escape(lesson.title)}</h1>"
         f"<p><b>{_marked(lesson.question)}</b> {_marked(lesson.introduction)}</p>{picture}"
-        f"<h2>What to notice</h2><ul>{''.join(f'<li>{_marked(notice)}</li>' for notice in notices)}</ul>"
         f"<h2>In the library</h2><pre>{code}</pre>"
         f"<h2>Predict</h2><p>{_marked(lesson.check)}</p><ol type=a>{answers}</ol>"
         f"<p class=small>Sources: {sources}</p></section>\n"
     )
 
 
-def _answer(number: int, lesson: Lesson) -> str:
+def _answer(number: int, lesson: Lesson, notices: list[str]) -> str:
     right = next(answer for answer in lesson.answers if answer.right)
-    return f"<p><b>{number}. {_marked(lesson.check)}</b> {html.escape(right.text)}. {_marked(right.why)}</p>"
+    noticed = "".join(f"<li>{_marked(notice)}</li>" for notice in notices)
+    told = f"<b>{number}. {_marked(lesson.check)}</b> {html.escape(right.text)}. {_marked(right.why)}"
+    return f"<p>{told}</p><ul class=small>{noticed}</ul>"
 
 
 def _marked(text: str) -> str:

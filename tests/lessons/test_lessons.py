@@ -388,6 +388,7 @@ def test_the_handout_holds_every_lesson_and_loads_nothing() -> None:
     for right in (answer for lesson in LESSONS for answer in lesson.answers if answer.right):
         why = html.escape(right.why).split("`")[0].split("*")[0]
         assert why in answers and why not in lessons
+    assert "wholly right: i " in answers and "strings right</th>" not in lessons.split("4. The pruner")[0]
     assert not {"src", "href", "srcset", "data"} & set(page.attributes)
     assert "url(" not in text and "@import" not in text and "<script" not in text
     assert "(0.5, -0.25): 0.75" in text and "(0.15, 0.6): 0.75" in text
