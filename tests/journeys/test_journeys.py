@@ -13,7 +13,15 @@ from pruner.cli.main import main
 from tests.helpers.browser import THEMES, TIMEOUT, WORK, drawn, go, number, serving, titled, wait_until_it_fits
 from tests.helpers.project import PROJECT
 
-LINKED = ["", "overview", "masks", "compare", "run", "learn", "lesson_frozen"]  # each kind of page, on a server of its own
+LINKED = [
+    "",
+    "overview",
+    "masks",
+    "compare",
+    "run",
+    "learn",
+    "lesson_frozen",
+]  # each kind of page, on a server of its own
 
 
 def _to_the_zip(page: Page, folder: Path, granularity: str = "rows") -> Path:
