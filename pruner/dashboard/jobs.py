@@ -1,14 +1,17 @@
 """Long work in a thread of its own, which a page can watch."""
 
+import atexit
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pruner.errors import PrunerError
 from pruner.progress import Cancelled, Progress
 
 Made = TypeVar("Made")
+PATIENCE = 3.0  # seconds that the end of the server waits for each job
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ class Job(Generic[Made]):
         self._lock = threading.Lock()
         self._status: Status[Made] = Status("running")
         self._cancelled, self._enough = threading.Event(), threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        _started.add(self)
 
     @property
     def status(self) -> Status[Made]:
@@ -68,3 +73,16 @@ class Job(Generic[Made]):
         finally:
             with self._lock:
                 self._status = finished
+
+
+_started: weakref.WeakSet[Job[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _end() -> None:
+    """Let jobs stop before the interpreter does: one that it stops in the middle of a computation takes the process down."""
+    jobs = list(_started)
+    for job in jobs:
+        job.cancel()
+    for job in jobs:
+        job._thread.join(PATIENCE)
