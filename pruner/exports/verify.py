@@ -52,7 +52,7 @@ from pruner.lstm.sizes import parameters as count_parameters
 from pruner.pipeline import choose_masks
 from pruner.recipe import DATA_CRITERIA, Recipe
 
-FILES = {MANIFEST, MASKS, LOADER, README, EXAMPLE, *MODELS, *KERAS_FILES, *ONNX_FILES}
+FILES = {MANIFEST, MASKS, LOADER, README, EXAMPLE, QUALITY, *MODELS, *KERAS_FILES, *ONNX_FILES}
 MAX_UNPACKED_RATIO = 50
 
 

@@ -16,6 +16,7 @@ from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
 from tests.helpers.pages import (
     CONSUMERS,
+    canvases,
     checked,
     choose,
     go,
@@ -180,7 +181,7 @@ def test_rows_are_ranked_together_by_cost_only_where_there_is_a_cost(calibrated:
     offered = [control.label for control in calibrated.get("button_group")]
     assert "Allocation" in offered
     calibrated = set_to(calibrated, allocation="global")
-    assert len(calibrated.get("bidi_component")) == 1  # no sliders of parts
+    assert len(canvases(calibrated)) == 1  # no sliders of parts
     calibrated = set_to(calibrated, criterion="l1")
     assert "Allocation" not in [control.label for control in calibrated.get("button_group")]
     groups = sent_to_the_canvas(calibrated, 0)[0]["sliders"]["groups"]

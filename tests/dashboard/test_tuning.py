@@ -10,6 +10,7 @@ from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
 from tests.helpers.pages import (
     button,
+    canvases,
     checked,
     go,
     metrics,
@@ -51,11 +52,11 @@ def test_a_move_that_has_not_come_to_rest_is_undone_too(example: AppTest) -> Non
 
 def test_what_is_moved_is_heard_and_nothing_is_said_back(example: AppTest) -> None:
     example = go(example, "masks")
-    first, sent = said(example), example.get("bidi_component")[0].proto.bytes
+    first, sent = said(example), canvases(example)[0].bytes
     assert first["overall"] == 0.5
     example = slide(example, overall=0.25)
     assert example.session_state.sparsity == 0.25 and metrics(example)["Rows dropped, of 256"] == "64"
-    assert example.get("bidi_component")[0].proto.bytes == sent
+    assert canvases(example)[0].bytes == sent
     example = set_to(example, sparsity=0.5)
     assert said(example) == {**first, "edition": first["edition"] + 1}
 

@@ -94,7 +94,7 @@ def select_row(app: AppTest, table: str, row: int) -> AppTest:
 
 def slide(app: AppTest, edition: int | None = None, **moved: Any) -> AppTest:
     """Move sliders of the page Masks, `overall`, `layers` or `gates`, as the browser tells it once they rest."""
-    grids, stands = app.get("bidi_component")[-1].proto.id, standing(app)
+    grids, stands = canvases(app)[-1].id, standing(app)
     told = {**stands, **moved, "edition": edition or said(app)["edition"], "rests": True}
     states = app._tree.get_widget_states()
     events = json.dumps([{"event": "move", "value": told}])
@@ -169,8 +169,13 @@ def numbers_of(values: Any) -> list[float]:
     return np.asarray(values, dtype=float).ravel().tolist()
 
 
+def canvases(app: AppTest) -> list[Any]:
+    """The messages to the canvases of a page; no other component is sent bytes."""
+    return [each.proto for each in app.get("bidi_component") if each.proto.bytes]
+
+
 def sent_to_the_canvas(app: AppTest, which: int = -1) -> tuple[dict[str, Any], bytes]:
     """Header and arrays of the message to the gate canvas, which stands after the sliders of parts where there are any."""
-    data = app.get("bidi_component")[which].proto.bytes
+    data = canvases(app)[which].bytes
     length = int.from_bytes(data[:4], "little")
     return json.loads(data[4 : 4 + length]), data[4 + length :]
