@@ -46,10 +46,11 @@ def check_optimizers(optimizers: Sequence[Any], model: nn.Module) -> None:
             )
 
 
-def carry_over(moves: Sequence[Move], optimizers: Sequence[Optimizer]) -> None:
+def carry_over(moves: Sequence[Move], optimizers: Sequence[Optimizer], *, gone: bool = True) -> None:
     """Have the smaller parameters take the place of the old ones: gradients, and in the optimizers that are given, groups
-    and state. Any other optimizer that goes on with old ones is named by a warning when it does."""
-    for move in moves:
+    and state. Where the old ones are `gone`, any other optimizer that goes on with them is named by a warning when it does.
+    """
+    for move in moves if gone else ():
         if move.old.grad is not None:
             move.new.grad = move.shrink(move.old.grad)
         if getattr(move.old, "_backward_hooks", None) or getattr(move.old, "_post_accumulate_grad_hooks", None):
@@ -67,6 +68,15 @@ def carry_over(moves: Sequence[Move], optimizers: Sequence[Optimizer]) -> None:
                 stacklevel=3,
             )
     _watch()
+
+
+def take_in(pairs: Iterable[tuple[nn.Parameter, nn.Parameter]], optimizers: Sequence[Optimizer]) -> None:
+    """Have whatever trains the second of two parameters train the first, which is new, too."""
+    for new, beside in pairs:
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                if any(parameter is beside for parameter in group["params"]):
+                    group["params"].append(new)
 
 
 def hold_at_zero(parameter: nn.Parameter, mask: Tensor, optimizers: Iterable[Optimizer]) -> None:

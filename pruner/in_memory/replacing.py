@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pruner.compact.compaction import compact_rows, compact_units, expand, row_parts
+from pruner.compact.layout import Layout
 from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM, inside
 from pruner.errors import PrunerError
 from pruner.in_memory.only_consumers import only_consumers
@@ -116,6 +117,32 @@ def replace_masked(
         for path in [path for path, module in places if module is site.module]:
             model.set_submodule(path, small)
     return model, moves
+
+
+def moves_into(small: nn.Module, layouts: Sequence[Layout], before: Mapping[str, nn.Parameter]) -> Iterator[Move]:
+    """What became of each parameter of a model, by its name `before`, in one whose LSTMs lie as `layouts` say; those that
+    are still themselves are left out."""
+    parts, after = dict[str, tuple[str, Part]](), dict(small.named_parameters(remove_duplicate=False))
+    for layout in layouts:
+        kept = {place: torch.tensor(units) for place, units in layout.kept_units.items()}
+        for standard, name in layout.lstm.tensors.items():
+            own = standard if name in after else inside(standard, layout.lstm.bidirectional)
+            part = unit_parts(layout.lstm, kept).get(standard, Part())
+            parts[name] = f"{name.removesuffix(standard)}{own}", part
+        parts |= {name: (name, layout.trimmed) for name in layout.consumers}
+    for name, old in before.items():
+        place, part = parts.get(name, (name, Part()))
+        if after[place] is not old:
+            yield Move(place, old, after[place], part.shrink)
+
+
+def new_beside(small: nn.Module, moves: Sequence[Move]) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+    """What reconstructs the removed units of an LSTM, which had no such parameters before, and one that it had."""
+    for name, parameter in small.named_parameters():
+        path, reconstruction, _ = name.partition("reconstruction.")
+        beside = (move.new for move in moves if move.name.startswith(f"{path}lstm."))
+        if reconstruction and (trained := next(beside, None)) is not None:
+            yield parameter, trained
 
 
 def with_hooks_of(lstm: nn.Module, compact: nn.Module) -> nn.Module:

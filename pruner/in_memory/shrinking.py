@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +13,7 @@ import torch
 from joblib.externals.loky.backend.reduction import dumps
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.optimizer import Optimizer
 
 from pruner.compact.load_pruned import put
 from pruner.compact.masked_and_compact import Pruned
@@ -20,8 +21,9 @@ from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import entry
 from pruner.in_memory.in_checkpoint import Described, described
 from pruner.in_memory.observing import Call, Observation, observe
+from pruner.in_memory.optimizers import carry_over, check_optimizers, take_in
 from pruner.in_memory.own_forward import OwnForward, Precision, moved, run
-from pruner.in_memory.replacing import with_hooks_of
+from pruner.in_memory.replacing import moves_into, new_beside, with_hooks_of
 from pruner.in_memory.report import Report, removed_by
 from pruner.lstm.measure import ForwardPass, Modules, Quality
 from pruner.pipeline import prune
@@ -49,6 +51,7 @@ def shrink(
     seed: int = 0,
     progress: Progress | None = None,
     inplace: bool = False,
+    optimizer: Optimizer | Sequence[Optimizer] = (),
 ) -> nn.Module:
     """The smallest model that answers like the whole one, or the best one of a size, found without labels.
 
@@ -64,6 +67,7 @@ def shrink(
     else their squared error 3 % of their square. `target=dict(macs=0.5)`, or `size`, asks for the best model of that share
     of the multiply-accumulates or bytes instead. `budget` is how long a candidate heals, in seconds or as "2m", `steps` a
     number of updates in its place; `progress` as in `run`; `device`, where work is done, is the model's own by default.
+    An `optimizer` of the model, or several, go on with what is returned, their moments trimmed like its parameters.
 
     Returns a copy, or with `inplace` the model, of the same class, with smaller modules in the places of its LSTMs (of a
     model that is itself an LSTM, the smaller module). Its `report` says what was removed and what it is worth; its
@@ -79,6 +83,8 @@ def shrink(
     """
     started = time.monotonic()
     inner, unwrapped = _unwrapped(model)
+    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    check_optimizers(optimizers, inner)
     wanted, place = _target(keep, target), _device(inner, device)
     recipe = _recipe(budget, steps, seed, task)
     precision = Precision.around(place)
@@ -107,7 +113,13 @@ def shrink(
                 forward=whole,
             )
         result = measured(best.chosen.pruned, place, judge, False, seen.calibration, rating, whole)
+        before = dict(inner.named_parameters(remove_duplicate=False))
         small = _put(inner if inplace else copy.deepcopy(inner), result.pruned, found)
+    if inplace or optimizers:
+        layouts = result.forms["compact"].layouts
+        moves = list(moves_into(small, layouts, before))
+        carry_over(moves, optimizers, gone=inplace)
+        take_in(new_beside(small, moves), optimizers)
     done = [sentence.replace(best.chosen.verdict.sentence, "").strip() for sentence in best.told]
     told = [f"{wrapper} was taken off; wrap what was returned again." for wrapper in unwrapped]
     all_told = (*filter(None, done), *told, *notes, *found.notes)
