@@ -14,7 +14,7 @@ from tests.helpers.browser import THEMES, TIMEOUT, WORK, drawn, go, number, serv
 from tests.helpers.project import PROJECT
 
 # Each kind of page, on a server of its own.
-LINKED = ["", "overview", "masks", "compare", "run", "learn", "lesson_frozen"]
+LINKED = ["", "overview", "masks", "compare", "lesson_frozen"]
 
 
 def _to_the_zip(page: Page, folder: Path, granularity: str = "rows") -> Path:
