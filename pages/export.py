@@ -15,6 +15,7 @@ from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
 from pruner.exports.keras.facts import KERAS_FILES
+from pruner.exports.lines import QUALITY
 from pruner.exports.manifest import EXAMPLE, LOADER, MANIFEST, MASKS, README
 from pruner.exports.onnx.facts import FLOAT, INT8
 from pruner.exports.onnx.facts import told as told_of_onnx
@@ -32,6 +33,7 @@ WHAT_IT_IS = {
     LOADER: "loads the pruned LSTMs with torch alone",
     README: "what this is and how to load it, in words",
     EXAMPLE: "loads and runs it, with torch alone",
+    QUALITY: "how good it is on held-out data, found with torch alone",
     FLOAT: "the pruned LSTMs, or the whole model that came as ONNX, for ONNX Runtime, float32",
     INT8: "the same with int8 weights",
     **dict.fromkeys(KERAS_FILES, "the pruned model, as Keras saves it"),
