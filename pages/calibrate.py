@@ -96,7 +96,7 @@ calibration = gathered.calibration
 st.subheader("What was gathered")
 st.markdown(
     f"**{sum(calibration.steps().values()):,}** time steps of {gathering.told(calibration.source, calibration.name)}, "
-    f"`{calibration.sha256[:12]}`. A fifth of the sequences is held back to judge by."
+    f"`{calibration.sha256[:12]}`. The last sequences, a fifth at most, are held back to judge by."
 )
 st.caption("How active the units of each layer are. One that hardly moves has little to say.")
 activations = {
