@@ -98,7 +98,14 @@ def loss_on(
         pairs = [(wanted.float().cpu(), found.float().cpu())]
         if names:
             dense, pruned = load_consumers(checkpoint.tensors, names), load_consumers(tensors, names)
-            pairs = [(one(pairs[0][0]), other(pairs[0][1])) for one, other in zip(dense, pruned, strict=True)]
+            inside = set(names) - set(outside_of_lstms(checkpoint, names))
+            left = [
+                each.weight.any(1) if each.name in inside else slice(None) for each in pruned
+            ]  # rows of removed units
+            pairs = [
+                (one(pairs[0][0])[..., rows], other(pairs[0][1])[..., rows])
+                for one, other, rows in zip(dense, pruned, left, strict=True)
+            ]
         task = task_of(checkpoint, recipe, names)
         for one, other in pairs:
             worst = max(worst, _divergence(one, other) if task == "softmax" else _squared(one, other))

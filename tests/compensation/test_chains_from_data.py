@@ -72,11 +72,13 @@ def test_the_chain_is_judged_from_end_to_end(checkpoint: Checkpoint) -> None:
 
 
 def test_inputs_of_its_own_go_first(checkpoint: Checkpoint) -> None:
-    own = torch.randn(40, 30, 16)
+    own = build(checkpoint.lstms[0], checkpoint.tensors)(slow_steps(40, 30))[0].detach()
     calibration = Calibration("file", {"first": [slow_steps(40, 60)], "second": [own]})
     recipe = Recipe(0.5, "units", "obs", compensation="fold", consumers=READERS)
     assert complete(calibration, checkpoint, recipe) == calibration
-    assert run(checkpoint, recipe, calibration=calibration).answers is not None
+    # What the second no longer asks of the first is no fault of the first: half of its rows are gone.
+    lost = run(checkpoint, recipe, calibration=calibration).answers
+    assert lost is not None and lost < 0.3
 
 
 def test_what_the_first_gives_the_second(checkpoint: Checkpoint) -> None:
