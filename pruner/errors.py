@@ -1,5 +1,9 @@
 """The one exception that people can cause."""
 
+NO_MEMORY = (
+    "expected enough memory for this model, found too little; free some, or use a smaller model or another device"
+)
+
 
 class PrunerError(Exception):
     """Unusable input. The message says what was expected, what was found and what to do.
@@ -11,6 +15,21 @@ class PrunerError(Exception):
     ...     print(error)
     expected sparsity between 0 and 1, found 1.5
     """
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, as Python, PyTorch, and on CUDA its libraries tell it."""
+    told = (
+        "not enough memory",
+        "can't allocate memory",
+        "out of memory",
+        "ALLOC_FAILED",
+        "bad allocation",
+        "bad_alloc",
+    )
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(each in str(error) for each in told)
+    )
 
 
 def shown(value: object, most: int = 80) -> str:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from pruner.cli import exporting, looking, measuring, searching
 from pruner.cli.output import Terminated, terminate
-from pruner.errors import PrunerError
+from pruner.errors import NO_MEMORY, PrunerError, no_memory
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _give_up_stdout()
         print(f"error: expected a place to print the output, found {error}; give another", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not no_memory(error):
+            raise
+        print(f"error: {NO_MEMORY}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)

@@ -58,8 +58,8 @@ def save(
 
     It is written beside its place, or within an empty folder that is there already, read back, and put in its place only
     when it is whole: a new folder at once, an old one file by file, the manifest last. What an export that died left there
-    is cleared away before. Raises PrunerError if the folder is in use or being written, cannot be written, or does not compute
-    what the masks say when read back, and if the source changed since it was opened.
+    is cleared away before. Raises PrunerError if the folder is in use, being written or cannot be, if what was written does
+    not compute what the masks say when it is read back, and if the source changed since it was opened.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - "." and ".." have no name to write under
     check_free(folder)
