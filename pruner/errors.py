@@ -3,6 +3,11 @@
 NO_MEMORY = (
     "expected enough memory for this model, found too little; free some, or use a smaller model or another device"
 )
+# How PyTorch says so, on the CPU, for oneDNN, on CUDA and for its libraries.
+_OF_MEMORY = (
+    *("can't allocate memory", "not enough memory", "could not create a primitive", "bad_alloc"),
+    *("out of memory", "ALLOC_FAILED"),
+)
 
 
 class PrunerError(Exception):
@@ -17,19 +22,12 @@ class PrunerError(Exception):
     """
 
 
-def no_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, as Python, PyTorch, and on CUDA its libraries tell it."""
-    told = (
-        "not enough memory",
-        "can't allocate memory",
-        "out of memory",
-        "ALLOC_FAILED",
-        "bad allocation",
-        "bad_alloc",
-    )
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(each in str(error) for each in told)
-    )
+def no_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that memory ran out."""
+    if error is None:
+        return False
+    ran_out = isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_MEMORY)
+    return ran_out or isinstance(error, MemoryError) or no_memory(error.__cause__)
 
 
 def shown(value: object, most: int = 80) -> str:

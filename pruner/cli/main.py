@@ -31,19 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.command(options)
         finally:
             sys.stdout.flush()
-    except PrunerError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+    except (PrunerError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, PrunerError) and not no_memory(error):
+            raise
+        told = NO_MEMORY if no_memory(error) else " ".join(str(error).split())
+        print("error:", told, file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output left early, as `head` does
         _give_up_stdout()
     except OSError as error:
         _give_up_stdout()
         print(f"error: expected a place to print the output, found {error}; give another", file=sys.stderr)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not no_memory(error):
-            raise
-        print(f"error: {NO_MEMORY}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)
