@@ -5,19 +5,17 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
-from uuid import uuid4
 
 import pandas as pd
 
 from pruner.errors import PrunerError
 from pruner.examples import Example
-from pruner.files.staging import staged
+from pruner.files.staging import Staging, temporary
 from pruner.progress import Progress
 
 
@@ -101,10 +99,8 @@ def write(output: str, write: Callable[[Path], Any], source: str | Path) -> None
         if target.exists() and target.samefile(source):
             raise PrunerError(f"expected another file than the source, found {output!r} for both; choose another name")
         stream = Path(output).exists() and not Path(output).is_file()
-        with (
-            staged(Path(tempfile.gettempdir()), uuid4().hex) if stream else staged(target.parent, target.name) as folder
-        ):
-            written = folder / "written"
+        with temporary() if stream else Staging(target.parent, target.name) as staging:
+            written = staging.files / "written"
             write(written)
             if stream:
                 Path(output).write_bytes(written.read_bytes())

@@ -65,8 +65,7 @@ def save(
     check_free(folder)
     try:
         there = folder.exists()  # perhaps where somebody stands, or a volume: it is filled, not replaced
-        staging = Staging(folder, "") if there else Staging(folder.parent, folder.name)
-        try:
+        with Staging(folder, "") if there else Staging(folder.parent, folder.name) as staging:
             pruned.checkpoint.source.check_unchanged()
             _write(staging.files, pruned, form, before, after, verdict, onnx, quality)
             if more is not None:
@@ -79,8 +78,6 @@ def save(
                 raise _in_use(folder)
             else:
                 staging.replace(folder)
-        finally:
-            staging.close()
     except OSError as error:
         raise PrunerError(f"expected a place to write the export, found {error}; choose another folder") from error
     return folder

@@ -9,11 +9,12 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import tempfile
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import Any
+from uuid import uuid4
 
 from pruner.errors import PrunerError
 
@@ -48,6 +49,12 @@ class Staging:
         except OSError:
             self.close()
             raise
+
+    def __enter__(self) -> "Staging":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def others(self) -> bool:
         """Whether anything else lies where it lies."""
@@ -86,14 +93,9 @@ class Staging:
             self._lock = None
 
 
-@contextmanager
-def staged(parent: Path, name: str) -> Iterator[Path]:
-    """The folder of a `Staging`, which is closed when the block ends."""
-    staging = Staging(parent, name)
-    try:
-        yield staging.files
-    finally:
-        staging.close()
+def temporary() -> Staging:
+    """One of its own among the temporary files of this machine."""
+    return Staging(Path(tempfile.gettempdir()), uuid4().hex)
 
 
 def clear_dead(parent: Path) -> None:
