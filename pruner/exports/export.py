@@ -96,7 +96,8 @@ def check_free(folder: Path) -> None:
     """Raise PrunerError unless an export can take this place: nothing there yet, or an empty folder. What an export that
     died left there does not count, and is cleared away."""
     try:
-        clear_dead(folder)
+        for place in (folder, folder.parent):
+            clear_dead(place)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise _in_use(folder)
         if not folder.parent.is_dir():

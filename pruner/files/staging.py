@@ -10,10 +10,10 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
+import time
+from contextlib import nullcontext, suppress
 from hashlib import sha256
 from pathlib import Path, PurePath
-from typing import Any
 from uuid import uuid4
 
 from pruner.errors import PrunerError
@@ -24,6 +24,7 @@ except ImportError:  # where there are no locks of this kind, nothing is known t
     fcntl = None  # type: ignore[assignment]
 
 _LOCK, _FILES, _MOVING = "lock", "files", "moving.json"
+_PATIENCE = 1.0  # seconds
 _NAMES = ".export-" + "[0-9a-f]" * 16
 
 
@@ -63,7 +64,7 @@ class Staging:
     def settle(self) -> None:
         """Wait until all that was written lies on the disk, which may be full only then."""
         for path in (*self.files.rglob("*"), self.files):
-            if path.is_file() or hasattr(os, "O_DIRECTORY"):  # where folders can be opened
+            with nullcontext() if path.is_file() else suppress(OSError):  # not every disk can do so with a folder
                 file = os.open(path, os.O_RDONLY)
                 try:
                     os.fsync(file)
@@ -107,16 +108,19 @@ def clear_dead(parent: Path) -> None:
 
 
 def _taken(folder: Path) -> int | None:
-    """The lock of a folder, which is made if it is not there; None if another has it."""
+    """The lock of a folder, which is made if it is not there; None if another has it, and is not just clearing it away."""
+    until = time.monotonic() + _PATIENCE
     while True:
         folder.mkdir(mode=0o700, exist_ok=True)
-        try:
+        with suppress(FileNotFoundError):  # it has just been cleared away
             lock = _locked(folder / _LOCK)
-            if lock is None or os.path.samestat(os.fstat(lock), (folder / _LOCK).lstat()):
+            if lock is not None and os.path.samestat(os.fstat(lock), (folder / _LOCK).lstat()):
                 return lock
-        except FileNotFoundError:  # another has just cleared it away
-            continue
-        os.close(lock)
+            if lock is not None:
+                os.close(lock)
+            elif time.monotonic() > until:
+                return None
+        time.sleep(0.01)
 
 
 def _locked(path: Path) -> int | None:
@@ -141,19 +145,24 @@ def _remove(folder: Path, lock: int) -> None:
     """Remove a folder whose lock is held; what somebody else put there stays."""
     with suppress(OSError):
         _clear(folder)
+    if fcntl is None:  # nor can a file be removed that is open
+        os.close(lock)
+    with suppress(OSError):
         (folder / _LOCK).unlink()
+    if fcntl is not None:
+        os.close(lock)
+    with suppress(OSError):
         folder.rmdir()
-    os.close(lock)
 
 
 def _clear(folder: Path) -> None:
     """Empty a folder whose lock is held, but for the lock; what was moved out of it goes too, unless that was all."""
     moved = _moved(folder)
     if moved and not (folder.parent / moved[-1][0]).exists():
-        for path, *identity in moved:
+        for path, identity in moved:
             if _is(folder.parent / path, identity):
                 (folder.parent / path).unlink()
-        for inner in {PurePath(path).parent for path, *_ in moved} - {PurePath()}:
+        for inner in {path.parent for path, _ in moved} - {PurePath()}:
             with suppress(OSError):  # not there yet, or in use
                 (folder.parent / inner).rmdir()
     (folder / _MOVING).unlink(missing_ok=True)
@@ -161,20 +170,21 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder / _FILES)
 
 
-def _moved(folder: Path) -> list[Any]:
+def _moved(folder: Path) -> list[tuple[PurePath, list[int]]]:
     """What was, or was to be, moved out of a folder, each with what it is known by; nothing if the list was not finished."""
     try:
         listed = json.loads((folder / _MOVING).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = [(PurePath(path), identity) for path, *identity in listed]
+    except (OSError, ValueError, TypeError, RecursionError):
         return []
-    return [each for each in listed if ".." not in PurePath(each[0]).parts and not PurePath(each[0]).is_absolute()]
+    return [each for each in found if ".." not in each[0].parts and not each[0].is_absolute()]
 
 
 def _is(path: Path, identity: list[int]) -> bool:
     """Whether a file is the one that was moved there, and not another of its name."""
     try:
         return _identity(path) == identity
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
