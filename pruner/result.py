@@ -1,7 +1,7 @@
 """A pruned checkpoint with what was measured of it, ready to export."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,20 +95,22 @@ class Result:
         batch_first: bool | None = None,
         *,
         onnx: bool = False,
+        more: Callable[[Path], None] | None = None,
     ) -> Path:
         """Write the export folder in one form: masked or compact, by default masked for rows and compact for units; with
         `onnx` it holds `pruned.onnx` and `pruned.int8.onnx`, too, or the manifest says why it does not. Of a checkpoint that
-        came as ONNX these hold its whole graph, and the first is written unasked.
+        came as ONNX these hold its whole graph, and the first is written unasked. `more(folder)` writes what else belongs
+        there. The export is whole or not there: it is written beside its place, and put there last.
 
         `batch_first`, as the model's `nn.LSTM` has it, is for whoever loads the export, where the file does not say. Raises
-        PrunerError if it says otherwise, the folder is in use or cannot be written, or the export does not compute what the
-        masks say.
+        PrunerError if it says otherwise, the folder is in use or cannot be written, the export does not compute what the
+        masks say, or the source changed since it was opened.
         """
         name = form or DEFAULT_FORM[self.recipe.granularity]
         check_choice("form", name, FORMS)
         pruned = replace(self.pruned, checkpoint=with_batch_first(self.checkpoint, batch_first))
         costs = self.costs["dense"], self.costs[name]
-        return export.save(folder, pruned, name, *costs, self.verdict, onnx, self.judge)
+        return export.save(folder, pruned, name, *costs, self.verdict, onnx, self.judge, more)
 
 
 def available_devices() -> dict[str, str]:

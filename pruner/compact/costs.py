@@ -1,9 +1,7 @@
 """What a checkpoint costs: as it is, in one of its forms, and before any form is made."""
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from pruner.compact.masked_and_compact import Form, leftover_masks
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
+from pruner.files.staging import temporary
 from pruner.files.writing import write
 from pruner.lstm.sizes import Size, size
 from pruner.recipe import Recipe
@@ -97,8 +96,8 @@ def _cost(tensors: Mapping[str, Tensor], lstms: list[Iterable[str]], bytes_writt
 
 def _file_size(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None]) -> int:
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "pruned"
+        with temporary() as staging:
+            path = staging.files / "pruned"
             write(checkpoint, changed, path)
             return path.stat().st_size
     except OSError as error:

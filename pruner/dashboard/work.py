@@ -1,7 +1,5 @@
 """The long work of a visitor's session, and what came of it: runs and smaller models with their exports, searches."""
 
-import shutil
-import tempfile
 import weakref
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import Kept, session
 from pruner.dashboard.shrinking import Smaller
 from pruner.exports.speed.table import Table
+from pruner.files.staging import temporary
 from pruner.lessons.moment import Moment
 from pruner.result import Result
 from pruner.search.candidates import Candidate
@@ -80,10 +79,10 @@ class Work:
         self.export = result, folders
         which = form, self.batch_first, onnx
         if which not in folders:
-            temporary = Path(tempfile.mkdtemp())
-            weakref.finalize(result, shutil.rmtree, temporary, ignore_errors=True)
+            staging = temporary()
+            weakref.finalize(result, staging.close)
             with st.spinner("Writing the export and reading it back"):
-                folders[which] = result.save(temporary / "export", form, self.batch_first, onnx=onnx)
+                folders[which] = result.save(staging.files / "export", form, self.batch_first, onnx=onnx)
         return folders[which]
 
 

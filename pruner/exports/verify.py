@@ -1,7 +1,6 @@
 """Read an export folder back and check that it is what its manifest says."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -46,6 +45,7 @@ from pruner.files.consumer_choice import consumers_of
 from pruner.files.consumers import bias_beside
 from pruner.files.export_files import unpack
 from pruner.files.opening import open_checkpoint
+from pruner.files.staging import temporary
 from pruner.lstm.measure import Quality
 from pruner.lstm.sizes import macs_per_step
 from pruner.lstm.sizes import parameters as count_parameters
@@ -83,12 +83,12 @@ def unpacked(path: Path) -> Iterator[Path]:
     if os.path.isdir(path):  # noqa: PTH112 - False, and not an error, for paths that cannot be
         yield path
         return
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary() as staging:
         try:
-            unpack(path, Path(temporary), FILES, MAX_UNPACKED_RATIO)
+            unpack(path, staging.files, FILES, MAX_UNPACKED_RATIO)
         except OSError as error:
             raise PrunerError(f"expected room to unpack {path}, found {error}; free some and try again") from error
-        yield Path(temporary)
+        yield staging.files
 
 
 def _checks(folder: Path, source: Checkpoint | None, isolated: bool, judge: Judge | None) -> Iterator[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM, assemble
 from pruner.errors import PrunerError, shown
+from pruner.files.staging import Staging
 from pruner.in_memory.replacing import with_hooks_of
 from pruner.in_memory.row_mask import attach
 from pruner.in_memory.wrappers import unwrapped
@@ -39,17 +40,18 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
         LSTM(8, 16)
     """
     target = Path(path)
-    part = target.with_name(f"{target.name}.part")
     whole = unwrapped(model)[1]
     compact = {
         path: own.hidden_size for path, own in whole.named_modules() if isinstance(own, CompactLSTM | RowCompactLSTM)
     }
     try:
         # How wide they are cannot be told from their tensors, and an earlier round may have made the dense model narrower.
-        torch.save({"state_dict": whole.state_dict(), **({"compact_widths": compact} if compact else {})}, part)
-        part.replace(target)
+        with Staging(target.parent, target.name) as staging:
+            part = staging.files / target.name
+            torch.save({"state_dict": whole.state_dict(), **({"compact_widths": compact} if compact else {})}, part)
+            staging.settle()
+            part.replace(target)
     except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
         raise PrunerError(
             f"expected a place to write {target.name}, found {shown(str(error))}; choose another"
         ) from error

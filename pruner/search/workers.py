@@ -1,6 +1,6 @@
 """Calls that run side by side through joblib, here or on whatever machines its backend reaches, and that can be stopped."""
 
-import multiprocessing
+import os
 import queue
 import signal
 import tempfile
@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+from joblib.externals.loky import BrokenProcessPool
 
+from pruner.errors import PrunerError
+from pruner.files.orphans import end_with
 from pruner.progress import Cancelled
 
 PATIENCE = 0.2  # seconds between two looks at whether to stop
@@ -38,12 +41,12 @@ def as_they_come(
     """(which call, what `function(*call, stop)` returned), in whatever order they end; all of it must pickle.
 
     Callers in several threads wait for each other. `look(whether for others)` is called several times a second and may
-    raise to stop. Raises whatever a call raises.
+    raise to stop. Raises whatever a call raises, and PrunerError if a worker is killed, which ends these calls alone.
     """
     arrived: queue.Queue[Any] = queue.Queue()
     stop = Stop(Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex}.stop")
     # Made in this thread, whose backend it takes: all CPUs of this machine, or all that a cluster has.
-    parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
+    parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered", initializer=_begin, initargs=(os.getpid(),))
     while not _WORKERS.acquire(timeout=PATIENCE):
         look(True)
 
@@ -80,6 +83,11 @@ def as_they_come(
                 continue
             if result is None:
                 return
+            if isinstance(result, BrokenProcessPool):
+                raise PrunerError(
+                    "expected all workers to compute to their end, found one killed, as happens where memory runs out; try "
+                    "again, or with a smaller model"
+                ) from result
             if isinstance(result, BaseException):
                 raise result
             yield result
@@ -90,8 +98,12 @@ def as_they_come(
             stop.path.unlink(missing_ok=True)
 
 
-def _indexed(index: int, function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
+def _begin(parent: int) -> None:
+    """What a worker process does first."""
     # Ctrl-C reaches every process of a terminal; whoever waits for the workers decides what it means.
-    if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(parent)
+
+
+def _indexed(index: int, function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
     return index, function(*arguments)
