@@ -16,13 +16,11 @@ from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.inputs_chooser import choose_inputs, wanted
 from pruner.dashboard.jobs import Job
-from pruner.dashboard.shrinking import Asked, Smaller
 from pruner.dashboard.speeds import speed_metric
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
 from pruner.files.consumer_choice import consumers_of
-from pruner.progress import Progress
 from pruner.result import available_devices
 from pruner.search.candidates import Candidate, Target, frontier_of
 from pruner.views import search_figures
@@ -86,12 +84,9 @@ def start() -> None:
     recipe = replace(
         controls.to_gather(), granularity="units", criterion="obs", compensation="heal", budget=work.shrink_budget
     )
-    asked, tried = Asked(checkpoint, example, source, recipe, target, work.device), list[Candidate]()
-
-    def do(progress: Progress) -> Smaller:
-        return asked.find(tried.append, progress)
-
-    work.shrink, work.tried, work.newest = Job(do), tried, "shrink"
+    given, tried = replace(work.given(checkpoint), inputs=source), list[Candidate]()
+    work.shrink = Job(partial(given.shrink, recipe, target, work.device, tried.append))
+    work.tried, work.newest = tried, "shrink"
 
 
 def take(other: Candidate) -> None:
