@@ -8,9 +8,10 @@ import streamlit as st
 from pruner import examples
 from pruner.dashboard import frame, inputs, model, watching
 from pruner.dashboard.controls import controls
+from pruner.dashboard.figures import show_size, show_speed
 from pruner.dashboard.gathering import told
 from pruner.dashboard.jobs import Job
-from pruner.dashboard.speeds import show_speeds, speed_metric, timed
+from pruner.dashboard.speeds import show_speeds, timed
 from pruner.dashboard.text import plain
 from pruner.dashboard.tuning import own_sparsities
 from pruner.dashboard.verdicts import show_verdict
@@ -77,23 +78,9 @@ if result.recipe != recipe:
 show_verdict(result.verdict, result.recipe.compensation == "heal")
 taken_over = result.recipe.compensation != "none" and result.recipe.granularity == "units"
 on_what = work.run_inputs or "random inputs"
-dense, small = result.costs["dense"], result.costs["compact"]
 with st.grid(4, min_column_width=150):
-    st.metric(
-        "Parameters, compact",
-        f"{small.parameters:,}",
-        f"{small.parameters / dense.parameters - 1:+.0%}",
-        delta_color="inverse",
-        border=True,
-        height="stretch",
-    )
-    if result.latency:
-        speed_metric(
-            "Speed, compact",
-            result.latency[1]["compact"],
-            "Time of the dense LSTMs over that of the compact ones, batch 1. Small LSTMs gain nothing: a call costs "
-            "more than its arithmetic.",
-        )
+    show_size(result, "parameters")
+    show_speed(result)
     st.metric(
         "Output drift",
         f"{max(drift.relative for drift in result.drift.values()):.1%}",

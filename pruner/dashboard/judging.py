@@ -78,7 +78,7 @@ def begin(*wanted: Asked) -> None:
 def found(asked: Asked) -> Judged:
     """What is known now of a recipe."""
     if measured := asked.measured:
-        return Judged(measured, f"{_measure(measured)}, as measured on all of it.")
+        return Judged(measured, f"{_measure(measured)}, measured in full.")
     if asked.by is None:
         return Judged(None, "Give inputs to judge by.", asks=True)
     job = session.judged.get(asked.key)
