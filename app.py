@@ -76,17 +76,13 @@ page = st.navigation(
                 help="Prune on the CPU or on CUDA and compare size, output and quality before and after.",
             ),
             st.Page(
-                "pages/sweep.py",
-                title="Sweep",
+                "pages/experiments.py",
+                title="Experiments",
                 icon=":material/stacked_line_chart:",
-                help="Rate many recipes side by side and take the best.",
+                help="Try many sizes at once; see all that was tried by size and quality, and what each gate loses alone.",
             ),
-            st.Page(
-                "pages/sensitivity.py",
-                title="Sensitivity",
-                icon=":material/network_node:",
-                help="How much pruning each layer and each gate bears on its own, and which sparsities follow.",
-            ),
+            st.Page("pages/sweep.py", title="Sweep", visibility="hidden"),
+            st.Page("pages/sensitivity.py", title="Sensitivity", visibility="hidden"),
             st.Page(
                 "pages/export.py",
                 title="Export",

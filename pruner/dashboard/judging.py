@@ -23,6 +23,7 @@ from pruner.lstm.module import build
 from pruner.pipeline import prune
 from pruner.progress import Progress
 from pruner.recipe import Recipe
+from pruner.search.experiments import verdict_of
 
 SEQUENCES, STEPS = 64, 128  # of inputs that are no example's
 MOST_REMEMBERED = 64  # verdicts
@@ -53,11 +54,10 @@ class Asked:
 
     @property
     def measured(self) -> Verdict | None:
-        """What a run has found already."""
+        """What was found already by whatever work tried the recipe."""
         if self.checkpoint is not session.checkpoint:
             return None
-        verdict = session.measured.get(self.recipe.to_json())
-        return None if verdict is None or verdict.loss is None else verdict
+        return verdict_of(session.history.values(), self.recipe)
 
 
 def begin(*wanted: Asked) -> None:
@@ -78,7 +78,7 @@ def begin(*wanted: Asked) -> None:
 def found(asked: Asked) -> Judged:
     """What is known now of a recipe."""
     if measured := asked.measured:
-        return Judged(measured, f"{_measure(measured)}, as measured by a run.")
+        return Judged(measured, f"{_measure(measured)}, measured in full.")
     if asked.by is None:
         return Judged(None, "Give inputs to judge by.", asks=True)
     job = session.judged.get(asked.key)

@@ -20,6 +20,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
+from pruner.search.experiments import Compared, Experiment
 from pruner.views.weight_view import REDUCTIONS
 
 DIRECTIONS = ("forward", "reverse")
@@ -157,8 +158,20 @@ class Session:
     secret = Kept("", "tab")
     joined: Kept[tuple[str, Mapping[str, Any]] | None] = Kept(None, "tab")
 
+    # What is tried, what was, and how that is looked at.
+    sweep_granularity = Kept("units")
+    sweep_criteria: Kept[list[str]] = Kept([])  # none: the best known
+    sweep_compensations: Kept[list[str]] = Kept([])  # likewise
+    sweep_count = Kept(5)
+    sensitivity_count = Kept(5)
+    history: Kept[dict[str, Experiment]] = Kept({}, "model")  # by their keys, the oldest first
+    compared: Kept[Compared | None] = Kept(None, "model")  # of the history, as it was compared last
+    experiments = Kept("frontier")  # or "parts"
+    over = Kept("macs")  # or "sparsity"
+    most_lost = Kept(3.0)  # per cent
+    target = Kept("macs", "widget")  # of the sparsities that follow from what each part loses
+
     # What recipes are worth.
-    measured: Kept[dict[str, Verdict]] = Kept({}, "model")  # by runs and shrinking so far, by their recipe as JSON
     judged: Kept[dict[str, Job[Verdict]]] = Kept({}, "model")  # on a sample, by what was judged
 
     # Lessons, whose controls are bound to the link.

@@ -10,8 +10,8 @@ from tests.helpers.project import PROJECT
 
 
 def test_there_is_a_page_for_every_step_of_the_journey_and_every_lesson() -> None:
-    leads_on = "compare"  # a link of before
-    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == {"open", *STUDIO, *LEARN, leads_on}
+    lead_on = {"compare", "sweep", "sensitivity"}  # links of before
+    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == {"open", *STUDIO, *LEARN, *lead_on}
     assert not [entry for entry in (PROJECT / "pages").iterdir() if entry.is_dir() and entry.name != "__pycache__"]
 
 
@@ -38,7 +38,7 @@ def test_names_in_a_file_are_no_markdown(app: AppTest) -> None:
     assert not any("](https" in text for text in texts)
 
 
-@pytest.mark.parametrize("page", ["open", "saliency", "calibrate", "masks", "run", "sweep", "sensitivity", "export"])
+@pytest.mark.parametrize("page", ["open", "saliency", "calibrate", "masks", "run", "experiments", "export"])
 def test_a_link_that_needs_inputs_opens_every_page(app: AppTest, page: str) -> None:
     params = {"criterion": "obs", "compensation": "heal", "granularity": "units", "sparsity": "0.3"}
     app.query_params.update({"example": "embedded-reber", **params})
@@ -47,7 +47,7 @@ def test_a_link_that_needs_inputs_opens_every_page(app: AppTest, page: str) -> N
         app = go(app, page)
     assert (app.session_state.criterion, app.session_state.compensation) == ("obs", "heal")
     assert app.session_state.consumers == ["linear.weight"]
-    if page in ("masks", "run", "sweep", "sensitivity"):
+    if page in ("masks", "run"):
         assert any("own inputs are gathered" in text.value for text in app.caption)
         if page == "run":
             assert button(app, "Run").disabled

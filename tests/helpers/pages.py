@@ -24,8 +24,7 @@ STUDIO = [  # in the order of the journey, after the page that opens a model
     "calibrate",
     "masks",
     "run",
-    "sweep",
-    "sensitivity",
+    "experiments",
     "export",
 ]
 LEARN = [  # in the order of the lessons, after the page that lists them

@@ -14,7 +14,7 @@ from tests.helpers.browser import THEMES, TIMEOUT, WORK, drawn, go, number, serv
 from tests.helpers.project import PROJECT
 
 # Each kind of page, on a server of its own.
-LINKED = ["", "compare", "lesson_frozen"]
+LINKED = ["", "compare", "sensitivity", "lesson_frozen"]
 
 
 def _to_the_zip(page: Page, folder: Path, granularity: str = "rows") -> Path:
@@ -99,15 +99,11 @@ def test_from_the_example_by_its_inputs_to_the_best_recipe(server: str, page: Pa
     go(page, "Run")
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_role("heading", name="Compensation, step by step")).to_be_visible(timeout=WORK)
-    go(page, "Sweep")
-    page.get_by_role("button", name="Sweep", exact=True).click()
-    expect(page.locator(".js-plotly-plot")).to_have_count(1, timeout=WORK)
-    page.get_by_role(
-        "button", name="Take this recipe"
-    ).click()  # the smallest that loses little: it is selected already
-    expect(page.get_by_text("This is your recipe now")).to_be_visible()
+    go(page, "Experiments")
+    page.get_by_role("button", name="Try sizes", exact=True).click()
+    page.get_by_role("button", name="Open on Masks").click(timeout=WORK)  # the smallest that loses little is selected
+    titled(page, "Masks")
     expect(page).to_have_url(re.compile("sparsity=0.3&.*criterion=obs.*compensation=fold.*task=softmax"))
-    go(page, "Masks")
     expect(page.get_by_role("slider").first).to_have_value("0.3")
     expect(number(page, "Removable")).to_have_text("9")  # units
 
@@ -139,7 +135,7 @@ def test_a_deep_link_opens_inside_the_app_on_a_fresh_server(page: Page, path: st
     with serving() as url:
         page.goto(f"{url}/{path}?example=embedded-reber&sparsity=0.25")
         navigation = page.get_by_test_id("stSidebarNav")
-        for name in ("Open", "Saliency", "Calibrate", "Masks", "Run", "Sweep", "Sensitivity", "Export"):
+        for name in ("Open", "Saliency", "Calibrate", "Masks", "Run", "Experiments", "Export"):
             expect(navigation.get_by_role("link", name=name, exact=True)).to_be_visible()
         expect(page.get_by_text("embedded_reber.safetensors").first).to_be_visible()
         expect(page.get_by_text("Page not found")).to_have_count(0)
