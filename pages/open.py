@@ -78,6 +78,7 @@ def say_what_stands_in_the_way() -> None:
     if session.problem:
         st.error(plain(session.problem), title="This file cannot be opened", icon=":material/error:")
         line, language = declined.to_open_it(session.problem)
+        st.caption("In a terminal:" if language == "bash" else "In Python, where the model was made:")
         st.code(line, language=language, wrap_lines=True)
     if session.other_file:
         st.warning(plain(session.other_file), icon=":material/link_off:")
@@ -144,10 +145,13 @@ def say_if_nothing_was_found(opened: Checkpoint) -> None:
         return
     if any(skipped.mapping for skipped in opened.skipped):
         st.warning(
-            "No LSTM in the layout of `nn.LSTM` was found, but one that somebody wrote by hand, it seems.", icon=HAND
+            "No LSTM in the layout of `nn.LSTM` was found, but one that somebody wrote by hand, it seems: say below which "
+            "tensors are which.",
+            icon=HAND,
         )
         return
     st.warning(plain(f"No LSTM was found. The file holds {opened.contents()}."), icon=":material/search_off:")
+    st.caption("In a terminal, to see all that is in it:")
     st.code(declined.to_see_what_is_in_it(opened.name), language="bash", wrap_lines=True)
 
 

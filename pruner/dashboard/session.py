@@ -164,7 +164,7 @@ class Session:
 
     # What the open example says, dense and pruned.
     prompt = Kept(PROMPT, "model")
-    spoken: Kept[dict[str, Job[list[Line]]]] = Kept({}, "model")  # by who says it, and the prompt
+    spoken: Kept[dict[str, Job[list[Line]]]] = Kept({}, "tab")  # by who says it, and the prompt
 
     # Lessons, whose controls are bound to the link.
     step = Kept("", "widget")
