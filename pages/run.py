@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from pruner import examples
-from pruner.dashboard import frame, inputs, model, watching
+from pruner.dashboard import frame, inputs, model, speaking, watching
 from pruner.dashboard.controls import controls
 from pruner.dashboard.figures import show_size, show_speed
 from pruner.dashboard.gathering import told
@@ -100,6 +100,7 @@ with st.grid(4, min_column_width=150):
             height="stretch",
         )
 
+speaking.show(checkpoint, speaking.of_result(result))
 FORM_TITLES = ("dense", "masked", "compact")
 rows = [
     ("Parameters", *(f"{result.costs[form].parameters:,}" for form in FORM_TITLES)),

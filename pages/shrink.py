@@ -8,7 +8,7 @@ import streamlit as st
 
 from pruner import PrunerError, examples
 from pruner.compact.masked_and_compact import DEFAULT_FORM
-from pruner.dashboard import frame, gathering, inputs, model, watching
+from pruner.dashboard import frame, gathering, inputs, model, speaking, watching
 from pruner.dashboard.choosers import choose_time
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button, zip_button
@@ -161,6 +161,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     zip_button(folder, f"{Path(checkpoint.name).stem}-compact")
     st.page_link("pages/export.py", label="File by file, and how to load it", icon=":material/arrow_forward:")
     st.page_link("pages/masks.py", label="See what fell", icon=":material/arrow_forward:")
+speaking.show(checkpoint, speaking.of_result(result))
 st.subheader("What was tried")
 for sentence in found.told:
     st.markdown(plain(sentence))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.helpers.browser import THEMES, installed_chromium, serving
+from tests.helpers.browser import THEMES, installed_chromium, opened, serving
 from tests.helpers.pages import LEARN, STUDIO
 
 PICTURES = Path(__file__).resolve().parents[1] / ".github" / "pictures"
@@ -46,7 +46,7 @@ def take() -> None:
         page.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
         page.goto(f"{url}/?{LINK}")
-        expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+        opened(page)
         _save(page, "open")
         page.goto(f"{url}/shrink?example=embedded-reber")
         page.get_by_role("radio", name="30 s").click()

@@ -67,12 +67,14 @@ CSS = """
 @dataclass(frozen=True)
 class Look:
     """How the grids are drawn: cells in the order `index`, `saliency` or `agreement`, values raw or relative to their
-    block's median, the four gates of a packed weight on one colour scale or each on its own, outliers clipped or not."""
+    block's median, the four gates of a packed weight on one colour scale or each on its own, outliers clipped or not; in
+    little room two by two, or small and `beside` each other."""
 
     order: str = "index"
     relative: bool = False
     shared: bool = True
     clipped: bool = True
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,15 @@ class Grids:
 @dataclass(frozen=True)
 class Sliders:
     """Sliders that move what falls on the grids with the key `of`, which show a `layer`: the overall one if it has a label,
-    and those of layers and gates that can have a sparsity of their own, in groups of [kind, [[part, title], ...]]."""
+    and those of layers and gates that can have a sparsity of their own, in groups of [kind, [[part, title], ...]]. If they
+    are not `heard`, the browser alone knows where they stand."""
 
     of: str
     layer: int
     said: Said
     label: str | None = None
     groups: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
+    heard: bool = True
 
 
 def gate_canvas(
@@ -153,6 +157,7 @@ def _drawn(grids: Grids) -> tuple[dict[str, Any], list[np.ndarray]]:
         "relative": look.relative,
         "shared": look.shared,
         "clipped": look.clipped,
+        "beside": look.beside,
         "medians": medians.tolist(),
         "ranges": _ranges(values / medians[:, None] if look.relative else values, look),
         "unit": grids.unit,
@@ -174,6 +179,7 @@ def _slid(sliders: Sliders) -> dict[str, Any]:
         "label": sliders.label,
         "groups": [{"kind": kind, "parts": parts} for kind, parts in sliders.groups],
         "layer": sliders.layer,
+        "heard": sliders.heard,
         "said": {"edition": sliders.said.edition, **sliders.said.standing.told()},
     }
 

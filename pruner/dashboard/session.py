@@ -15,6 +15,7 @@ from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.pinned import Pinned
 from pruner.dashboard.standing import Said, Standing
+from pruner.examples.speaking import PROMPT, Line
 from pruner.exports.verdict import Verdict
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import GATES, SIDES
@@ -173,6 +174,10 @@ class Session:
 
     # What recipes are worth.
     judged: Kept[dict[str, Job[Verdict]]] = Kept({}, "model")  # on a sample, by what was judged
+
+    # What the open example says, dense and pruned.
+    prompt = Kept(PROMPT, "model")
+    spoken: Kept[dict[str, Job[list[Line]]]] = Kept({}, "tab")  # by who says it, and the prompt
 
     # Lessons, whose controls are bound to the link.
     step = Kept("", "widget")

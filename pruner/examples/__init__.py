@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from pruner.calibration.calibration import BURN_IN, Calibration
 from pruner.errors import PrunerError
-from pruner.examples import embedded_reber, pydocs_chars
+from pruner.examples import embedded_reber, pydocs_chars, speaking
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.learned import with_batch_first
 from pruner.files.opening import open_checkpoint
 from pruner.lstm.measure import Quality
+from pruner.progress import Progress
 from pruner.recipe import Recipe
 
 SAMPLE = 128  # characters of each stream, or strings: a small part of what is held out
@@ -32,6 +33,7 @@ class Example:
     quality: Quality
     sample: Quality  # the same on a small fixed part of the held-out data, in a fraction of a second
     calibration: Callable[[Checkpoint], Calibration]
+    speech: speaking.Speech
     consumer: str = "linear.weight"
     task: str = "softmax"
     batch_first: bool = True
@@ -66,6 +68,19 @@ def _strings_right(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]
     return embedded_reber.strings_right(tensors, lstms["lstm"], count)
 
 
+def _written(
+    tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module], prompt: str, progress: Progress
+) -> list[speaking.Line]:
+    alphabet = json.loads(_metadata("pydocs-chars")["alphabet"])
+    return [speaking.Line(prompt + speaking.written(tensors, lstms["lstm"], alphabet, prompt, progress=progress))]
+
+
+def _spelled(
+    tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module], prompt: str, progress: Progress
+) -> list[speaking.Line]:
+    return [speaking.judged(text) for text in speaking.spelled(tensors, lstms["lstm"], progress)]
+
+
 def _training_text(checkpoint: Checkpoint) -> Calibration:
     """The documentation topics of the training text in pieces, shuffled, so that those held back are like the others."""
     pieces = pydocs_chars.training_pieces(json.loads(_metadata("pydocs-chars")["alphabet"]))
@@ -92,6 +107,7 @@ EXAMPLES = {
             Quality("bits per character", False, _bits_per_character, Path(pydocs_chars.__file__)),
             Quality("bits per character", False, partial(_bits_per_character, characters=SAMPLE)),
             _training_text,
+            speaking.Speech(_written, speaking.PROMPT),
         ),
         Example(
             "embedded-reber",
@@ -101,6 +117,7 @@ EXAMPLES = {
             Quality("strings wholly right", True, _strings_right, Path(embedded_reber.__file__)),
             Quality("strings wholly right", True, partial(_strings_right, count=SAMPLE)),
             _training_strings,
+            speaking.Speech(_spelled),
         ),
     )
 }

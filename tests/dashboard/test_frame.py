@@ -5,7 +5,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import LEARN, STUDIO, button, checked, go, set_to, slide, standing, upload, wait
+from tests.helpers.pages import LEARN, STUDIO, button, checked, go, press, set_to, slide, standing, upload, wait
 from tests.helpers.project import PROJECT
 
 
@@ -16,9 +16,10 @@ def test_there_is_a_page_for_every_step_of_the_journey_and_every_lesson() -> Non
 
 
 @pytest.mark.parametrize("page", STUDIO)
-def test_without_a_model_a_page_says_what_to_do(app: AppTest, page: str) -> None:
+def test_without_a_model_a_page_leads_on_by_one_sentence_and_one_button(app: AppTest, page: str) -> None:
     app = go(app.run(), page)
-    assert "Open an example" in app.info[0].value
+    assert len(app.info) == len(app.button) == 1 and "No model is open yet" in app.info[0].value
+    assert press(app, "Open a model").title[0].value == "LSTM Saliency Pruner"
 
 
 def test_settings_outlive_their_page(example: AppTest) -> None:

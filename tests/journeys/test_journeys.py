@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from safetensors.torch import load
 
 from pruner.cli.main import main
-from tests.helpers.browser import THEMES, TIMEOUT, WORK, drawn, go, number, serving, titled, wait_until_it_fits
+from tests.helpers.browser import THEMES, TIMEOUT, WORK, drawn, go, number, opened, serving, titled, wait_until_it_fits
 from tests.helpers.project import PROJECT
 
 # Each kind of page, on a server of its own.
@@ -47,7 +47,8 @@ def _to_the_zip(page: Page, folder: Path, granularity: str = "rows") -> Path:
 def test_from_the_example_to_a_zip_that_verifies(server: str, page: Page, tmp_path: Path) -> None:
     page.goto(server)
     page.get_by_role("button", name="Open").first.click()
-    page.get_by_role("link", name="See the saliency of its rows").click()
+    opened(page)
+    page.get_by_role("button", name="Look inside").click()
     titled(page, "Saliency")
     expect(page.locator("canvas.grids")).to_be_visible()
     packed = _to_the_zip(page, tmp_path)
@@ -58,7 +59,7 @@ def test_from_the_example_to_a_zip_that_verifies(server: str, page: Page, tmp_pa
 def test_browser_and_command_line_export_the_same_tensors(server: str, page: Page, tmp_path: Path) -> None:
     source = PROJECT / "pruner" / "examples" / "embedded_reber.safetensors"
     page.goto(f"{server}/?example=embedded-reber")
-    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    opened(page)
     packed = _to_the_zip(page, tmp_path, "units")
     assert main(["verify", str(packed), "--source", str(source)]) == 0
     options = ["--sparsity", "0.5", "--granularity", "units", "--criterion", "l1", "--consumer", "linear.weight"]
@@ -80,13 +81,13 @@ def test_from_a_dropped_checkpoint_to_a_zip_that_verifies(
     source = checkpoints / "beatnet_model_1_weights.pt"
     page.goto(server)
     page.locator("input[type=file]").set_input_files(source)
-    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    opened(page)
     assert main(["verify", str(_to_the_zip(page, tmp_path)), "--source", str(source)]) == 0
 
 
 def test_from_the_example_by_its_inputs_to_the_best_recipe(server: str, page: Page) -> None:
     page.goto(f"{server}/?example=embedded-reber&granularity=units&round_to=1")
-    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    opened(page)
     go(page, "Calibrate")
     page.get_by_role("button", name="Gather", exact=True).click()
     expect(page.get_by_role("heading", name="Uneven by nature")).to_be_visible(timeout=WORK)
@@ -116,7 +117,7 @@ def test_a_hostile_upload_is_refused_and_the_server_goes_on(server: str, page: P
     expect(page.get_by_text("found an object of 'posix.system'")).to_be_visible()
     assert not (PROJECT / "stolen").exists()
     page.get_by_role("button", name="Open").first.click()
-    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    opened(page)
 
 
 def test_moving_the_slider_moves_the_mask_and_the_link(server: str, page: Page) -> None:

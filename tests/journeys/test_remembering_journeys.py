@@ -9,7 +9,7 @@ import torch
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from pruner.dashboard.remembering import COOKIE, SECRET
-from tests.helpers.browser import TIMEOUT, WORK, at_rest, go
+from tests.helpers.browser import TIMEOUT, WORK, at_rest, go, opened
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm, random_steps
 
@@ -57,7 +57,7 @@ def test_a_reload_finds_a_run_and_its_inputs_again_and_another_browser_none_of_i
     said = _received(page)
     page.goto(f"{server}/?file=own.pt&sha256={sha256(model.read_bytes()).hexdigest()[:16]}&{RECIPE}")
     page.locator("input[type=file]").set_input_files(model)
-    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    opened(page)
     go(page, "Calibrate")
     page.locator("input[type=file]").set_input_files(inputs)
     expect(page.get_by_text("inputs.npy")).to_be_visible()
