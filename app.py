@@ -32,6 +32,8 @@ page = st.navigation(
                 icon=":material/compress:",
                 help="Find the smallest model that still answers like the whole one, and take it away.",
             ),
+        ],
+        "Look": [
             st.Page(
                 "pages/overview.py",
                 title="Overview",
@@ -40,7 +42,7 @@ page = st.navigation(
             ),
             st.Page(
                 "pages/saliency.py",
-                title="Saliency",
+                title="Rows",
                 icon=":material/grid_on:",
                 help="How much weight each row of each gate carries, as heatmaps and as sorted curves.",
             ),
@@ -56,6 +58,8 @@ page = st.navigation(
                 icon=":material/blur_on:",
                 help="The weights themselves: a whole block at once, and a window of it at full resolution.",
             ),
+        ],
+        "Prune": [
             st.Page(
                 "pages/calibrate.py",
                 title="Calibrate",

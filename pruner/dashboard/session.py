@@ -99,6 +99,11 @@ class Upload:
         st.session_state[self._name] = st.session_state.get(self._name, 0) + 1
 
 
+def _tensors_of_the_file() -> Iterable[str]:
+    opened = Session.checkpoint.value
+    return opened.tensors if opened else ()
+
+
 class Session:
     """What the visitor whose page is made has opened, chosen and given. `controls` holds what makes up the recipe, `work`
     what runs for them and came of it."""
@@ -122,6 +127,7 @@ class Session:
     side: Viewed[str] = Viewed(SIDES[0], lambda lstm: SIDES)
     unit: Viewed[int | None] = Viewed(None, lambda lstm: range(lstm.hidden_size))
     shown_gate: Viewed[str] = Viewed(GATES[0], lambda lstm: GATES)
+    tensor: Viewed[str] = Viewed("", lambda lstm: _tensors_of_the_file())  # shown on Weights in place of the block
 
     # How it is drawn.
     comparing = Kept(False)  # whether Masks shows what is pinned beside the present choice
