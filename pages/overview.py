@@ -7,6 +7,7 @@ import streamlit as st
 
 from pruner import PrunerError
 from pruner.dashboard import frame, inputs, model
+from pruner.dashboard.biases import show_biases
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.scores import scores
@@ -119,6 +120,8 @@ st.plotly_chart(
     config=png_button("overview"),
     alt=f"Heatmap of the {FIGURES[figure].lower()} of each of the eight blocks of every layer",
 )
+
+show_biases(checkpoint, view)
 
 st.subheader("Every block")
 st.caption(

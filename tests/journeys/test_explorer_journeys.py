@@ -10,8 +10,8 @@ from tests.helpers.browser import TIMEOUT, drawn, titled
 def _table_of_blocks(page: Page) -> Locator:
     titled(page, "Overview")
     expect(page.get_by_role("link", name="See every row")).to_be_visible()
-    drawn(page, 1)
-    return page.get_by_test_id("stDataFrame").nth(1)
+    drawn(page, 2)
+    return page.get_by_test_id("stDataFrame").nth(2)
 
 
 def test_from_the_overview_to_a_block(server: str, page: Page) -> None:
