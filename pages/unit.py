@@ -6,9 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError
-from pruner.dashboard import frame, inputs, model
+from pruner.dashboard import frame, inputs, model, reading
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.finding import show_finder
 from pruner.dashboard.neighbours import STRONGEST, show_consumers, show_neighbours
 from pruner.dashboard.scores import scores
 from pruner.dashboard.session import session
@@ -72,6 +73,8 @@ def show_table() -> None:
     csv_button(units, "units")
 
 
+alphabet = reading.alphabet_of(checkpoint, lstm)
+show_finder(checkpoint, view, alphabet, reading.example_inputs(checkpoint, lstm, alphabet, inputs.current()))
 unit = session.unit
 words = CRITERION_WORDS[recipe.criterion]
 if unit is None:
@@ -203,7 +206,4 @@ if not top_layer:
         )
 
 st.subheader("Over time")
-if held := inputs.current():
-    show_over_time(checkpoint, view, unit, recipe, masks, held)
-else:
-    inputs.ask_for("What a unit does over time can only be shown on inputs.")
+show_over_time(checkpoint, view, unit, recipe, masks, alphabet)

@@ -23,7 +23,7 @@ def show_biases(checkpoint: Checkpoint, view: View) -> None:
         return
     st.caption(
         f"What is added to each gate, b_ih + b_hh, of the units of {view.place}; the line is the mean"
-        + (f", dots are unit {session.unit}. " if session.unit is not None else ". ")
+        + (f", the dotted one unit {session.unit}. " if session.unit is not None else ". ")
         + "The forget bias decides how long a unit remembers when nothing else is said: at 0 half of its cell state is left "
         "after one step, at 1 73 %, at 3 95 %."
     )

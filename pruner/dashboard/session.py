@@ -137,7 +137,15 @@ class Session:
     window_row: Kept[int | None] = Kept(None)
     window_column = Kept(0)
     window_size = Kept(64)
-    sequence = Kept(0)  # of those that are held back, the one on which a unit is traced
+
+    # What units are traced on, and found by.
+    traced_on = Kept("typed")
+    typed = Kept("", "model")
+    sequence = Kept(0)  # of those that are held back
+    first_step = Kept(0, "model")
+    condition: Kept[str | None] = Kept(None, "model")
+    typed_symbols = Kept("", "model")  # one of which is to be read
+    followed_by = Kept("h")
 
     # The controls of the recipe, beside their values: what was set before, and what is set beside it.
     past: Kept[list[Recipe]] = Kept([], "model")

@@ -102,7 +102,7 @@ def bias_histograms(biases: Tensor, unit: int | None, marked: str, shared: bool 
                     row=1,
                     col=column,
                 )
-        figure.update_xaxes(range=reach, nticks=4, row=1, col=column)
+        figure.update_xaxes(range=reach, nticks=6, row=1, col=column)
     figure.update_yaxes(showticklabels=False, showgrid=False)
     figure.update_layout(height=200, margin={"l": 0, "r": 0, "t": 30, "b": 0}, bargap=0, showlegend=False)
     return figure

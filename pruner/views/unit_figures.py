@@ -2,21 +2,18 @@
 in: sequential scales and, for what has a sign, diverging ones are left to the Plotly template."""
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
 
 from pruner.lstm.gates import ALL_BLOCKS, GATE_TITLES, GATES
-from pruner.views.colours import CELL_TEXT, DROPPED, GATE_COLORS, LINE_COLORS
+from pruner.views.colours import CELL_TEXT, DROPPED, GATE_COLORS
 from pruner.views.scale import Scale
-from pruner.views.unit_trace import TRACED
 from pruner.views.weight_view import Cells, clip_limit
 
 HISTOGRAM_BINS = 40  # at most; a small layer has one for four of its rows
 FEW_ROWS = 8  # of cells: they are drawn as a low strip
 LABELLED_ROWS = 16  # a heatmap of more rows is drawn closer, without numbers in its cells
-TRACE_TITLES = {"h": "output h", "c": "cell state c", **{gate: f"{GATE_TITLES[gate]} gate {gate}" for gate in GATES}}
 
 
 def block_heatmap(
@@ -147,44 +144,6 @@ def standing_histograms(
     figure.update_yaxes(showticklabels=False, showgrid=False)
     figure.update_xaxes(nticks=3)
     figure.update_layout(height=340, margin={"l": 0, "r": 0, "t": 30, "b": 0}, bargap=0, showlegend=False)
-    return figure
-
-
-def unit_traces(dense: pd.DataFrame, pruned: pd.DataFrame) -> go.Figure:
-    """A unit's output, cell state and gates over time, dense and pruned above each other: tables of `unit_trace`."""
-    figure = make_subplots(
-        len(TRACED),
-        1,
-        shared_xaxes=True,
-        vertical_spacing=0.04,
-        subplot_titles=[TRACE_TITLES[what] for what in TRACED],
-    )
-    steps = np.arange(len(dense), dtype=np.int32)
-    looks = (("dense", dense, {"color": LINE_COLORS[0]}), ("pruned", pruned, {"color": LINE_COLORS[1], "dash": "dot"}))
-    for row, what in enumerate(TRACED, start=1):
-        for name, table, line in looks:
-            figure.add_scatter(
-                x=steps,
-                y=table[what].to_numpy(np.float32),
-                mode="lines",
-                name=name,
-                legendgroup=name,
-                showlegend=row == 1,
-                line={"width": 1.8, **line},
-                hovertemplate=f"{name}, step %{{x}}<br>{TRACE_TITLES[what]} %{{y:.4f}}<extra></extra>",
-                row=row,
-                col=1,
-            )
-        if what in GATES and what != "g":
-            figure.update_yaxes(range=[-0.05, 1.05], row=row, col=1)
-    figure.update_annotations(x=0, xanchor="left", font_size=13)
-    figure.update_yaxes(nticks=4)
-    figure.update_xaxes(title="time step", row=len(TRACED), col=1)
-    figure.update_layout(
-        height=110 * len(TRACED) + 60,
-        margin={"l": 0, "r": 0, "t": 50, "b": 0},
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
-    )
     return figure
 
 

@@ -11,7 +11,7 @@ from pruner import examples
 from pruner.lstm.gates import ALL_BLOCKS
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import checked, figure_of, go, numbers_of, press, texts, upload, work
+from tests.helpers.pages import checked, figure_of, go, press, texts, upload
 from tests.helpers.real_files import real_checkpoints
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -106,25 +106,6 @@ def test_a_unit_that_another_lstm_does_not_have_is_not_shown(app: AppTest) -> No
     app.selectbox(key="lstm").set_value("b")
     app = checked(app.run())
     assert app.session_state.unit is None
-
-
-def test_a_unit_is_traced_on_a_sequence_that_was_held_back(example: AppTest) -> None:
-    example = go(example, "calibrate")
-    example = go(work(example, "Gather", "gathering"), "unit")
-    example.number_input(key="unit").set_value(4)
-    example = checked(example.run())
-    figure = figure_of(example, 1)
-    assert [trace["name"] for trace in figure["data"]] == ["dense", "pruned"] * 6
-    example.session_state.sparsity = 0.0
-    figure = figure_of(checked(example.run()), 1)
-    for dense, pruned in zip(figure["data"][::2], figure["data"][1::2], strict=True):
-        assert numbers_of(pruned["y"]) == pytest.approx(numbers_of(dense["y"]), abs=1e-6)
-
-
-def test_without_inputs_the_page_leads_to_them(example: AppTest) -> None:
-    example = go(example, "unit")
-    example.number_input(key="unit").set_value(0)
-    assert "None were gathered yet" in checked(example.run()).info[0].value
 
 
 def test_weights_that_are_not_finite_are_told_and_still_shown(app: AppTest) -> None:
