@@ -50,13 +50,13 @@ page = st.navigation(
                 "pages/unit.py",
                 title="Unit",
                 icon=":material/target:",
-                help="One hidden unit: its rows, its biases, whom it reads, who reads it, and what it does over time.",
+                help="One hidden unit: what it does while it reads, its rows, its biases, whom it reads and who reads it.",
             ),
             st.Page(
                 "pages/weights.py",
                 title="Weights",
                 icon=":material/blur_on:",
-                help="The weights themselves: a whole block at once, and a window of it at full resolution.",
+                help="The weights themselves, of any block and of every other tensor of the file.",
             ),
         ],
         "Prune": [

@@ -1,4 +1,4 @@
-"""One hidden unit: its rows, its biases, its neighbours, and what it does over time."""
+"""One hidden unit: what it does over time, its rows, its biases and its neighbours."""
 
 import math
 
@@ -92,6 +92,9 @@ with st.bottom, st.container(horizontal=True, vertical_alignment="center"):
 
 with st.expander("All units", icon=":material/table_rows:"):
     show_table()
+
+st.subheader("Over time")
+show_over_time(checkpoint, view, unit, recipe, masks, alphabet)
 
 st.subheader("Its eight rows")
 standings = unit_facts.standings(lstm, layer, direction, unit, scored, masks)
@@ -204,6 +207,3 @@ if not top_layer:
             "next-layer",
             f"The units of the next layer that read unit {unit} most, with the weights of their four gates",
         )
-
-st.subheader("Over time")
-show_over_time(checkpoint, view, unit, recipe, masks, alphabet)

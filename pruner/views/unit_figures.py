@@ -197,9 +197,10 @@ def weight_heatmap(
             x=0, xref="paper", xanchor="right", y=unit, text=f"unit {unit} ▶", showarrow=False, font={"color": DROPPED}
         )
     figure.update_xaxes(title=columns, range=[left, right], showgrid=False, zeroline=False)
-    figure.update_yaxes(title=rows, range=[bottom, top], showgrid=False, zeroline=False)
+    few = len(values) < FEW_ROWS
+    figure.update_yaxes(title=rows, range=[bottom, top], showgrid=False, zeroline=False, dtick=size if few else None)
     figure.update_layout(
-        height=520 if len(values) >= FEW_ROWS else 200,
+        height=200 if few else 520,
         margin={"l": 0, "r": 0, "t": 10, "b": 0},
         coloraxis={
             "autocolorscale": True,  # a range on both sides of zero takes the diverging scale

@@ -72,7 +72,7 @@ def _scales(app: AppTest) -> dict[str, Any]:
     """What tells the scale of each page."""
     overview = figure_of(go(app, "overview"))["layout"]["coloraxis"]["showscale"]
     rows = sent_to_the_canvas(go(app, "saliency"))[0]["ranges"]
-    unit = figure_of(go(app, "unit"))["layout"]["xaxis"]["range"]
+    unit = figure_of(go(app, "unit"), 1)["layout"]["xaxis"]["range"]
     weights = figure_of(go(app, "weights"))["layout"]["coloraxis"]["cmax"]
     return {"overview": overview, "saliency": rows, "unit": unit, "weights": weights}
 

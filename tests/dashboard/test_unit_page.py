@@ -12,7 +12,7 @@ from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
 from tests.helpers.pages import checked, choose, click_line, figure_of, go, numbers_of, set_to, texts, upload
 
-TRACES = 1  # which figure of the page
+TRACES = 0  # which figure of the page
 
 
 @pytest.fixture
