@@ -58,7 +58,7 @@ def show_one(checkpoint: Checkpoint, name: str, reduction: str, scale: Scale) ->
         st.caption(_said_of_cells(tensor, cells, reduction))
         st.plotly_chart(
             unit_figures.weight_heatmap(cells, "column", limit=clip_limit(cells.values, scale.quantile), rows="row"),
-            key="tensor",
+            key="cells",
             config=png_button("tensor"),
             alt=f"Heatmap of all numbers of the tensor {label(name)}",
         )

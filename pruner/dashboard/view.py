@@ -51,7 +51,7 @@ def choose_view(checkpoint: Checkpoint) -> View:
 
 def choose_shown(checkpoint: Checkpoint) -> View:
     """The bar of the pages of the group Look: all that they show is chosen here, and the scale that they share."""
-    with st.container(key="shown", horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         lstm = _choose_place(checkpoint)
         choose_side(brief=True)
         st.segmented_control(
