@@ -225,7 +225,7 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
 checkpoint = model.required_checkpoint()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Masks", anchor=False, width="content")
-    view = choose_view(checkpoint, sides=False)
+    view = choose_view(checkpoint)
     st.space("stretch")
     for_experts = st.popover("Recipe", icon=":material/tune:").container(width=NARROW)
 with for_experts:

@@ -19,7 +19,7 @@ from pruner.dashboard.view import View
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.learned import told_beside
 from pruner.files.mapping import parse_mapping
-from pruner.lstm.gates import SIDES
+from pruner.lstm.gates import GATES, SIDES
 
 frame.stand_in_app()
 
@@ -92,7 +92,7 @@ def try_it(shown: Checkpoint) -> None:
     except PrunerError as error:
         st.warning(plain(str(error)), icon=":material/error:")
         return
-    view, standing = View(lstm, 0, 0, SIDES[0]), Standing(TRIED.sparsity)
+    view, standing = View(lstm, 0, 0, SIDES[0], GATES[0]), Standing(TRIED.sparsity)
     falling = grids.falling_anywhere(view, scored, TRIED, {}, shown.sha256, standing)
     sliders = Sliders(GRIDS, 0, Said(0, standing), "Try it: share of each gate’s rows to drop", heard=False)
     grids.show(GRIDS, grids.drawn(view, scored, TRIED, Look(beside=True), falling), sliders)

@@ -9,7 +9,7 @@ from pruner.dashboard.controls import Controls, controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain, stop_with
-from pruner.dashboard.view import choose_view
+from pruner.dashboard.view import choose_shown
 from pruner.dashboard.words import CUT_MEANING, measure_of_rows
 from pruner.files.consumer_choice import consumers_of
 from pruner.importance.weights import as_table
@@ -18,9 +18,9 @@ from pruner.views import row_figures
 
 frame.stand_in_app()
 
-st.title("Saliency")
+st.title("Rows")
 checkpoint = model.required_checkpoint()
-view = choose_view(checkpoint)
+view = choose_shown(checkpoint)
 recipe = controls.recipe()
 Controls.criterion.draw(recipe)
 norm = measure_of_rows(recipe.criterion)
@@ -47,7 +47,7 @@ dropped = None
 if by_rows:
     dropped = tuple((~split_gates(scored.masks(view.lstm, recipe)[view.tensor])).sum(1).tolist())
 st.plotly_chart(
-    row_figures.sorted_curves(saliency, view.side, dropped),
+    row_figures.sorted_curves(saliency, view.side, dropped, view.gate),
     key="curves",
     config=png_button("saliency-sorted"),
     alt=f"Rows of each gate of {view.tensor} sorted by {norm}, with a dot where the present sparsity cuts",

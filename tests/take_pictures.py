@@ -54,7 +54,7 @@ def take() -> None:
         expect(page.get_by_role("button", name="Download everything as one zip")).to_be_visible(timeout=WORK)
         _save(page, "shrink")
         page.goto(f"{url}/overview?{LINK}")
-        expect(page.locator(".js-plotly-plot")).to_have_count(1)
+        expect(page.locator(".js-plotly-plot")).to_have_count(2)
         _save(page, "overview")
         page.goto(f"{url}/unit?{LINK}&unit=7")
         expect(page.get_by_role("heading", name="Neighbours")).to_be_visible()

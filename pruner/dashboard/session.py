@@ -101,6 +101,11 @@ class Upload:
         st.session_state[self._name] = st.session_state.get(self._name, 0) + 1
 
 
+def _tensors_of_the_file() -> Iterable[str]:
+    opened = Session.checkpoint.value
+    return opened.tensors if opened else ()
+
+
 class Session:
     """What the visitor whose page is made has opened, chosen and given. `controls` holds what makes up the recipe, `work`
     what runs for them and came of it."""
@@ -124,6 +129,7 @@ class Session:
     side: Viewed[str] = Viewed(SIDES[0], lambda lstm: SIDES)
     unit: Viewed[int | None] = Viewed(None, lambda lstm: range(lstm.hidden_size))
     shown_gate: Viewed[str] = Viewed(GATES[0], lambda lstm: GATES)
+    tensor: Viewed[str] = Viewed("", lambda lstm: _tensors_of_the_file())  # shown on Weights in place of the block
 
     # How it is drawn.
     comparing = Kept(False)  # whether Masks shows what is pinned beside the present choice
@@ -133,7 +139,15 @@ class Session:
     window_row: Kept[int | None] = Kept(None)
     window_column = Kept(0)
     window_size = Kept(64)
-    sequence = Kept(0)  # of those that are held back, the one on which a unit is traced
+
+    # What units are traced on, and found by.
+    traced_on = Kept("typed")
+    typed = Kept("", "model")
+    sequence = Kept(0)  # of those that are held back
+    first_step = Kept(0, "model")
+    condition: Kept[str | None] = Kept(None, "model")
+    typed_symbols = Kept("", "model")  # one of which is to be read
+    followed_by = Kept("h")
 
     # The controls of the recipe, beside their values: what was set before, and what is set beside it.
     past: Kept[list[Recipe]] = Kept([], "model")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pruner.calibration.alphabet import Alphabet
 from pruner.calibration.calibration import BURN_IN, Calibration
 from pruner.errors import PrunerError
 from pruner.examples import embedded_reber, pydocs_chars, speaking
@@ -34,6 +35,7 @@ class Example:
     sample: Quality  # the same on a small fixed part of the held-out data, in a fraction of a second
     calibration: Callable[[Checkpoint], Calibration]
     speech: speaking.Speech
+    alphabet: Callable[[], Alphabet]
     consumer: str = "linear.weight"
     task: str = "softmax"
     batch_first: bool = True
@@ -96,6 +98,15 @@ def _training_strings(checkpoint: Checkpoint) -> Calibration:
     return Calibration("example", {"lstm": groups}, name="training strings")
 
 
+def _characters() -> Alphabet:
+    symbols = tuple(json.loads(_metadata("pydocs-chars")["alphabet"]))
+    return Alphabet("text", symbols, "embedding.weight", pydocs_chars.BEGIN)
+
+
+def _symbols() -> Alphabet:
+    return Alphabet("grammar", tuple(embedded_reber.SYMBOLS), None, embedded_reber.BEGIN)
+
+
 EXAMPLES = {
     example.name: example
     for example in (
@@ -108,6 +119,7 @@ EXAMPLES = {
             Quality("bits per character", False, partial(_bits_per_character, characters=SAMPLE)),
             _training_text,
             speaking.Speech(_written, speaking.PROMPT),
+            _characters,
         ),
         Example(
             "embedded-reber",
@@ -118,6 +130,7 @@ EXAMPLES = {
             Quality("strings wholly right", True, partial(_strings_right, count=SAMPLE)),
             _training_strings,
             speaking.Speech(_spelled),
+            _symbols,
         ),
     )
 }

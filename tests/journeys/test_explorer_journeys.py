@@ -10,8 +10,8 @@ from tests.helpers.browser import TIMEOUT, drawn, titled
 def _table_of_blocks(page: Page) -> Locator:
     titled(page, "Overview")
     expect(page.get_by_role("link", name="See every row")).to_be_visible()
-    drawn(page, 1)
-    return page.get_by_test_id("stDataFrame").nth(1)
+    drawn(page, 2)
+    return page.get_by_test_id("stDataFrame").nth(2)
 
 
 def test_from_the_overview_to_a_block(server: str, page: Page) -> None:
@@ -19,7 +19,7 @@ def test_from_the_overview_to_a_block(server: str, page: Page) -> None:
     _table_of_blocks(page).click(
         position={"x": 25, "y": 35 + 35 * 4 + 17}
     )  # the button of the fifth line: hi of layer 0
-    titled(page, "Saliency")
+    titled(page, "Rows")
     expect(page).to_have_url(re.compile("/saliency.*side=hh"))
     expect(page).not_to_have_url(re.compile("layer="))
     page.get_by_role("link", name="Overview", exact=True).click()
@@ -27,7 +27,7 @@ def test_from_the_overview_to_a_block(server: str, page: Page) -> None:
     for _ in range(2):  # by layer, the last one first
         table.click(position={"x": 120, "y": 17})
     table.click(position={"x": 25, "y": 35 + 17})
-    titled(page, "Saliency")
+    titled(page, "Rows")
     expect(page).to_have_url(re.compile("/saliency.*layer=1"))
 
 

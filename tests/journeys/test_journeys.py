@@ -49,7 +49,7 @@ def test_from_the_example_to_a_zip_that_verifies(server: str, page: Page, tmp_pa
     page.get_by_role("button", name="Open").first.click()
     opened(page)
     page.get_by_role("button", name="Look inside").click()
-    titled(page, "Saliency")
+    titled(page, "Rows")
     expect(page.locator("canvas.grids")).to_be_visible()
     packed = _to_the_zip(page, tmp_path)
     source = PROJECT / "pruner" / "examples" / "pydocs_chars.safetensors"
@@ -136,7 +136,7 @@ def test_a_deep_link_opens_inside_the_app_on_a_fresh_server(page: Page, path: st
     with serving() as url:
         page.goto(f"{url}/{path}?example=embedded-reber&sparsity=0.25")
         navigation = page.get_by_test_id("stSidebarNav")
-        for name in ("Open", "Saliency", "Calibrate", "Masks", "Run", "Experiments", "Export"):
+        for name in ("Open", "Rows", "Calibrate", "Masks", "Run", "Experiments", "Export"):
             expect(navigation.get_by_role("link", name=name, exact=True)).to_be_visible()
         expect(page.get_by_text("embedded_reber.safetensors").first).to_be_visible()
         expect(page.get_by_text("Page not found")).to_have_count(0)

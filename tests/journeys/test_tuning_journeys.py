@@ -97,7 +97,7 @@ def test_from_the_overview_to_a_comparison_and_a_shared_link(server: str, page: 
     expect(table.locator("canvas").first).to_be_visible()
     table.scroll_into_view_if_needed()
     table.click(position={"x": 25, "y": 55})  # the first block
-    expect(page.get_by_role("heading", name="Saliency", exact=True, level=1)).to_be_visible()
+    expect(page.get_by_role("heading", name="Rows", exact=True, level=1)).to_be_visible()
 
     canvas = _canvas(page)
     expect(canvas).to_be_visible()
@@ -177,7 +177,7 @@ def test_sliders_stand_where_they_were_when_one_comes_back(server: str, page: Pa
     for _ in range(5):
         slider.press("ArrowRight")
     expect(page).to_have_url(re.compile("sparsity=0.55$"))
-    go(page, "Saliency")
+    go(page, "Rows")
     expect(page.get_by_role("slider")).to_have_count(0)
     go(page, "Masks")
     expect(slider).to_have_value("0.55")
