@@ -11,6 +11,7 @@ the other says in one line why not. Last, a sweep is killed while its workers co
 Exits with 1 if anything of that fails.
 """
 
+import io
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ import torch
 from torch import nn
 
 from pruner import PrunerError
+from pruner.cli.main import main as run
 from pruner.exports.verify import verify
 
 KILLS, PAIRS, LONGEST = 40, 20, 10.0  # seconds that workers may outlive
@@ -72,6 +74,12 @@ class Workplace:
     def prune(self, place: Path) -> subprocess.Popen[str]:
         return self.start("prune", self.model, "--granularity", "units", "--output", place)
 
+    def next_start(self, place: Path) -> tuple[int, str]:
+        """How the same command ends, run in this process, and what it says on stderr."""
+        told = io.StringIO()
+        with redirect_stdout(io.StringIO()), redirect_stderr(told):
+            return run(["prune", str(self.model), "--granularity", "units", "--output", str(place)]), told.getvalue()
+
     def stray(self, place: Path) -> list[str]:
         """What lies beside a place, among the temporary files, and hidden within the place."""
         beside = [path for path in self.places.iterdir() if path != place]
@@ -88,8 +96,9 @@ def workplace() -> Iterator[Workplace]:
         place = Workplace(Path(folder))
         place.places.mkdir()
         place.temporary.mkdir()
+        tempfile.tempdir = str(place.temporary)  # of this process, too
         torch.manual_seed(0)
-        lstm, embedding = nn.LSTM(512, 1024, 2), torch.randn(5000, 512)
+        lstm, embedding = nn.LSTM(256, 768, 2), torch.randn(10_000, 256)
         tensors = {**{f"lstm.{name}": tensor for name, tensor in lstm.state_dict().items()}, "embedding": embedding}
         torch.save(tensors, place.model)
         yield place
@@ -145,10 +154,9 @@ def kill(work: Workplace, which: signal.Signals, there: bool, writing: bool, tim
         wrong.append("SIGTERM left files behind")
     if (place / "manifest.json").exists() and not found:
         wrong.append("a manifest of an export that is not whole")
-    again = work.prune(place)
-    _, told = again.communicate()
-    if (again.returncode != 0) if not found else (again.returncode != 2 or "in use" not in told):
-        wrong.append(f"the next start exits with {again.returncode}: {told}")
+    ended, told = work.next_start(place)
+    if (ended != 0) if not found else (ended != 2 or "in use" not in told):
+        wrong.append(f"the next start exits with {ended}: {told}")
     if not whole(place):
         wrong.append("no whole export after the next start")
     if stray := work.stray(place):
