@@ -168,7 +168,7 @@ def _view(checkpoint: Checkpoint) -> View:
 
 def _to_the_block() -> None:
     """Whoever chooses a block wants to see that, in place of another tensor of the file."""
-    session.tensor = ""
+    session.shown_tensor = ""
 
 
 def _back_to_first_layer() -> None:
