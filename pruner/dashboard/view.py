@@ -94,6 +94,7 @@ def choose_scale() -> None:
         key=Session.grid_options.key,
         persist_state="session",
         wrap=True,
+        help="For rows, for weights and for the axes of histograms, wherever they are drawn; medians are those of rows.",
     )
 
 

@@ -34,6 +34,7 @@ class Example:
     sample: Quality  # the same on a small fixed part of the held-out data, in a fraction of a second
     calibration: Callable[[Checkpoint], Calibration]
     alphabet: Callable[[], Alphabet]
+    lstm: str = "lstm"
     consumer: str = "linear.weight"
     task: str = "softmax"
     batch_first: bool = True
