@@ -22,7 +22,9 @@ st.title("Rows")
 checkpoint = model.required_checkpoint()
 view = choose_shown(checkpoint)
 recipe = controls.recipe()
-Controls.criterion.draw(recipe)
+by, order = st.columns([3, 2])
+with by:
+    Controls.criterion.draw(recipe)
 norm = measure_of_rows(recipe.criterion)
 gathered = inputs.required(checkpoint, recipe)
 try:
@@ -32,7 +34,8 @@ except PrunerError as error:
     stop_with(error, "This model cannot be scored")
 saliency = scored.saliency[view.tensor]
 
-look = grids.choose_look(masked=False)
+with order:
+    look = grids.choose_look(masked=False)
 st.caption(
     "Each cell is one row of a gate: the weights with which that gate of that unit reads the layer's input (ii to io) or "
     f"the hidden state of the step before (hi to ho), by its {norm}."

@@ -35,8 +35,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         wrap=True,
     )
 gate, reduction = view.gate, session.reduction
-if session.tensor:
-    tensors.show_one(checkpoint, session.tensor, reduction, scale())
+if session.shown_tensor:
+    tensors.show_one(checkpoint, session.shown_tensor, reduction, scale())
     st.stop()
 titles = {gate: f"{block} ({GATE_TITLES[gate]})" for gate, block in zip(GATES, BLOCKS[view.side], strict=True)}
 block = weight_block(view.lstm, checkpoint.tensors, view.layer, view.direction, view.side, gate)

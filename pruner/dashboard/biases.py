@@ -24,8 +24,8 @@ def show_biases(checkpoint: Checkpoint, view: View) -> None:
     st.caption(
         f"What is added to each gate, b_ih + b_hh, of the units of {view.place}; the line is the mean"
         + (f", the dotted one unit {session.unit}. " if session.unit is not None else ". ")
-        + "The forget bias decides how long a unit remembers when nothing else is said: at 0 half of its cell state is left "
-        "after one step, at 1 73 %, at 3 95 %."
+        + "The forget bias decides how long a unit remembers when nothing else is said: 0 leaves half of its state after a "
+        "step, 1 leaves 73 %, 3 leaves 95 %."
     )
     st.plotly_chart(
         bias_histograms(

@@ -12,19 +12,32 @@ from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.session import session
 from pruner.examples import Example
 from pruner.files.checkpoint import Checkpoint
-from pruner.lstm.lstm import LSTM
+from pruner.lstm.lstm import DTYPES, LSTM
 
 
 def alphabet_of(checkpoint: Checkpoint, lstm: LSTM) -> Alphabet | None:
     """The symbols that an LSTM reads: those of an example, or token numbers where the file holds an embedding that was named
     on the page Calibrate or is called one."""
-    example = examples.example_of(checkpoint)
+    example = example_read(checkpoint, lstm)
     if example is not None:
         return example.alphabet()
     offered = gathering.embeddings(checkpoint, [lstm])
     called = [name for name in offered if "emb" in name.lower()]
     name = session.embedding if session.embedding in offered else next(iter(called), None)
     return None if name is None else alphabet.tokens(len(checkpoint.tensors[name]), name)
+
+
+def example_read(checkpoint: Checkpoint, lstm: LSTM) -> Example | None:
+    """The example whose inputs an LSTM reads: it is that of the example, or one made of it, of whatever size."""
+    example = examples.EXAMPLES.get(checkpoint.metadata.get("example", ""))
+    if example is None or lstm.name != example.lstm:
+        return None
+    known = example.alphabet()
+    if known.embedding is None:
+        return example if lstm.input_size == len(known.symbols) else None
+    vectors = checkpoint.tensors.get(known.embedding)
+    fits = vectors is not None and vectors.dtype in DTYPES and vectors.shape == (len(known.symbols), lstm.input_size)
+    return example if fits else None
 
 
 def symbols_of(known: Alphabet | None, calibration: Calibration, sequence: Tensor) -> list[str] | None:
@@ -42,7 +55,7 @@ def example_inputs(
     checkpoint: Checkpoint, lstm: LSTM, known: Alphabet | None, held: Gathered | None
 ) -> Calibration | None:
     """Inputs of known symbols that are not random: an example's own, or those of the visitor; None where there are none."""
-    example = examples.example_of(checkpoint)
+    example = example_read(checkpoint, lstm)
     if example is not None:
         return _own(example.name, example, checkpoint)
     if (

@@ -129,7 +129,9 @@ class Session:
     side: Viewed[str] = Viewed(SIDES[0], lambda lstm: SIDES)
     unit: Viewed[int | None] = Viewed(None, lambda lstm: range(lstm.hidden_size))
     shown_gate: Viewed[str] = Viewed(GATES[0], lambda lstm: GATES)
-    tensor: Viewed[str] = Viewed("", lambda lstm: _tensors_of_the_file())  # shown on Weights in place of the block
+    shown_tensor: Viewed[str] = Viewed(
+        "", lambda lstm: _tensors_of_the_file()
+    )  # shown on Weights in place of the block
 
     # How it is drawn.
     comparing = Kept(False)  # whether Masks shows what is pinned beside the present choice

@@ -22,7 +22,7 @@ def show_all(checkpoint: Checkpoint) -> None:
     """The table of all tensors, each with a button that shows it."""
 
     def choose() -> None:
-        session.tensor = list(checkpoint.tensors)[session.clicked_line(TABLE)]
+        session.shown_tensor = list(checkpoint.tensors)[session.clicked_line(TABLE)]
 
     with st.expander(f"All {len(checkpoint.tensors):,} tensors of the file", icon=":material/data_array:"):
         table = tensor_table(checkpoint.tensors, checkpoint.lstms)
@@ -66,7 +66,7 @@ def show_one(checkpoint: Checkpoint, name: str, reduction: str, scale: Scale) ->
 
 
 def _back() -> None:
-    session.tensor = ""
+    session.shown_tensor = ""
 
 
 def _said_of_cells(tensor: Tensor, cells: Cells, reduction: str) -> str:

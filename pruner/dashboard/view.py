@@ -94,6 +94,7 @@ def choose_scale() -> None:
         key=Session.grid_options.key,
         persist_state="session",
         wrap=True,
+        help="For rows, for weights and for the axes of histograms, wherever they are drawn; medians are those of rows.",
     )
 
 
@@ -168,7 +169,7 @@ def _view(checkpoint: Checkpoint) -> View:
 
 def _to_the_block() -> None:
     """Whoever chooses a block wants to see that, in place of another tensor of the file."""
-    session.tensor = ""
+    session.shown_tensor = ""
 
 
 def _back_to_first_layer() -> None:

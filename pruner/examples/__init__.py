@@ -36,6 +36,7 @@ class Example:
     calibration: Callable[[Checkpoint], Calibration]
     speech: speaking.Speech
     alphabet: Callable[[], Alphabet]
+    lstm: str = "lstm"
     consumer: str = "linear.weight"
     task: str = "softmax"
     batch_first: bool = True

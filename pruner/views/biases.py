@@ -15,8 +15,8 @@ from pruner.lstm.lstm import LSTM
 from pruner.views.colours import GATE_COLORS
 
 BINS = 24
-# The lowest and the highest mean forget bias among 42 layers and directions of 25 models found in public repositories and
-# trained for their own ends. PyTorch begins with a mean of 0, Keras with one of 1.
+# The lowest and the highest mean forget bias among 42 layers and directions of 25 models: those of 23 files from public
+# repositories, trained for their own ends, and of the two examples. PyTorch begins with a mean of 0, Keras with one of 1.
 SEEN = (-0.25, 3.04)
 FAR = 1.0  # beyond what was seen
 
@@ -49,7 +49,7 @@ def far_from_trained(means: Iterable[float]) -> list[str]:
     """A sentence if some of these mean forget biases lie far below those of trained LSTMs, and one if some lie far above."""
     low, high = SEEN
     means = list(means)
-    seen = f"{low:g} to {high:g} in 42 layers of 25 trained models"
+    seen = f"{low:g} to {high:g} in 42 layers of 25 models"
     said = []
     if below := [mean for mean in means if mean < low - FAR]:
         said.append(

@@ -106,7 +106,7 @@ def test_every_tensor_of_the_file_can_be_shown(app: AppTest, name: str) -> None:
     table = app.dataframe[0].value
     assert set(table["tensor"]) >= set(TENSORS)
     app = click_line(app, "choose_tensor", table["tensor"].tolist().index(name))
-    assert app.session_state.tensor == name
+    assert app.session_state.shown_tensor == name
     assert "[x](http" not in texts(app)
     figures = len(app.get("plotly_chart"))
     if name == "nothing":
@@ -118,18 +118,18 @@ def test_every_tensor_of_the_file_can_be_shown(app: AppTest, name: str) -> None:
 
 
 def test_a_tensor_is_left_by_its_button_or_by_choosing_a_block(example: AppTest) -> None:
-    example = set_to(go(example, "weights"), tensor="linear.weight")
+    example = set_to(go(example, "weights"), shown_tensor="linear.weight")
     assert "**linear\\.weight**" in texts(example)
-    assert "linear.weight" in example.query_params["tensor"]
+    assert "linear.weight" in example.query_params["shown_tensor"]
     example = press(example, "Back to the block")
-    assert example.session_state.tensor == "" and "Gate **ii (input)**" in texts(example)
-    example = set_to(example, tensor="linear.weight")
+    assert example.session_state.shown_tensor == "" and "Gate **ii (input)**" in texts(example)
+    example = set_to(example, shown_tensor="linear.weight")
     example = go(choose(go(example, "saliency"), "Gate", "f"), "weights")
     assert "Gate **if (forget)**" in texts(example)
 
 
 @pytest.mark.parametrize(("name", "shown"), [("linear.bias", True), ("no.such", False)])
 def test_a_link_opens_a_tensor_of_the_file(app: AppTest, name: str, shown: bool) -> None:
-    app.query_params.update({"example": "embedded-reber", "tensor": name})
+    app.query_params.update({"example": "embedded-reber", "shown_tensor": name})
     app = go(app.run(), "weights")
     assert ("linear\\.bias" in texts(app)) is shown

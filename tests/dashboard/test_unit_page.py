@@ -1,12 +1,16 @@
 """What a unit does over time, and units found by what they do, in process through `app.py`."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from pruner import Recipe
+from pruner import Recipe, examples
 from pruner.calibration.calibration import Calibration
 from pruner.dashboard.gathered import Gathered
+from pruner.dashboard.reading import example_read
+from pruner.lstm.find import find_lstms
 from pruner.views.conditions import ONE_OF
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
@@ -131,3 +135,25 @@ def test_units_are_never_found_on_random_numbers(own: AppTest, source: str, floa
     if offered:
         own = set_to(own, condition=ONE_OF, typed_symbols="3 4")
         assert len(own.dataframe[0].value) == 6
+
+
+@pytest.mark.parametrize(
+    ("example", "name", "changed", "is_read"),
+    [
+        ("embedded-reber", "lstm", {}, True),
+        ("embedded-reber", "lstm", named(random_lstm(input_size=7), "lstm."), True),
+        ("embedded-reber", "lstm", named(random_lstm(input_size=6), "lstm."), False),
+        ("embedded-reber", "rnn", named(random_lstm(input_size=7), "rnn."), False),
+        ("pydocs-chars", "lstm", {}, True),
+        ("pydocs-chars", "lstm", {"embedding.weight": torch.randn(103, 64)}, False),
+        ("pydocs-chars", "lstm", {"embedding.weight": torch.zeros(104, 64, dtype=torch.int64)}, False),
+    ],
+)
+def test_symbols_are_those_of_an_example_of_any_size_and_of_nothing_else(
+    example: str, name: str, changed: dict[str, torch.Tensor], is_read: bool
+) -> None:
+    checkpoint = examples.named(example).open()
+    tensors = checkpoint.tensors | changed
+    lstm = next(each for each in find_lstms(tensors)[0] if each.name == name)
+    found = example_read(replace(checkpoint, tensors=tensors), lstm)
+    assert (found is not None and found.name == example) is is_read
