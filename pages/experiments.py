@@ -101,6 +101,10 @@ def draw() -> None:
 def lead_on(table: pd.DataFrame, chosen: Experiment | None) -> None:
     """What one can do with an experiment: look at what falls, run it, have a better model of its size sought."""
     recipe = chosen.recipe if chosen else None
+    if chosen:
+        st.markdown(
+            f"Selected: **{experiments.titled(chosen)}**, {chosen.value:.4g}, with {chosen.macs:.0%} of the work."
+        )
     with st.container(horizontal=True, vertical_alignment="center"):
         masks = st.button("Open on Masks", icon=":material/tune:", type="primary", disabled=recipe is None)
         run = st.button("Run it", icon=":material/play_arrow:", disabled=recipe is None)

@@ -126,7 +126,7 @@ def choose(found: Compared, table: pd.DataFrame, chosen: str | None) -> Experime
         )
         smallest = found.smallest_within(session.most_lost / 100)
         st.markdown(
-            f"The smallest that does leaves **{smallest.macs:.0%}** of the multiply-accumulates: {_titled(smallest)}."
+            f"The smallest that does leaves **{smallest.macs:.0%}** of the multiply-accumulates: {titled(smallest)}."
             if smallest
             else "Nothing of this loses so little: drop less, or heal."
         )
@@ -148,5 +148,6 @@ def choose(found: Compared, table: pd.DataFrame, chosen: str | None) -> Experime
     return next((found.best_first[row] for row in event.selection.rows if row < len(keys)), None)
 
 
-def _titled(experiment: Experiment) -> str:
+def titled(experiment: Experiment) -> str:
+    """What it is, in words, as Markdown has it."""
     return plain(in_words(experiment.recipe)) if experiment.recipe else FACTORS

@@ -71,7 +71,7 @@ def _draw(found: Measured) -> None:
     most, least = max(lost, key=lost.__getitem__), min(lost, key=lost.__getitem__)
     st.markdown(
         f"Each cell is the {plain(loss)} of the whole model (dense: {sensitivity.dense:.4g}) when that part alone is pruned "
-        f"so far, {plain(way_of(found.recipe))}."
+        f"so far ({plain(way_of(found.recipe))})."
         + (f" Here **{_titled(least)}** loses least and **{_titled(most)}** most." if most != least else "")
     )
     csv_button(as_table(sensitivity), "sensitivity")

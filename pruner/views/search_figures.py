@@ -21,6 +21,7 @@ CRITERION_COLORS = {
 COMPENSATION_DASHES = {"none": "dash", "fold": "dashdot", "heal": "solid"}
 COMPENSATION_SYMBOLS = {"none": "circle-open", "fold": "diamond", "heal": "square"}
 STAR = {"symbol": "star", "size": 16, "color": DROPPED, "line": {"color": "#555555", "width": 1}}
+BENEATH = ("", "random")  # what the rest is compared with
 ACROSS = {"macs": "multiply-accumulates left (%)", "sparsity": "sparsity (%)"}
 
 
@@ -33,11 +34,10 @@ def experiments(table: pd.DataFrame, over: str, measure: str, dense: float) -> g
     from the least to the most, `dense` as a dotted line.
     """
     figure = go.Figure()
-    shown = table.dropna(subset=[over, "value"]).sort_values(over)
-    groups = dict(tuple(shown.groupby("way", sort=False)))
-    for way in sorted(groups, key=lambda way: groups[way]["criterion"].iloc[0] not in (None, "random")):  # on top
-        group = groups[way]
-        criterion, compensation = (group[name].fillna("").iloc[0] for name in ("criterion", "compensation"))
+    shown = table.dropna(subset=[over, "value"]).sort_values(over).fillna({"criterion": "", "compensation": ""})
+    groups = sorted(shown.groupby("way", sort=False), key=lambda each: each[1]["criterion"].iloc[0] not in BENEATH)
+    for way, group in groups:
+        criterion, compensation = group["criterion"].iloc[0], group["compensation"].iloc[0]
         if criterion == "random":
             figure.add_scatter(**_band(group, over, way))
         figure.add_scatter(**_points(group, over, way, criterion, compensation))
@@ -55,7 +55,7 @@ def experiments(table: pd.DataFrame, over: str, measure: str, dense: float) -> g
         figure.add_scatter(**_points(now, over, "your recipe now") | {"mode": "markers", "marker": STAR})
     figure.add_hline(dense, line={"dash": "dot", "color": "#999999"}, annotation={"text": "dense", "xanchor": "right"})
     figure.update_layout(
-        height=420,
+        height=360 + 16 * len(groups),  # on a phone each takes a line of the legend
         margin={"l": 0, "r": 0, "t": 10, "b": 0},
         xaxis={"title": ACROSS[over], "range": [0, 102]},
         yaxis_title=measure,
@@ -86,7 +86,7 @@ def _points(group: pd.DataFrame, over: str, way: str, criterion: str = "", compe
     return {
         "x": 100 * group[over].to_numpy(dtype=float),
         "y": group["value"].to_numpy(dtype=float),
-        "mode": "lines+markers" if over == "sparsity" and criterion not in ("", "random") else "markers",
+        "mode": "lines+markers" if over == "sparsity" and criterion not in BENEATH else "markers",
         "name": way,
         "line": {"color": looks["color"], "dash": COMPENSATION_DASHES.get(compensation, "solid"), "width": 2},
         "marker": looks | {"symbol": COMPENSATION_SYMBOLS.get(compensation, "x")},
