@@ -22,6 +22,7 @@ class Source:
     """
 
     isolated = False
+    data = memoryview(b"")  # in another process, which gets the facts alone
 
     def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None) -> None:
         self.file = file
@@ -36,6 +37,10 @@ class Source:
             digest.update(self.data[start : start + _HASHED_AT_ONCE])
             let_go(self.data)
         return digest.hexdigest()
+
+    def let_go(self) -> None:
+        """Give back the memory of what was read, at the end of whatever has read much; it is read again when needed."""
+        let_go(self.data)
 
     def close(self) -> None:
         if self.file is not None:

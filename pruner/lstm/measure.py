@@ -15,6 +15,7 @@ from pruner.lstm.lstm import LSTM
 from pruner.lstm.timing import TOO_NOISY, in_turns, times_as_fast, typical
 
 SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
+SHORTEST, MOST_WEIGHTS_READ = 4, 2**30  # steps; weights, those of every step counted, for one sequence
 
 Modules = Mapping[str, nn.Module]  # by LSTM name
 Rate = Callable[[Mapping[str, Tensor], Modules], float]  # a whole model, from its tensors and its LSTMs
@@ -69,6 +70,13 @@ class Drift:
     relative: float
 
 
+def sample_length(lstms: Iterable[LSTM]) -> int:
+    """How many steps of random inputs such LSTMs are run on: all of `SEQUENCE_LENGTH`, or as many as keep the arithmetic of
+    large ones within bounds."""
+    largest = max((lstm.parameters for lstm in lstms), default=1)
+    return max(SHORTEST, min(SEQUENCE_LENGTH, MOST_WEIGHTS_READ // max(1, largest)))
+
+
 def random_input(lstm: LSTM, batch_size: int = BATCH_SIZE, length: int = SEQUENCE_LENGTH) -> Tensor:
     """Standard normal inputs (batch, time, input size) in float64 from a fixed seed: the same on every machine."""
     generator = torch.Generator().manual_seed(SEED)
@@ -87,6 +95,25 @@ def outputs(module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         module = module.float()
     output, (h_n, c_n) = module(inputs.to(weight.device, torch.float32 if half else weight.dtype))
     return output, h_n, c_n
+
+
+Outputs = tuple[Tensor, Tensor, Tensor]  # `output`, `h_n` and `c_n`
+
+
+def outputs_by_layer(
+    layers: Iterable[nn.Module], inputs: Tensor, dtype: torch.dtype = torch.float64
+) -> tuple[Outputs, Outputs]:
+    """`outputs` in its own type and in a more exact one of an LSTM whose layers are modules of their own, made one after the
+    other and used up: no more than one layer is ever held in the other type."""
+    own, exact = inputs, inputs
+    states: list[list[Tensor]] = [[], [], [], []]
+    for layer in layers:
+        own, *in_own = outputs(layer, own)
+        exact, *exactly = outputs(layer.to(dtype), exact)
+        for collected, state in zip(states, (*in_own, *exactly), strict=True):
+            collected.append(state)
+    h_n, c_n, exact_h_n, exact_c_n = map(torch.cat, states)
+    return (own, h_n, c_n), (exact, exact_h_n, exact_c_n)
 
 
 def difference(reference: Iterable[Tensor], other: Iterable[Tensor]) -> Drift:
