@@ -87,7 +87,9 @@ def _stored(checkpoint: Checkpoint, layouts: Sequence[Layout]) -> list[Iterable[
     return [*whole, *pruned]
 
 
-def _cost(checkpoint: Checkpoint, tensors: Mapping[str, Tensor], lstms: list[Iterable[str]], bytes_written: int) -> Cost:
+def _cost(
+    checkpoint: Checkpoint, tensors: Mapping[str, Tensor], lstms: list[Iterable[str]], bytes_written: int
+) -> Cost:
     counted, zeros = size(described(tensors), lstms), 0
     for name in (name for names in lstms for name in names):
         tensor = tensors[name]

@@ -16,7 +16,11 @@ from pruner.lstm.kept import Part, consumer_part, counts, row_masks, unit_masks,
 from pruner.lstm.lstm import LSTM, Place
 from pruner.lstm.module import aligned
 
-READS_INPUT = ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")  # how names of tensors end that read an LSTM's input
+READS_INPUT = (
+    "weight_ih",
+    "weight_ih_l0",
+    "weight_ih_l0_reverse",
+)  # how names of tensors end that read an LSTM's input
 
 
 @dataclass(frozen=True)

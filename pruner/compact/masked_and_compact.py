@@ -155,7 +155,10 @@ def _reconstruction(lstm: LSTM, filled: Reconstruction, prefix: str, first: int 
     """The maps of a reconstruction in the LSTM's type, by their names in the state dict of its module."""
     dtype, state = getattr(torch, lstm.dtype), dict[str, Tensor]()
     for direction, (weight, bias) in enumerate(filled, first):
-        state |= {f"{prefix}weight".format(direction): weight.to(dtype), f"{prefix}bias".format(direction): bias.to(dtype)}
+        state |= {
+            f"{prefix}weight".format(direction): weight.to(dtype),
+            f"{prefix}bias".format(direction): bias.to(dtype),
+        }
     return state
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pruner.compact.layout import Layout
@@ -22,7 +23,9 @@ TOLERANCE = 1e-9
 Layers = Iterator[nn.Module]  # of one LSTM, from the first to the last
 
 
-def certify(masked: Iterable[Layers], written: Iterable[Layers], layouts: Sequence[Layout], length: int) -> dict[str, Any]:
+def certify(
+    masked: Iterable[Layers], written: Iterable[Layers], layouts: Sequence[Layout], length: int
+) -> dict[str, Any]:
     """Run LSTMs as previewed and as written side by side, layer by layer, on `length` steps of random input from a zero
     state, and compare all three outputs.
 
@@ -32,7 +35,8 @@ def certify(masked: Iterable[Layers], written: Iterable[Layers], layouts: Sequen
     in_own_dtype, exactly = list[Drift](), list[Drift]()
     for reference, stored, layout in zip(masked, written, layouts, strict=True):
         inputs = layout.as_it_reads(random_input(layout.lstm, length=length))
-        pairs = zip(outputs_by_layer(reference, inputs), outputs_by_layer(stored, inputs), strict=True)
+        both = (outputs_by_layer(each, inputs, (None, torch.float64)) for each in (reference, stored))
+        pairs = zip(*both, strict=True)
         for found, (previewed, read) in zip((in_own_dtype, exactly), pairs, strict=True):
             found.append(difference(previewed, read))
     exact = _largest(exactly)

@@ -97,23 +97,27 @@ def outputs(module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return output, h_n, c_n
 
 
+def sample_of(lstm: LSTM) -> Tensor:
+    """Random inputs of as many steps as `sample_length` allows an LSTM."""
+    return random_input(lstm, length=sample_length([lstm]))
+
+
 Outputs = tuple[Tensor, Tensor, Tensor]  # `output`, `h_n` and `c_n`
 
 
 def outputs_by_layer(
-    layers: Iterable[nn.Module], inputs: Tensor, dtype: torch.dtype = torch.float64
-) -> tuple[Outputs, Outputs]:
-    """`outputs` in its own type and in a more exact one of an LSTM whose layers are modules of their own, made one after the
-    other and used up: no more than one layer is ever held in the other type."""
-    own, exact = inputs, inputs
-    states: list[list[Tensor]] = [[], [], [], []]
+    layers: Iterable[nn.Module], inputs: Tensor, dtypes: Sequence[torch.dtype | None] = (None,)
+) -> list[Outputs]:
+    """`outputs` of an LSTM in each of these types (None: its own, the first). Its layers are modules of their own, made one
+    after the other and used up: no more than one is ever held in another type."""
+    steps = [inputs] * len(dtypes)
+    states: list[list[list[Tensor]]] = [[[], []] for _ in dtypes]
     for layer in layers:
-        own, *in_own = outputs(layer, own)
-        exact, *exactly = outputs(layer.to(dtype), exact)
-        for collected, state in zip(states, (*in_own, *exactly), strict=True):
-            collected.append(state)
-    h_n, c_n, exact_h_n, exact_c_n = map(torch.cat, states)
-    return (own, h_n, c_n), (exact, exact_h_n, exact_c_n)
+        for index, dtype in enumerate(dtypes):
+            steps[index], h_n, c_n = outputs(layer if dtype is None else layer.to(dtype), steps[index])
+            states[index][0].append(h_n)
+            states[index][1].append(c_n)
+    return [(output, torch.cat(h), torch.cat(c)) for output, (h, c) in zip(steps, states, strict=True)]
 
 
 def difference(reference: Iterable[Tensor], other: Iterable[Tensor]) -> Drift:
