@@ -219,16 +219,17 @@ def measured(
 def _drift_on_random_inputs(pruned: Pruned, device: str, progress: Progress) -> dict[str, Drift]:
     """How far the output of every pruned LSTM moved, of large ones on fewer steps; one layer is in memory at a time."""
     checkpoint, tensors, layouts = pruned.checkpoint, pruned.tensors(), pruned.forms["masked"].layouts
-    found = {}
+    source, found = checkpoint.source, {}
     for layout, part in zip(layouts, split(progress, *[1] * len(layouts)), strict=True):
         lstm = layout.lstm
         part(0.0, f"Measuring the drift of {lstm.title}")
         inputs = sample_of(lstm)
-        before = (build(lstm.layer(layer), checkpoint.tensors, device) for layer in range(lstm.num_layers))
-        after = (layer.module(tensors).to(device) for layer in layout.layers)
+        before = source.in_turn(
+            build(each, checkpoint.tensors, device) for each in map(lstm.layer, range(lstm.num_layers))
+        )
+        after = source.in_turn(layer.module(tensors).to(device) for layer in layout.layers)
         (reference, *_), (moved, *_) = (*outputs_by_layer(before, inputs), *outputs_by_layer(after, inputs))
         found[lstm.name] = difference([reference], [moved])
-        checkpoint.source.let_go()
     return found
 
 

@@ -62,18 +62,13 @@ def length_to_certify(layouts: Sequence[Layout], stated: Any = None) -> int:
 def as_stored(layouts: Sequence[Layout], tensors: Mapping[str, Tensor], source: Source) -> Iterator[Layers]:
     """The layers of each LSTM from the tensors of a file; what was read for one is let go before the next."""
     for layout in layouts:
-        yield (_letting_go(layer.module(tensors), source) for layer in layout.layers)
+        yield source.in_turn(layer.module(tensors) for layer in layout.layers)
 
 
 def as_twins(layouts: Sequence[Layout], tensors: Mapping[str, Tensor], source: Source) -> Iterator[Layers]:
     """The same of the masked LSTMs of full size that a file stands for."""
     for layout in layouts:
-        yield (_letting_go(layer.masked_twin(tensors), source) for layer in layout.layers)
-
-
-def _letting_go(module: nn.Module, source: Source) -> nn.Module:
-    source.let_go()
-    return module
+        yield source.in_turn(layer.masked_twin(tensors) for layer in layout.layers)
 
 
 def _largest(drifts: list[Drift]) -> dict[str, float]:

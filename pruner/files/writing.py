@@ -74,12 +74,7 @@ def _container(
     written: dict[View, list[tuple[str, Any]]] = {}
     copies: dict[tuple[str, ...], Any] = {(): copy.copy(checkpoint.container)}
 
-    def copied(keys: tuple[str, ...]) -> Any:
-        if keys not in copies:
-            parent = copied(keys[:-1])
-            parent[keys[-1]] = copies[keys] = copy.copy(parent[keys[-1]])
-        return copies[keys]
-
+    copied = partial(_copied, copies)
     for name, keys in checkpoint.locations.items():
         if name in checkpoint.computed:
             continue
@@ -114,6 +109,14 @@ def _container(
     for keys in stale_moments(checkpoint, changed):
         del copied(keys[:-1])[keys[-1]]
     return copies[()]
+
+
+def _copied(copies: dict[tuple[str, ...], Any], keys: tuple[str, ...]) -> Any:
+    """The copy of the dictionary that keys lead to, and of all around it."""
+    if keys not in copies:
+        parent = _copied(copies, keys[:-1])
+        parent[keys[-1]] = copies[keys] = copy.copy(parent[keys[-1]])
+    return copies[keys]
 
 
 def _same(values: Mapping[str, Tensor | None], one: str, other: str) -> bool:

@@ -117,6 +117,7 @@ def outputs_by_layer(
             steps[index], h_n, c_n = outputs(layer if dtype is None else layer.to(dtype), steps[index])
             states[index][0].append(h_n)
             states[index][1].append(c_n)
+        del layer  # before the next is made
     return [(output, torch.cat(h), torch.cat(c)) for output, (h, c) in zip(steps, states, strict=True)]
 
 
