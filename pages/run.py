@@ -7,9 +7,9 @@ import streamlit as st
 
 from pruner import examples, run
 from pruner.dashboard import frame, inputs, model, watching
+from pruner.dashboard.computing import begin
 from pruner.dashboard.controls import controls
 from pruner.dashboard.gathering import told
-from pruner.dashboard.jobs import Job
 from pruner.dashboard.speeds import show_speeds, speed_metric, timed
 from pruner.dashboard.text import plain
 from pruner.dashboard.tuning import own_sparsities
@@ -17,7 +17,6 @@ from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.words import CRITERION_WORDS
 from pruner.dashboard.work import Work, work
 from pruner.lstm.measure import SEQUENCE_LENGTH
-from pruner.progress import Progress
 from pruner.result import Result, available_devices
 
 frame.stand_in_app()
@@ -29,18 +28,22 @@ example = examples.example_of(checkpoint)
 
 
 def start() -> None:
-    """Start a run; everything it needs is bound here, because its thread cannot ask the session."""
-    quality = example.quality if example else None
-    device = work.device
+    """Start a run; everything it needs is bound here, because a worker cannot ask the session."""
     gathered = inputs.current()
     calibration, statistics = (gathered.calibration, gathered.statistics) if gathered else (None, None)
-
-    def do(progress: Progress) -> Result:
-        return run(checkpoint, recipe, device, progress, quality, True, calibration, statistics)
-
     if work.timing:
         work.timing.cancel()
-    work.run, work.newest, work.timing = Job(do), "run", None
+    do = partial(
+        run,
+        checkpoint,
+        recipe,
+        work.device,
+        quality=example.quality if example else None,
+        timed=True,
+        calibration=calibration,
+        statistics=statistics,
+    )
+    work.run, work.newest, work.timing = begin(do), "run", None
     work.run_inputs = told(calibration.source, calibration.name) if calibration else None
 
 
@@ -165,7 +168,7 @@ st.caption(
 
 def time_it(made: Result) -> None:
     """Start to time what a run made."""
-    work.timing = Job(partial(timed, made, example.quality if example else None))
+    work.timing = begin(partial(timed, made, example.quality if example else None))
 
 
 show_speeds(work.timing, partial(time_it, result), example.quality_name if example else None)

@@ -1,19 +1,19 @@
 """How much pruning each layer and each gate bears on its own, and which sparsities follow."""
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError, examples
 from pruner.dashboard import explore, frame, inputs, model, watching
+from pruner.dashboard.computing import begin
 from pruner.dashboard.controls import controls, number_of_layers
 from pruner.dashboard.downloads import csv_button, png_button
-from pruner.dashboard.explore import Measured
-from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.words import CRITERION_WORDS
 from pruner.dashboard.work import Work, work
 from pruner.lstm.gates import ALL_BLOCKS
-from pruner.progress import Progress
 from pruner.search.parts import as_table
 from pruner.search.suggest import Suggestion, suggest
 from pruner.views import search_figures
@@ -49,13 +49,9 @@ ready = inputs.are_there(checkpoint, recipe)
 
 
 def start() -> None:
-    """Start to measure; everything it needs is bound here, because its thread cannot ask the session."""
-    gathered, sparsities = inputs.current(), explore.spread(work.sensitivity_count)
-
-    def do(progress: Progress) -> Measured:
-        return explore.measure(checkpoint, recipe, sparsities, gathered, judged, progress)
-
-    work.sensitivity = Job(do)
+    """Start to measure; everything it needs is bound here, because a worker cannot ask the session."""
+    sparsities = explore.spread(work.sensitivity_count)
+    work.sensitivity = begin(partial(explore.measure, checkpoint, recipe, sparsities, inputs.current(), judged))
 
 
 def use(suggested: Suggestion) -> None:

@@ -10,19 +10,18 @@ from pruner import PrunerError, examples
 from pruner.compact.masked_and_compact import DEFAULT_FORM
 from pruner.dashboard import frame, gathering, inputs, model, watching
 from pruner.dashboard.choosers import choose_time
+from pruner.dashboard.computing import begin, begin_seen
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button, zip_button
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.inputs_chooser import choose_inputs, wanted
-from pruner.dashboard.jobs import Job
-from pruner.dashboard.shrinking import Asked, Smaller
+from pruner.dashboard.shrinking import Asked
 from pruner.dashboard.speeds import speed_metric
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
 from pruner.files.consumer_choice import consumers_of
-from pruner.progress import Progress
 from pruner.result import available_devices
 from pruner.search.candidates import Candidate, Target, frontier_of
 from pruner.views import search_figures
@@ -82,16 +81,12 @@ def where_inputs_come_from() -> Gathered | Wanted:
 
 
 def start() -> None:
-    """Start to shrink; everything it needs is bound here, because its thread cannot ask the session."""
+    """Start to shrink; everything it needs is bound here, because a worker cannot ask the session."""
     recipe = replace(
         controls.to_gather(), granularity="units", criterion="obs", compensation="heal", budget=work.shrink_budget
     )
     asked, tried = Asked(checkpoint, example, source, recipe, target, work.device), list[Candidate]()
-
-    def do(progress: Progress) -> Smaller:
-        return asked.find(tried.append, progress)
-
-    work.shrink, work.tried, work.newest = Job(do), tried, "shrink"
+    work.shrink, work.tried, work.newest = begin_seen(asked.find, tried.append), tried, "shrink"
 
 
 def take(other: Candidate) -> None:
@@ -99,7 +94,7 @@ def take(other: Candidate) -> None:
     before = work.shrunk
     if before is not None:
         quality = example.quality if example else None
-        work.shrink, work.newest = Job(partial(before.instead, other, quality)), "shrink"
+        work.shrink, work.newest = begin(partial(before.instead, other, quality)), "shrink"
 
 
 def draw_frontier(tried: list[Candidate], chosen: Candidate | None = None) -> None:

@@ -1,16 +1,16 @@
 """Rate many recipes side by side and take the best."""
 
+from functools import partial
+
 import streamlit as st
 
 from pruner import examples
 from pruner.dashboard import explore, frame, inputs, model, watching
+from pruner.dashboard.computing import begin
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
-from pruner.dashboard.explore import Sweep
-from pruner.dashboard.jobs import Job
 from pruner.dashboard.words import COMPENSATION_TITLES, CRITERION_TITLES, criteria_of
 from pruner.dashboard.work import Work, work
-from pruner.progress import Progress
 from pruner.search.front import front, lost, smallest_within
 from pruner.search.references import DENSE, FACTORS
 from pruner.search.sweep import SEEDS, as_table
@@ -76,13 +76,8 @@ ready = inputs.are_there(checkpoint, needy)
 
 
 def start() -> None:
-    """Start a sweep; everything it needs is bound here, because its thread cannot ask the session."""
-    gathered = inputs.current()
-
-    def do(progress: Progress) -> Sweep:
-        return explore.sweep(checkpoint, recipes, gathered, judged, progress)
-
-    work.sweep = Job(do)
+    """Start a sweep; everything it needs is bound here, because a worker cannot ask the session."""
+    work.sweep = begin(partial(explore.sweep, checkpoint, recipes, inputs.current(), judged))
 
 
 def take(index: int) -> None:
