@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -57,10 +56,18 @@ def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
+def is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_work_is_done_elsewhere_and_its_turn_ends_with_it(queue: Queue) -> None:
     found = [wait(begin(queue, look_around)).status.result for _ in range(3)]
     assert len({*found, os.getpid()}) == 4
-    until(lambda: not any(map(psutil.pid_exists, found)))
+    until(lambda: not any(map(is_there, found)))
 
 
 def test_progress_moments_and_enough_cross_the_border(queue: Queue) -> None:
@@ -92,7 +99,7 @@ def test_cancelled_work_ends_within_a_second_and_cleans_up_if_it_can(
     began = time.monotonic()
     job.cancel()
     assert wait(job).status.state == "cancelled" and time.monotonic() - began < 1.0
-    until(lambda: not psutil.pid_exists(int(mark.name)))
+    until(lambda: not is_there(int(mark.name)))
     assert mark.exists() == (work is be_deaf)
 
 
