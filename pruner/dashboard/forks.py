@@ -54,4 +54,5 @@ class Forks:
         if self._control is not None and self._process is not None:
             self._control.close()
             self._control = None
+            self._process.kill()
             self._process.wait()

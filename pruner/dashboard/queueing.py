@@ -16,7 +16,7 @@ from pruner.dashboard.worker import Seen, Work, died
 from pruner.errors import PrunerError
 from pruner.progress import Cancelled, Progress
 
-PATIENCE = 0.1  # seconds between two looks at whether to stop
+PATIENCE = 0.2  # seconds between two looks at whether to stop
 GRACE = 0.6  # seconds that cancelled work has to clean up
 
 

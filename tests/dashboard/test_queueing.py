@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -37,6 +39,7 @@ from tests.helpers.heavy import (
 )
 from tests.helpers.models import named, random_lstm
 from tests.helpers.pages import wait
+from tests.helpers.project import PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +196,31 @@ def test_the_process_that_is_forked_may_die_and_comes_again(queue: Queue) -> Non
     process.wait()
     assert wait(begin(queue, look_around)).status.state == "done"
     assert queue.forks._process is not process
+
+
+def test_a_server_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from pruner.dashboard.jobs import Job
+from pruner.dashboard.limits import Limits
+from pruner.dashboard.queueing import Queue
+from tests.helpers.heavy import hold, last_marked, run_calls
+queue, folder = Queue(Limits(workers=3)), Path(sys.argv[1])
+for work in (partial(hold, folder), partial(run_calls, partial(last_marked, folder))):
+    Job(partial(queue.compute, "a", work, print))
+while len([*folder.iterdir()]) < 3:
+    time.sleep(0.01)
+print(queue.forks._process.pid, flush=True)
+time.sleep(600)
+"""
+    server = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=PROJECT)
+    with server:
+        processes = [int(server.stdout.readline()), *(int(mark.name) for mark in tmp_path.iterdir())]
+        assert len(processes) == 4 and all(map(is_there, processes))
+        server.kill()
+    until(lambda: not any(map(is_there, processes)), seconds=10.0)
 
 
 def test_without_forks_work_is_done_here(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

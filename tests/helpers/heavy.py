@@ -92,6 +92,11 @@ def last(stop: Callable[[], None]) -> None:
         time.sleep(0.01)
 
 
+def last_marked(folder: Path, stop: Callable[[], None]) -> None:
+    (folder / str(os.getpid())).touch()
+    last(stop)
+
+
 def die(stop: Callable[[], None]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
