@@ -1,7 +1,8 @@
 """Objects that cross from one process to another and back, over a socket.
 
-Tensors and the bytes of files cross as they lie in memory, each once: what the other side has already is only named. So a
-result that comes back does not bring the model along that it was made from, it holds the one that is there.
+What cannot be changed (frozen dataclasses, files) crosses once: what the other side has already is only named. So a result
+that comes back does not bring the model along that it was made from, it holds the one that is there. Tensors and the bytes
+of files cross as they lie in memory; tensors of a CUDA device come as tensors of the CPU.
 """
 
 import io
@@ -16,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruner.files.checkpoint import Checkpoint
 from pruner.files.source import Source
 
 _LENGTHS = struct.Struct("!QQ")  # of the pickle, and how many blobs stand before it
@@ -91,7 +91,7 @@ class _Crossed:
 
     def __init__(self) -> None:
         self._blobs: dict[Name, Tensor] = {}  # (bytes,) uint8
-        self._objects: dict[Name, Checkpoint | Source] = {}
+        self._objects: dict[Name, Any] = {}
         self._places: dict[tuple[int, int], Name] = {}  # address and length of a blob
         self._files: list[Name] = []  # blobs of whole files, which tensors may be parts of
         self._names: dict[int, Name] = {}  # of objects by their ids
@@ -140,7 +140,7 @@ class _Crossed:
             self._files.append(_turned(name))
         return _bytes(self.bytes_at(name, offset, length))
 
-    def name(self, known: Checkpoint | Source) -> tuple[Name, bool]:
+    def name(self, known: object) -> tuple[Name, bool]:
         """The name of an object, and whether it is new."""
         if id(known) in self._names:
             return self._names[id(known)], False
@@ -149,15 +149,15 @@ class _Crossed:
         self._know(name, known)
         return name, True
 
-    def _know(self, name: Name, known: Checkpoint | Source) -> None:
+    def _know(self, name: Name, known: object) -> None:
         self._objects[name], self._names[id(known)] = known, name
 
-    def object(self, name: Name) -> Checkpoint | Source:
+    def object(self, name: Name) -> Any:
         return self._objects[_turned(name)]
 
-    def make(self, name: Name, kind: type[Checkpoint | Source], state: dict[str, Any]) -> Checkpoint | Source:
+    def make(self, name: Name, kind: type, state: dict[str, Any]) -> Any:
         """An object that comes for the first time."""
-        made = kind.__new__(kind)
+        made: Any = object.__new__(kind)
         made.__dict__.update(state)
         self._know(_turned(name), made)
         return made
@@ -174,7 +174,7 @@ class _Pickler(pickle.Pickler):
             return "storage", self._crossed.place(torch.empty(0, dtype=torch.uint8).set_(storage)), found.dtype
         if isinstance(found, memoryview):
             return "bytes", self._crossed.place(_as_tensor(found), whole_file=True)
-        if isinstance(found, Checkpoint | Source):
+        if _stays_as_it_is(found):
             name, new = self._crossed.name(found)
             return ("new", name, type(found), _state(found)) if new else ("known", name)
         return None
@@ -213,6 +213,11 @@ def _bytes(blob: Tensor) -> memoryview:
     return memoryview(array)
 
 
-def _state(found: Checkpoint | Source) -> dict[str, Any]:
+def _stays_as_it_is(found: object) -> bool:
+    declared: Any = getattr(type(found), "__dataclass_params__", None)
+    return isinstance(found, Source) or (declared is not None and declared.frozen and hasattr(found, "__dict__"))
+
+
+def _state(found: Any) -> dict[str, Any]:
     """What crosses of an object: all but an open file."""
-    return {name: None if name == "file" else value for name, value in found.__dict__.items()}
+    return {**found.__dict__, "file": None} if isinstance(found, Source) else found.__dict__

@@ -16,6 +16,7 @@ import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 from pruner.dashboard import model
+from pruner.dashboard.leaving import let_go
 from pruner.dashboard.limits import limits
 from pruner.dashboard.session import Kept, session
 from pruner.dashboard.workspaces import Values, Workspaces, same
@@ -37,6 +38,7 @@ def _forget_now_and_then(workspaces: Workspaces) -> None:
     while True:
         time.sleep(min(60, limits().idle_seconds))
         workspaces.forget_idle()
+        let_go()
 
 
 def take_over(named: str | None) -> bool:
