@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
+import pytest
 from streamlit.components.v2.bidi_component.main import _make_trigger_id
 from streamlit.proto.WidgetStates_pb2 import WidgetState, WidgetStates
 from streamlit.testing.v1 import AppTest
@@ -145,6 +146,11 @@ def wait(job: Job[Any]) -> Job[Any]:
         assert time.monotonic() < deadline, "the job does not end"
         time.sleep(0.01)
     return job
+
+
+def compute_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let heavy work run in the threads of this process, where what is patched is seen."""
+    monkeypatch.setattr("pruner.dashboard.queueing.CAN_FORK", False)
 
 
 def endless(progress: Any) -> Any:
