@@ -41,9 +41,7 @@ def add_commands(commands: Any) -> None:
     add_recipe_options(suggest)
     suggest.add_argument("--sparsities", default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", metavar="0.25,0.5")
     suggest.add_argument("--target", choices=TARGETS, required=True)
-    suggest.add_argument(
-        "--amount", type=float, required=True, help="the share to keep at most, or the loss at most"
-    )
+    suggest.add_argument("--amount", type=float, required=True, help="the share to keep at most, or the loss at most")
     suggest.add_argument("--output", metavar="recipe.json", help="default: the recipe on the screen")
     suggest.set_defaults(command=_suggest)
 

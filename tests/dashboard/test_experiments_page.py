@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 from pruner import Recipe
 from pruner.dashboard import explore
 from pruner.dashboard.jobs import Job
+from pruner.dashboard.words import in_words
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.search import experiments
 from pruner.search.sweep import SEEDS
@@ -192,6 +193,7 @@ def test_what_is_judged_otherwise_does_not_stand_beside_it(app: AppTest) -> None
 def test_inputs_that_are_not_there_are_asked_for(app: AppTest) -> None:
     app = go(upload(app.run(), "own.pt", saved(named(random_lstm()))), "experiments")
     assert not button(app, "Try sizes").disabled  # weights alone tell something
+    assert "by output drift on random inputs" in texts(app)
     app = set_to(app, sweep_criteria=["fisher"])
     assert button(app, "Try sizes").disabled and "None were gathered yet" in app.info[0].value
 
@@ -203,6 +205,26 @@ def test_a_grid_of_rows_names_consumers_where_they_are_of_use() -> None:
     assert all((each.consumers == ("linear.weight",)) == each.needs_data for each in recipes)
     units = explore.grid(Recipe(gate_sparsity={"hf": 0.1}), recipe, "units", [0.5], ["group"], ["none"])
     assert {(each.granularity, each.consumers, each.task) for each in units} == {("units", ("linear.weight",), None)}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (Recipe(), "50% of rows, L1 norm"),
+        (Recipe(0.125, "units", "random", seed=2), "12.5% of units, Random, seed 2"),
+        (Recipe(0.3, "units", "obs", compensation="heal"), "30% of units, Brain surgeon, healed, 60 s"),
+        (
+            Recipe(0.3, "units", "obs", "global", 16, compensation="heal", steps=9),
+            "30% of units, Brain surgeon, ranked together, healed, 9 updates, multiples of 16",
+        ),
+        (
+            Recipe(layer_sparsity={1: 0.1}, gate_sparsity={"hf": 0.2}, compensation="fold"),
+            "50% of rows, L1 norm, folded, layer 1 at 10%, hf at 20%",
+        ),
+    ],
+)
+def test_a_recipe_in_words(recipe: Recipe, words: str) -> None:
+    assert in_words(recipe) == words
 
 
 def test_sensitivity_shows_every_block_and_its_sparsities_lead_to_masks_and_run(calibrated: AppTest) -> None:
