@@ -32,6 +32,8 @@ page = st.navigation(
                 icon=":material/compress:",
                 help="Find the smallest model that still answers like the whole one, and take it away.",
             ),
+        ],
+        "Look": [
             st.Page(
                 "pages/overview.py",
                 title="Overview",
@@ -40,7 +42,7 @@ page = st.navigation(
             ),
             st.Page(
                 "pages/saliency.py",
-                title="Saliency",
+                title="Rows",
                 icon=":material/grid_on:",
                 help="How much weight each row of each gate carries, as heatmaps and as sorted curves.",
             ),
@@ -48,14 +50,16 @@ page = st.navigation(
                 "pages/unit.py",
                 title="Unit",
                 icon=":material/target:",
-                help="One hidden unit: its rows, its biases, whom it reads, who reads it, and what it does over time.",
+                help="One hidden unit: what it does while it reads, its rows, its biases, whom it reads and who reads it.",
             ),
             st.Page(
                 "pages/weights.py",
                 title="Weights",
                 icon=":material/blur_on:",
-                help="The weights themselves: a whole block at once, and a window of it at full resolution.",
+                help="The weights themselves, of any block and of every other tensor of the file.",
             ),
+        ],
+        "Prune": [
             st.Page(
                 "pages/calibrate.py",
                 title="Calibrate",

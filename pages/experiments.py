@@ -11,7 +11,6 @@ from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button
 from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.given import Given
-from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import Session, session
 from pruner.dashboard.words import COMPENSATION_TITLES, CRITERION_TITLES, GRANULARITY_TITLES, criteria_of
 from pruner.dashboard.work import work
@@ -77,14 +76,14 @@ def choose_recipes(has_inputs: bool) -> list[Recipe]:
 
 
 def try_sizes() -> None:
-    """Start a sweep; everything it needs is bound here, because its thread cannot ask the session."""
-    work.sweep = Job(partial(given.sweep, recipes, controls.to_gather()))
+    """Start a sweep; everything it needs is bound here, because a worker cannot ask the session."""
+    work.sweep = work.begin(partial(given.sweep, recipes, controls.to_gather()))
 
 
 def measure() -> None:
     """Start to prune each part alone, likewise."""
     sparsities = explore.spread(session.sensitivity_count)
-    work.sensitivity = Job(partial(given.measure_parts, controls.recipe(), sparsities, controls.to_gather()))
+    work.sensitivity = work.begin(partial(given.measure_parts, controls.recipe(), sparsities, controls.to_gather()))
 
 
 def is_ready(given: Given, recipe: Recipe) -> bool:

@@ -6,11 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from pruner import examples
-from pruner.dashboard import frame, inputs, model, watching
+from pruner.dashboard import frame, inputs, model, speaking, watching
+from pruner.dashboard.computing import begin
 from pruner.dashboard.controls import controls
 from pruner.dashboard.figures import show_size, show_speed
 from pruner.dashboard.gathering import told
-from pruner.dashboard.jobs import Job
 from pruner.dashboard.speeds import show_speeds, timed
 from pruner.dashboard.text import plain
 from pruner.dashboard.tuning import own_sparsities
@@ -29,11 +29,11 @@ example = examples.example_of(checkpoint)
 
 
 def start() -> None:
-    """Start a run; everything it needs is bound here, because its thread cannot ask the session."""
+    """Start a run; everything it needs is bound here, because a worker cannot ask the session."""
     if work.timing:
         work.timing.cancel()
     given, gathered = work.given(checkpoint), inputs.current()
-    work.run, work.newest, work.timing = Job(partial(given.run, recipe, work.device)), "run", None
+    work.run, work.newest, work.timing = work.begin(partial(given.run, recipe, work.device)), "run", None
     work.run_inputs = told(gathered.calibration.source, gathered.calibration.name) if gathered else None
 
 
@@ -100,6 +100,7 @@ with st.grid(4, min_column_width=150):
             height="stretch",
         )
 
+speaking.show(checkpoint, speaking.of_result(result))
 FORM_TITLES = ("dense", "masked", "compact")
 rows = [
     ("Parameters", *(f"{result.costs[form].parameters:,}" for form in FORM_TITLES)),
@@ -144,7 +145,7 @@ st.caption(
 
 def time_it(made: Result) -> None:
     """Start to time what a run made."""
-    work.timing = Job(partial(timed, made, example.quality if example else None))
+    work.timing = begin(partial(timed, made, example.quality if example else None))
 
 
 show_speeds(work.timing, partial(time_it, result), example.quality_name if example else None)

@@ -8,15 +8,15 @@ import streamlit as st
 
 from pruner import PrunerError, examples
 from pruner.compact.masked_and_compact import DEFAULT_FORM
-from pruner.dashboard import frame, gathering, inputs, model, watching
+from pruner.dashboard import frame, gathering, inputs, model, speaking, watching
 from pruner.dashboard.choosers import choose_time
+from pruner.dashboard.computing import begin
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button, zip_button
 from pruner.dashboard.figures import SIZE_TITLES, show_size, show_speed
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.inputs_chooser import choose_inputs, wanted
-from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
@@ -80,13 +80,13 @@ def where_inputs_come_from() -> Gathered | Wanted:
 
 
 def start() -> None:
-    """Start to shrink; everything it needs is bound here, because its thread cannot ask the session."""
+    """Start to shrink; everything it needs is bound here, because a worker cannot ask the session."""
     recipe = replace(
         controls.to_gather(), granularity="units", criterion="obs", compensation="heal", budget=work.shrink_budget
     )
-    given, tried = replace(work.given(checkpoint), inputs=source), list[Candidate]()
-    work.shrink = Job(partial(given.shrink, recipe, target, work.device, tried.append))
-    work.tried, work.newest = tried, "shrink"
+    given = replace(work.given(checkpoint), inputs=source)
+    work.tried, work.newest = [], "shrink"
+    work.shrink = work.begin(partial(given.shrink, recipe, target, work.device))
 
 
 def take(other: Candidate) -> None:
@@ -94,7 +94,7 @@ def take(other: Candidate) -> None:
     before = work.shrunk
     if before is not None:
         quality = example.quality if example else None
-        work.shrink, work.newest = Job(partial(before.instead, other, quality)), "shrink"
+        work.shrink, work.newest = begin(partial(before.instead, other, quality)), "shrink"
 
 
 def draw_frontier(tried: list[Candidate], chosen: Candidate | None = None) -> None:
@@ -161,6 +161,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     zip_button(folder, f"{Path(checkpoint.name).stem}-compact")
     st.page_link("pages/export.py", label="File by file, and how to load it", icon=":material/arrow_forward:")
     st.page_link("pages/masks.py", label="See what fell", icon=":material/arrow_forward:")
+speaking.show(checkpoint, speaking.of_result(result))
 st.subheader("What was tried")
 for sentence in found.told:
     st.markdown(plain(sentence))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.helpers.browser import THEMES, installed_chromium, serving
+from tests.helpers.browser import THEMES, installed_chromium, opened, serving
 from tests.helpers.pages import LEARN, STUDIO
 
 PICTURES = Path(__file__).resolve().parents[1] / ".github" / "pictures"
@@ -46,7 +46,7 @@ def take() -> None:
         page.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
         page.goto(f"{url}/?{LINK}")
-        expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+        opened(page)
         _save(page, "open")
         page.goto(f"{url}/shrink?example=embedded-reber")
         page.get_by_role("radio", name="30 s").click()
@@ -54,7 +54,7 @@ def take() -> None:
         expect(page.get_by_role("button", name="Download everything as one zip")).to_be_visible(timeout=WORK)
         _save(page, "shrink")
         page.goto(f"{url}/overview?{LINK}")
-        expect(page.locator(".js-plotly-plot")).to_have_count(1)
+        expect(page.locator(".js-plotly-plot")).to_have_count(2)
         _save(page, "overview")
         page.goto(f"{url}/unit?{LINK}&unit=7")
         expect(page.get_by_role("heading", name="Neighbours")).to_be_visible()

@@ -1,4 +1,4 @@
-"""What long work on the open model is given: its thread cannot ask the session. All that it tries goes into the history."""
+"""What long work on the open model is given: a worker cannot ask the session. What it shows on its way is kept there."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +15,15 @@ from pruner.progress import Progress, split
 from pruner.recipe import Recipe
 from pruner.result import Result, measured, run
 from pruner.search.candidates import Candidate, Target
-from pruner.search.experiments import Experiment, History
+from pruner.search.experiments import Experiment
 from pruner.search.parts import Sensitivity
 from pruner.search.references import Reference
 from pruner.search.sensitivity import measure_sensitivity
 from pruner.search.smallest import Shrunk, shrink
 from pruner.search.sweep import Rated, Sweep, sweep
 from pruner.search.worth import Measure
+
+Seen = Callable[[Experiment | Gathered | Candidate], object]
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,14 @@ class Smaller:
 
 @dataclass(frozen=True)
 class Given:
-    """The model and its inputs, which the work gathers itself where they are only wanted: then it adds them to `made`."""
+    """The model and its inputs, which the work gathers itself where they are only wanted.
+
+    What each work calls `seen` with as it comes: all that it tried, and the inputs that it gathered.
+    """
 
     checkpoint: Checkpoint
     example: Example | None
     inputs: Gathered | Wanted | None
-    history: History
-    made: list[Gathered]
 
     @property
     def quality(self) -> Quality | None:
@@ -71,37 +74,37 @@ class Given:
         """What models are compared by, as far as it is known before inputs are gathered."""
         return self._measure(self.inputs if isinstance(self.inputs, Gathered) else None)
 
-    def run(self, recipe: Recipe, device: str, progress: Progress) -> Result:
+    def run(self, recipe: Recipe, device: str, seen: Seen, progress: Progress) -> Result:
         """Raises PrunerError as `run` does."""
         gathered = self.inputs if isinstance(self.inputs, Gathered) else None
         calibration, statistics = (gathered.calibration, gathered.statistics) if gathered else (None, None)
         made = run(self.checkpoint, recipe, device, progress, self.quality, True, calibration, statistics)
         dense, small = made.costs["dense"], made.costs["compact"]
         shares = small.macs_per_step / dense.macs_per_step, small.parameters / dense.parameters
-        self._keep("Run", gathered, recipe, made.verdict, *shares)
+        seen(self._experiment("Run", gathered, recipe, made.verdict, *shares))
         return made
 
-    def sweep(self, recipes: Sequence[Recipe], recipe: Recipe, progress: Progress) -> Sweep:
+    def sweep(self, recipes: Sequence[Recipe], recipe: Recipe, seen: Seen, progress: Progress) -> Sweep:
         """Rate recipes side by side; inputs are gathered for a `recipe`. Raises PrunerError as `gather` and `sweep` do."""
         gathering, rating = self._split(progress, 1)
-        gathered = self._gathered(recipe, gathering)
+        gathered = self._gathered(recipe, seen, gathering)
         measure, whole = self._measure(gathered), size_of_file(self.checkpoint)
 
-        def seen(each: Rated | Reference, dense: Reference) -> None:
+        def rated(each: Rated | Reference, dense: Reference) -> None:
             tried = each.recipe if isinstance(each, Rated) else None
             verdict = measure.verdict(tried or recipe, each.value, dense.value)
             shares = each.macs_per_step / whole.macs_per_step, each.parameters / whole.parameters
-            self._keep("Sweep", gathered, tried, verdict, *shares)
+            seen(self._experiment("Sweep", gathered, tried, verdict, *shares))
 
         statistics = gathered.statistics if gathered else None
-        return sweep(self.checkpoint, recipes, measure, statistics, rating, seen)
+        return sweep(self.checkpoint, recipes, measure, statistics, rating, rated)
 
     def measure_parts(
-        self, recipe: Recipe, sparsities: Sequence[float], to_gather: Recipe, progress: Progress
+        self, recipe: Recipe, sparsities: Sequence[float], to_gather: Recipe, seen: Seen, progress: Progress
     ) -> Measured:
         """Prune each part alone. Raises PrunerError as `gather` and `measure_sensitivity` do."""
         gathering, measuring = self._split(progress, 1)
-        gathered = self._gathered(to_gather, gathering)
+        gathered = self._gathered(to_gather, seen, gathering)
         measure, statistics = self._measure(gathered), gathered.statistics if gathered else None
         found = measure_sensitivity(
             self.checkpoint,
@@ -115,12 +118,10 @@ class Given:
         )
         return Measured(recipe, found, measure)
 
-    def shrink(
-        self, recipe: Recipe, target: Target, device: str, seen: Callable[[Candidate], object], progress: Progress
-    ) -> Smaller:
+    def shrink(self, recipe: Recipe, target: Target, device: str, seen: Seen, progress: Progress) -> Smaller:
         """Find the smallest, and measure what came of it. Raises PrunerError as `gather`, `shrink` and `measured` do."""
         gathering, searching, measuring = self._split(progress, 8, 0.5)
-        gathered = self._gathered(recipe, gathering)
+        gathered = self._gathered(recipe, seen, gathering)
         if gathered is None:
             raise PrunerError("expected inputs to heal and to judge by, found none; choose some first")
         calibration, statistics = gathered.calibration, gathered.statistics
@@ -128,7 +129,7 @@ class Given:
         def tried(candidate: Candidate) -> None:
             seen(candidate)
             shares = candidate.macs, candidate.parameters
-            self._keep("Shrink", gathered, candidate.recipe, candidate.verdict, *shares)
+            seen(self._experiment("Shrink", gathered, candidate.recipe, candidate.verdict, *shares))
 
         found = shrink(self.checkpoint, recipe, calibration, target, self.quality, searching, statistics, tried, device)
         result = measured(found.chosen.pruned, device, self.quality, True, calibration, measuring)
@@ -138,17 +139,17 @@ class Given:
         """The progress of gathering, if there is anything to gather, and of the rest."""
         return split(progress, 1 if isinstance(self.inputs, Wanted) else 0, *parts)
 
-    def _gathered(self, recipe: Recipe, progress: Progress) -> Gathered | None:
+    def _gathered(self, recipe: Recipe, seen: Seen, progress: Progress) -> Gathered | None:
         if not isinstance(self.inputs, Wanted):
             return self.inputs
         gathered = gather(self.checkpoint, self.example, self.inputs, recipe, progress)
-        self.made.append(gathered)
+        seen(gathered)
         return gathered
 
     def _measure(self, gathered: Gathered | None) -> Measure:
         return Measure(self.quality, gathered.calibration if gathered else None)
 
-    def _keep(
+    def _experiment(
         self,
         by: str,
         gathered: Gathered | None,
@@ -156,8 +157,7 @@ class Given:
         verdict: Verdict,
         macs: float,
         parameters: float,
-    ) -> None:
+    ) -> Experiment:
         measure = self._measure(gathered)
         inputs = gathered.calibration.sha256 if gathered and measure.by_answers else ""
-        found = Experiment(recipe, verdict, measure.name, inputs, macs, parameters, by)
-        self.history.setdefault(found.key, found)
+        return Experiment(recipe, verdict, measure.name, inputs, macs, parameters, by)

@@ -11,6 +11,7 @@ from torch import Tensor
 from pruner import examples
 from pruner.calibration.calibration import Calibration
 from pruner.calibration.drift import loss_on
+from pruner.compact.masked_and_compact import Pruned
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import session
@@ -98,19 +99,27 @@ def _measure(verdict: Verdict) -> str:
     return plain(verdict.measure).capitalize() if verdict.before else "Answers beside the dense model’s"
 
 
+def previewed(asked: Asked, progress: Progress) -> Pruned:
+    """The pruned model that is judged: folded where its recipe heals. Raises PrunerError where nothing is left to compensate
+    with."""
+    recipe, gathered = asked.recipe, asked.gathered
+    if recipe.compensation == "heal":
+        recipe = replace(recipe, compensation="fold", steps=None)
+    inputs, statistics = (
+        (gathered.calibration.sample(SEQUENCES, STEPS), gathered.statistics) if gathered else (None, None)
+    )
+    return prune(asked.checkpoint, recipe, inputs, statistics, asked.masks, progress=progress)
+
+
 def judge(asked: Asked, by: Quality | Calibration, before: float | None, progress: Progress) -> Verdict:
     """Prune, and judge on a sample; `before` is the dense model's quality there, if it is known.
 
     Raises PrunerError where nothing is left to compensate with.
     """
-    checkpoint, recipe, gathered = asked.checkpoint, asked.recipe, asked.gathered
-    if recipe.compensation == "heal":
-        recipe = replace(recipe, compensation="fold", steps=None)
-    inputs = gathered.calibration.sample(SEQUENCES, STEPS) if gathered else None
+    checkpoint = asked.checkpoint
     with one_thread():
-        pruned = prune(
-            checkpoint, recipe, inputs, gathered.statistics if gathered else None, asked.masks, progress=progress
-        )
+        pruned = previewed(asked, progress)
+        recipe = pruned.recipe
         tensors, after = pruned.tensors(), pruned.modules("masked")
         dense = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms}
         if isinstance(by, Quality):

@@ -1,26 +1,32 @@
 """The long work of a visitor's session, and what came of it: runs and smaller models with their exports, searches."""
 
-import shutil
-import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import streamlit as st
 
 from pruner import examples
 from pruner.dashboard import inputs
+from pruner.dashboard.computing import begin_seen
 from pruner.dashboard.controls import controls
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.gathering import Wanted
-from pruner.dashboard.given import Given, Measured, Smaller
+from pruner.dashboard.given import Given, Measured, Seen, Smaller
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import Kept, session
 from pruner.exports.speed.table import Table
 from pruner.files.checkpoint import Checkpoint
+from pruner.files.staging import temporary
 from pruner.lessons.moment import Moment
+from pruner.progress import Progress
 from pruner.result import Result
 from pruner.search.candidates import Candidate
+from pruner.search.experiments import Experiment
 from pruner.search.sweep import Sweep
+
+Made = TypeVar("Made")
 
 
 class Work:
@@ -72,7 +78,21 @@ class Work:
         """What work on the open model is given. Work that needs inputs gathers those of an example by itself."""
         example, gathered = examples.example_of(checkpoint), inputs.current()
         wanted = Wanted("example") if gathered is None and needs_data and example else gathered
-        return Given(checkpoint, example, wanted, session.history, self.made)
+        return Given(checkpoint, example, wanted)
+
+    def begin(self, do: Callable[[Seen, Progress], Made]) -> Job[Made]:
+        """Work on what is `given`, when this visitor's turn comes; what it shows on its way is kept as it comes."""
+        history, made, tried = session.history, self.made, self.tried
+
+        def keep(seen: Experiment | Gathered | Candidate) -> None:
+            if isinstance(seen, Experiment):
+                history.setdefault(seen.key, seen)
+            elif isinstance(seen, Gathered):
+                made.append(seen)
+            else:
+                tried.append(seen)
+
+        return begin_seen(do, keep)
 
     def exported(self, result: Result, form: str, onnx: bool = False) -> Path:
         """Write the export of a result in one form, with what is said of `batch_first` and ONNX files if they are wanted, or
@@ -85,10 +105,10 @@ class Work:
         self.export = result, folders
         which = form, self.batch_first, onnx
         if which not in folders:
-            temporary = Path(tempfile.mkdtemp())
-            weakref.finalize(result, shutil.rmtree, temporary, ignore_errors=True)
+            staging = temporary()
+            weakref.finalize(result, staging.close)
             with st.spinner("Writing the export and reading it back"):
-                folders[which] = result.save(temporary / "export", form, self.batch_first, onnx=onnx)
+                folders[which] = result.save(staging.files / "export", form, self.batch_first, onnx=onnx)
         return folders[which]
 
 

@@ -1,11 +1,13 @@
 """The frame of the dashboard, and what holds for all its pages, in process through `app.py`."""
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from pruner import PrunerError
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import LEARN, STUDIO, button, checked, go, set_to, slide, standing, upload, wait
+from tests.helpers.pages import LEARN, STUDIO, button, checked, go, press, set_to, slide, standing, upload, wait
 from tests.helpers.project import PROJECT
 
 
@@ -16,9 +18,10 @@ def test_there_is_a_page_for_every_step_of_the_journey_and_every_lesson() -> Non
 
 
 @pytest.mark.parametrize("page", STUDIO)
-def test_without_a_model_a_page_says_what_to_do(app: AppTest, page: str) -> None:
+def test_without_a_model_a_page_leads_on_by_one_sentence_and_one_button(app: AppTest, page: str) -> None:
     app = go(app.run(), page)
-    assert "Open an example" in app.info[0].value
+    assert len(app.info) == len(app.button) == 1 and "No model is open yet" in app.info[0].value
+    assert press(app, "Open a model").title[0].value == "LSTM Saliency Pruner"
 
 
 def test_settings_outlive_their_page(example: AppTest) -> None:
@@ -72,3 +75,15 @@ def test_a_link_to_a_page_that_comes_first_opens_it_inside_the_app(app: AppTest,
     app = go(app, page)
     assert [text.value for text in app.sidebar.markdown] == ["**embedded\\_reber\\.safetensors**"]
     assert len(app.title) == 1
+
+
+def test_limits_that_cannot_be_read_are_told_on_the_page(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise PrunerError("expected a whole number from 1 on in PRUNER_WORKERS, found *two*; set it anew")
+
+    st.cache_resource.clear()
+    monkeypatch.setattr("pruner.dashboard.frame.queue", refuse)
+    app = checked(app.run())
+    assert "found \\*two\\*" in app.error[0].value and not app.title
+    monkeypatch.undo()
+    assert checked(app.run()).title

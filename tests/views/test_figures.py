@@ -193,3 +193,8 @@ def test_sensitivity_shows_losses_part_by_part(
     assert np.allclose(trace.z, losses)
     assert list(trace.x) == ["30%", "90%"]
     assert list(trace.y) == (["layer 0", "layer 1"] if parts[0][1] == UNITS else ["layer 0, ii", "layer 0, hf"])
+
+
+def test_the_curve_of_the_chosen_gate_is_thicker() -> None:
+    curves = sorted_curves(torch.rand(40), "hh", marked="g").data
+    assert [curve.name for curve in curves if curve.line.width > 2] == ["hg"]
