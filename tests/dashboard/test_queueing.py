@@ -18,6 +18,7 @@ from pruner.dashboard import queueing
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.limits import Limits
 from pruner.dashboard.queueing import Queue, ordinal
+from pruner.dashboard.workspaces import Workspaces
 from pruner.files.opening import open_checkpoint
 from tests.helpers.files import saved
 from tests.helpers.heavy import (
@@ -120,6 +121,20 @@ def test_the_place_in_the_line_is_told_and_who_leaves_it_frees_it(queue: Queue, 
     assert {wait(waiting[index]).status.state for index in (0, 2)} == {"done"}
     computing[1].cancel()
     wait(computing[1])
+
+
+def test_who_has_left_for_good_leaves_workers_and_line_to_others(queue: Queue, tmp_path: Path) -> None:
+    now = 0.0
+    workspaces = Workspaces(Limits(), lambda: now)
+    jobs = {key: begin(queue, partial(hold, tmp_path), "gone") for key in ("run", "sweep", "shrink")}
+    workspaces.join("gone", "model", jobs, jobs)
+    until(lambda: sorted(job.status.what for job in jobs.values()) == ["1st in line", "holding", "holding"])
+    other = begin(queue, look_around, "b")
+    until(lambda: other.status.what == "2nd in line")
+    now += Limits().idle_seconds
+    workspaces.forget_idle()
+    assert {wait(job).status.state for job in jobs.values()} == {"cancelled"}
+    assert wait(other).status.state == "done"
 
 
 def test_one_visitor_may_have_so_much_at_once(queue: Queue, tmp_path: Path) -> None:
