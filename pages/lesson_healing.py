@@ -5,9 +5,9 @@ import streamlit as st
 from pruner.dashboard import frame, lesson, watching
 from pruner.dashboard.computing import begin_seen
 from pruner.dashboard.work import work
+from pruner.examples.speaking import PROMPT
 from pruner.lessons import figures as lesson_figures
 from pruner.lessons import healing
-from pruner.lessons.healing import PROMPT
 from pruner.lessons.moment import Moment
 
 frame.stand_in_app()

@@ -1,5 +1,14 @@
 """The one exception that people can cause."""
 
+NO_MEMORY = (
+    "expected enough memory for this model, found too little; free some, or use a smaller model or another device"
+)
+# How PyTorch says so, on the CPU, for oneDNN, on CUDA and for its libraries.
+_OF_MEMORY = (
+    *("can't allocate memory", "not enough memory", "could not create a primitive", "bad_alloc"),
+    *("out of memory", "ALLOC_FAILED"),
+)
+
 
 class PrunerError(Exception):
     """Unusable input. The message says what was expected, what was found and what to do.
@@ -11,6 +20,14 @@ class PrunerError(Exception):
     ...     print(error)
     expected sparsity between 0 and 1, found 1.5
     """
+
+
+def no_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that memory ran out."""
+    if error is None:
+        return False
+    ran_out = isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_MEMORY)
+    return ran_out or isinstance(error, MemoryError) or no_memory(error.__cause__)
 
 
 def shown(value: object, most: int = 80) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,8 @@ def _shrink(options: argparse.Namespace) -> None:
     with ended_early() as progress:
         found = shrink(checkpoint, recipe, calibration, target, quality, progress, device=options.device)
     result = measured(found.chosen.pruned, options.device, quality, False, calibration)
-    folder = result.save(options.output, options.form, onnx=options.onnx)
-    _write_frontier(folder / "frontier", found)
+    frontier = partial(_write_frontier, found)
+    folder = result.save(options.output, options.form, onnx=options.onnx, more=frontier)
     for sentence in found.told:
         print(sentence)
     _ask_for_batch_first(checkpoint, recipe)
@@ -178,17 +179,12 @@ def _target(options: argparse.Namespace) -> Target:
         raise PrunerError(f"expected --target as macs=0.5 or size=0.5, found {options.target!r}") from error
 
 
-def _write_frontier(folder: Path, found: Shrunk) -> None:
+def _write_frontier(found: Shrunk, export: Path) -> None:
     """Everything that was tried, as CSV and as a picture, beside the files of the export."""
-    table, verdict = found.frontier(), found.chosen.verdict
-    try:
-        folder.mkdir()
-        table.to_csv(folder / "frontier.csv", index=False)
-        (folder / "frontier.svg").write_text(frontier_svg(table, verdict.measure, verdict.before), encoding="utf-8")
-    except OSError as error:
-        raise PrunerError(
-            f"expected a place to write {folder}, found {error}; the export beside it is whole"
-        ) from error
+    table, verdict, folder = found.frontier(), found.chosen.verdict, export / "frontier"
+    folder.mkdir()
+    table.to_csv(folder / "frontier.csv", index=False)
+    (folder / "frontier.svg").write_text(frontier_svg(table, verdict.measure, verdict.before), encoding="utf-8")
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -3,13 +3,15 @@
 import argparse
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from pruner.cli import exporting, looking, measuring, searching
-from pruner.errors import PrunerError
+from pruner.cli.output import Terminated, terminate
+from pruner.errors import NO_MEMORY, PrunerError, no_memory
 
 
 class _Parser(argparse.ArgumentParser):
@@ -18,7 +20,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, 2 after one line on stderr for unusable input, 130 if interrupted."""
+    """Run one command. Returns the exit status: 0, 2 after one line on stderr for unusable input, 130 if interrupted,
+    143 if that was by SIGTERM."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names in a file can be anything
@@ -28,8 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.command(options)
         finally:
             sys.stdout.flush()
-    except PrunerError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+    except (PrunerError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, PrunerError) and not no_memory(error):
+            raise
+        told = NO_MEMORY if no_memory(error) else " ".join(str(error).split())
+        print("error:", told, file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output left early, as `head` does
         _give_up_stdout()
@@ -37,14 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _give_up_stdout()
         print(f"error: expected a place to print the output, found {error}; give another", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stop, Terminated) else 130
     return 0
 
 
 def run() -> NoReturn:
     """What the installed command `lstm-pruner` calls."""
+    signal.signal(signal.SIGTERM, terminate)
     sys.exit(main())
 
 

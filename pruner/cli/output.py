@@ -5,17 +5,16 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
 from pruner.errors import PrunerError
-from pruner.examples import Example
+from pruner.files.staging import Staging, temporary
 from pruner.progress import Progress
 
 
@@ -24,9 +23,19 @@ def show_progress(fraction: float, what: str) -> None:
         print(f"\r{fraction:4.0%} {what:<60}", end="\n" if fraction == 1 else "", file=sys.stderr, flush=True)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the command is to stop as after Ctrl-C."""
+
+
+def terminate(*_: object) -> NoReturn:
+    """What SIGTERM does, wherever the command is."""
+    raise Terminated
+
+
 @contextmanager
 def ended_early() -> Iterator[Progress]:
-    """The progress of work that the first Ctrl-C ends early, with what it has reached; the second stops it as ever."""
+    """The progress of work that the first Ctrl-C or SIGTERM ends early, with what it has reached; the second stops it as
+    ever."""
     if threading.current_thread() is not threading.main_thread():
         yield show_progress  # where no signal arrives
         return
@@ -34,18 +43,22 @@ def ended_early() -> Iterator[Progress]:
 
     def end(*_: object) -> None:
         enough.set()
-        signal.signal(signal.SIGINT, before)
+        as_before()
         print("ending early with what is reached; Ctrl-C again writes nothing", file=sys.stderr)
+
+    def as_before() -> None:
+        for which, handler in before.items():
+            signal.signal(which, handler)
 
     def progress(fraction: float, what: str) -> bool:
         show_progress(fraction, what)
         return enough.is_set()
 
-    before = signal.signal(signal.SIGINT, end)
+    before = {which: signal.signal(which, end) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield progress
     finally:
-        signal.signal(signal.SIGINT, before)
+        as_before()
 
 
 def print_json(value: Any) -> None:
@@ -64,11 +77,11 @@ def check_table(output: str | None) -> None:
     check_place(output)
 
 
-def put_table(options: argparse.Namespace, table: pd.DataFrame, example: Example | None) -> None:
+def put_table(options: argparse.Namespace, table: pd.DataFrame, measure: str) -> None:
     """A table as CSV or JSON by the file's suffix, or on the screen with what its values are."""
     if options.output is None:
-        print(f"value: {example.quality_name if example else 'output drift, relative'}")
-        print(table.to_string(index=False))
+        print(f"value: {measure}")
+        print(table.to_string(index=False, na_rep=""))
     elif options.output.endswith(".json"):
         write(options.output, lambda path: table.to_json(path, orient="records", indent=2), options.checkpoint)
     else:
@@ -85,13 +98,13 @@ def write(output: str, write: Callable[[Path], Any], source: str | Path) -> None
         if target.exists() and target.samefile(source):
             raise PrunerError(f"expected another file than the source, found {output!r} for both; choose another name")
         stream = Path(output).exists() and not Path(output).is_file()
-        with tempfile.TemporaryDirectory(prefix=".pruner-", dir=None if stream else target.parent) as folder:
-            staged = Path(folder) / "written"
-            write(staged)
+        with temporary() if stream else Staging(target.parent, target.name) as staging:
+            written = staging.files / "written"
+            write(written)
             if stream:
-                Path(output).write_bytes(staged.read_bytes())
+                Path(output).write_bytes(written.read_bytes())
             else:
-                staged.chmod(0o644)
-                staged.replace(target)
+                written.chmod(0o644)
+                written.replace(target)
     except (OSError, ValueError) as error:
         raise PrunerError(f"expected a place to write {output}, found {error}; choose another") from error

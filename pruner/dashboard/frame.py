@@ -10,7 +10,7 @@ import streamlit as st
 
 from pruner.dashboard.queueing import queue
 from pruner.dashboard.text import stop_with
-from pruner.errors import PrunerError
+from pruner.errors import NO_MEMORY, PrunerError, no_memory
 
 APP = Path(__file__).parents[2] / "app.py"
 ICON = Path(__file__).with_name("icon.svg")  # Streamlit would fetch one of its own from a foreign host
@@ -45,6 +45,10 @@ def run(page: st.Page) -> None:
     outside = _drawn.set(True)
     try:
         page.run()
+    except (MemoryError, RuntimeError) as error:
+        if not no_memory(error):
+            raise
+        st.error(NO_MEMORY.capitalize() + ".", title="Memory ran out", icon=":material/memory:")
     finally:
         _drawn.reset(outside)
     # Streamlit starts a page while the one before still computes, which would at its end take the fragments of the new one

@@ -5,9 +5,8 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,17 +14,17 @@ from typing import Any
 
 import safetensors
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pruner.compact import load_pruned
 from pruner.compact.costs import Cost
 from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError
 from pruner.exports import read_me
-from pruner.exports.certificate import certify
+from pruner.exports.certificate import Layers, as_stored, certify, length_to_certify
 from pruner.exports.keras.writing import write_keras_file
 from pruner.exports.lines import QUALITY
-from pruner.exports.manifest import LOADER, MASKS, Manifest, entry, model_file, new_sizes, rest, totals
+from pruner.exports.manifest import LOADER, MANIFEST, MASKS, Manifest, entry, model_file, new_sizes, rest, totals
 from pruner.exports.onnx.facts import DECLINED, ONNX_FILES
 from pruner.exports.verdict import Verdict
 from pruner.files import stale
@@ -34,6 +33,7 @@ from pruner.files.consumer_choice import outside_consumers
 from pruner.files.onnx_graph import ONNX
 from pruner.files.opening import open_checkpoint
 from pruner.files.source import open_source
+from pruner.files.staging import Staging, clear_dead
 from pruner.files.writing import write, write_safetensors
 from pruner.lstm.measure import Quality
 from pruner.version import VERSION
@@ -48,40 +48,36 @@ def save(
     verdict: Verdict,
     onnx: bool = False,
     quality: Quality | None = None,
+    more: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write a form of a pruned checkpoint as an export folder and return its path; `before` and `after` are its costs.
 
     With `onnx` it holds the LSTMs as ONNX files, too, float and int8, each rated by the `quality` if there is one. What came
     as ONNX is written as its whole graph, in float always and in int8 with `onnx`, or the manifest says why it is not.
+    `more` writes what else belongs into the folder.
 
-    It is written under a temporary name, beside its place or within an empty folder that is there already, read back, and
-    put in its place only when it is whole. Raises PrunerError if the folder is in use, cannot be written, or does not
-    compute what the masks say when read back.
+    It is written beside its place, or within an empty folder that is there already, read back, and put in its place only
+    when it is whole: a new folder at once, an old one file by file, the manifest last. What an export that died left there
+    is cleared away before. Raises PrunerError if the folder is in use, being written or cannot be, if what was written does
+    not compute what the masks say when it is read back, and if the source changed since it was opened.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - "." and ".." have no name to write under
     check_free(folder)
     try:
         there = folder.exists()  # perhaps where somebody stands, or a volume: it is filled, not replaced
-        staging = Path(tempfile.mkdtemp(prefix=".export-", dir=folder if there else folder.parent))
-        try:
-            written = _write_model(staging, pruned, form)
-            if quality is not None and quality.file is not None:
-                shutil.copyfile(quality.file, staging / QUALITY)
-            manifest = _described(staging, pruned, form, written, totals(before, after), verdict)
-            manifest = manifest.with_notes(write_keras_file(staging, pruned, form))
-            if onnx or pruned.checkpoint.format == ONNX:
-                manifest = replace(manifest, onnx=_write_onnx(staging, pruned, form, written.tensors, quality, onnx))
-            _write_for_people(staging, manifest)
-            for file in staging.iterdir():
-                file.chmod(0o644)  # safetensors writes files that only their owner can read
-            if there:
-                for file in list(staging.iterdir()):
-                    file.replace(folder / file.name)
+        with Staging(folder, "") if there else Staging(folder.parent, folder.name) as staging:
+            pruned.checkpoint.source.check_unchanged()
+            _write(staging.files, pruned, form, before, after, verdict, onnx, quality)
+            if more is not None:
+                more(staging.files)
+            staging.settle()
+            pruned.checkpoint.source.check_unchanged()
+            if there and not staging.others():
+                staging.move_in(last=MANIFEST)
+            elif there or folder.exists():
+                raise _in_use(folder)
             else:
-                staging.chmod(0o755)
                 staging.replace(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise PrunerError(f"expected a place to write the export, found {error}; choose another folder") from error
     return folder
@@ -97,15 +93,44 @@ def pack(folder: Path) -> bytes:
 
 
 def check_free(folder: Path) -> None:
-    """Raise PrunerError unless an export can take this place: nothing there yet, or an empty folder."""
+    """Raise PrunerError unless an export can take this place: nothing there yet, or an empty folder. What an export that
+    died left there does not count, and is cleared away."""
     try:
-        in_use = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-        if in_use:
-            raise PrunerError(f"expected a new or empty folder for the export, found {folder} in use; choose another")
+        for place in (folder, folder.parent):
+            clear_dead(place)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise _in_use(folder)
         if not folder.parent.is_dir():
             raise PrunerError(f"expected a place to write the export, found no folder {folder.parent}; make it first")
     except (OSError, ValueError) as error:
         raise PrunerError(f"expected a place to write the export, found {error}; choose another folder") from error
+
+
+def _in_use(folder: Path) -> PrunerError:
+    return PrunerError(f"expected a new or empty folder for the export, found {folder} in use; choose another")
+
+
+def _write(
+    staging: Path,
+    pruned: Pruned,
+    form: str,
+    before: Cost,
+    after: Cost,
+    verdict: Verdict,
+    onnx: bool,
+    quality: Quality | None,
+) -> None:
+    """All files of an export, the manifest last."""
+    written = _write_model(staging, pruned, form)
+    if quality is not None and quality.file is not None:
+        shutil.copyfile(quality.file, staging / QUALITY)
+    manifest = _described(staging, pruned, form, written, totals(before, after), verdict)
+    manifest = manifest.with_notes(write_keras_file(staging, pruned, form))
+    if onnx or pruned.checkpoint.format == ONNX:
+        manifest = replace(manifest, onnx=_write_onnx(staging, pruned, form, written.tensors, quality, onnx))
+    _write_for_people(staging, manifest)
+    for file in staging.iterdir():
+        file.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
 def _write_model(staging: Path, pruned: Pruned, name: str) -> Checkpoint:
@@ -128,7 +153,8 @@ def _described(
 ) -> Manifest:
     """What the manifest says, but of the files. Raises PrunerError if the model does not compute what the masks say."""
     checkpoint, form = pruned.checkpoint, pruned.forms[name]
-    certificate = certify(masked_lstms(pruned), form.layouts, written.tensors)
+    stored = as_stored(form.layouts, written.tensors, written.source)
+    certificate = certify(masked_lstms(pruned), stored, form.layouts, length_to_certify(form.layouts))
     if not certificate["holds"]:
         raise PrunerError(
             f"expected the written model to compute what the masks say, found a difference of "
@@ -216,7 +242,6 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {"sha256": source.sha256, "bytes": source.size}
 
 
-def masked_lstms(pruned: Pruned) -> list[nn.Module]:
-    """What was previewed: LSTMs of full size with zeros in dropped rows."""
-    tensors = pruned.tensors()
-    return [layout.module(tensors) for layout in pruned.forms["masked"].layouts]
+def masked_lstms(pruned: Pruned) -> Iterator[Layers]:
+    """What was previewed: the layers of LSTMs of full size with zeros in dropped rows."""
+    return as_stored(pruned.forms["masked"].layouts, pruned.tensors(), pruned.checkpoint.source)

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from pruner.files.contents import Contents
 
 
-def main(kind: str, name: str) -> None:
-    """Read the standard input as one of the kinds that `_readers` knows, and write what it holds."""
+def main(kind: str, name: str, parent: int) -> None:
+    """Read the standard input as one of the kinds that `_readers` knows, and write what it holds, as long as the process
+    of the number `parent` is there to read it."""
     package = ModuleType("pruner")  # in place of the real one, which imports torch
     package.__path__ = [str(Path(__file__).parents[1])]
     sys.modules["pruner"] = package
     from pruner.errors import PrunerError
+    from pruner.files.orphans import end_with
     from pruner.files.transport import send, send_error
 
+    end_with(parent)
     reader = _readers()[kind]
     file = mmap.mmap(sys.stdin.fileno(), 0, access=mmap.ACCESS_COPY)
     limit(len(file))
@@ -67,4 +70,4 @@ def limit(size: int, seconds: int | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]))
+    main(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]))

@@ -27,7 +27,7 @@ def read_isolated(kind: str, source: Source, name: str) -> Contents:
     """
     with (
         subprocess.Popen(  # noqa: S603 - our own interpreter and script
-            [sys.executable, "-P", str(_READER), kind, json.dumps(name[:1000])],
+            [sys.executable, "-P", str(_READER), kind, json.dumps(name[:1000]), str(os.getpid())],
             stdin=source.file,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -5,13 +5,16 @@ import mmap
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from pruner.errors import PrunerError
 
 _HASHED_AT_ONCE = 2**24
+
+Item = TypeVar("Item")
 
 
 class Source:
@@ -22,9 +25,13 @@ class Source:
     """
 
     isolated = False
+    _opened: tuple[Path, os.stat_result] | None = None  # what was opened, if it is not this process's own
+    data = memoryview(b"")  # in another process, which gets the facts alone
 
-    def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None) -> None:
+    def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None, path: Path | None = None) -> None:
         self.file = file
+        if file is not None and path is not None:
+            self._opened = path.absolute(), os.fstat(file.fileno())
         self.data = memoryview(data)
         self.size = len(data)
 
@@ -36,6 +43,33 @@ class Source:
             digest.update(self.data[start : start + _HASHED_AT_ONCE])
             let_go(self.data)
         return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Raise PrunerError if the file was written to, or another took its place, since it was opened; one that is gone is
+        still held as it was."""
+        if self._opened is None:
+            return
+        path, before = self._opened
+        try:
+            now = path.stat()
+        except OSError:
+            return
+        if any(getattr(now, each) != getattr(before, each) for each in ("st_ino", "st_size", "st_mtime_ns")):
+            raise PrunerError(
+                f"expected {path.name} as it was when it was opened, found that it has changed since; open it again"
+            )
+
+    def let_go(self) -> None:
+        """Give back the memory of what was read, at the end of whatever has read much; it is read again when needed."""
+        let_go(self.data)
+
+    def in_turn(self, made: Iterator[Item]) -> Iterator[Item]:
+        """What is made of the bytes, one after the other; these are let go each time, and nothing is kept for the next."""
+        while (item := next(made, None)) is not None:
+            self.let_go()
+            yield item
+            del item
+            self.let_go()
 
     def close(self) -> None:
         if self.file is not None:
@@ -67,7 +101,7 @@ def open_source(
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise PrunerError(f"expected {wanted}, found a pipe or a device: {path}; check the path")
-    return _mapped(file)
+    return _mapped(file, path)
 
 
 def let_go(data: memoryview) -> None:
@@ -96,10 +130,10 @@ def _from_bytes(data: bytes) -> Source:
     return _mapped(file)
 
 
-def _mapped(file: IO[bytes]) -> Source:
+def _mapped(file: IO[bytes], path: Path | None = None) -> Source:
     size = os.fstat(file.fileno()).st_size
     try:
-        return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file)
+        return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file, path)
     except (OSError, ValueError, OverflowError) as error:
         file.close()
         raise PrunerError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM, assemble
 from pruner.errors import PrunerError, shown
+from pruner.files.staging import Staging
 from pruner.in_memory.replacing import with_hooks_of
 from pruner.in_memory.row_mask import attach
 from pruner.in_memory.wrappers import unwrapped
@@ -39,17 +40,18 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
         LSTM(8, 16)
     """
     target = Path(path)
-    part = target.with_name(f"{target.name}.part")
     whole = unwrapped(model)[1]
     compact = {
         path: own.hidden_size for path, own in whole.named_modules() if isinstance(own, CompactLSTM | RowCompactLSTM)
     }
     try:
         # How wide they are cannot be told from their tensors, and an earlier round may have made the dense model narrower.
-        torch.save({"state_dict": whole.state_dict(), **({"compact_widths": compact} if compact else {})}, part)
-        part.replace(target)
+        with Staging(target.parent, target.name) as staging:
+            part = staging.files / target.name
+            torch.save({"state_dict": whole.state_dict(), **({"compact_widths": compact} if compact else {})}, part)
+            staging.settle()
+            part.replace(target)
     except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
         raise PrunerError(
             f"expected a place to write {target.name}, found {shown(str(error))}; choose another"
         ) from error
@@ -158,6 +160,7 @@ def _as_in(module: nn.LSTM | nn.LSTMCell, state: Mapping[str, Tensor], width: in
     for name in ("layers.0.lstm.weight_ih_l0", "layers.0.weight_ih_rows"):
         if name in state:  # it may read another LSTM, which became smaller
             entry["input_size"] = state[name].shape[1]
+    state = {name: tensor.clone() for name, tensor in state.items()}
     new: Any = assemble(entry, state, getattr(module, "batch_first", False), full_width=False)
     if isinstance(module, nn.LSTM):
         new.dropout = module.dropout  # afterwards, because nn.LSTM warns of one with a single layer

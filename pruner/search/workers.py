@@ -1,19 +1,22 @@
 """Calls that run side by side through joblib, here or on whatever machines its backend reaches, and that can be stopped."""
 
-import multiprocessing
+import inspect
+import os
 import queue
-import signal
-import tempfile
 import threading
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import joblib
+from joblib.externals.loky import BrokenProcessPool
 
+from pruner.errors import PrunerError
+from pruner.files import orphans
+from pruner.files.staging import temporary
 from pruner.progress import Cancelled
 
 PATIENCE = 0.2  # seconds between two looks at whether to stop
@@ -38,14 +41,17 @@ def as_they_come(
     """(which call, what `function(*call, stop)` returned), in whatever order they end; all of it must pickle.
 
     Callers in several threads wait for each other. `look(whether for others)` is called several times a second and may
-    raise to stop. Raises whatever a call raises.
+    raise to stop. Raises whatever a call raises, PrunerError if a worker is killed, which ends these calls alone, and
+    Cancelled when this process ends.
     """
     arrived: queue.Queue[Any] = queue.Queue()
-    stop = Stop(Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex}.stop")
     # Made in this thread, whose backend it takes: all CPUs of this machine, or all that a cluster has.
-    parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
+    begin: tuple[str, dict[str, Any]] = (_begin(os.getpid()), {})
+    parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered", initializer=exec, initargs=begin)
     while not _WORKERS.acquire(timeout=PATIENCE):
         look(True)
+    staging = temporary()
+    stop = Stop(staging.files / "stop")
 
     def collect() -> None:
         # joblib replaces a worker that has grown, as one that heals does, and tells so on stderr.
@@ -66,7 +72,7 @@ def as_they_come(
         except BaseException as error:  # handed over to the thread that waits
             arrived.put(error)
         finally:
-            stop.path.unlink(missing_ok=True)
+            staging.close()
             _WORKERS.release()
 
     collector = threading.Thread(target=collect, daemon=True)
@@ -74,24 +80,34 @@ def as_they_come(
     try:
         while True:
             look(False)
+            if not threading.main_thread().is_alive():
+                raise Cancelled  # joblib lets this process end only when its workers have nothing to do
             try:
                 result = arrived.get(timeout=PATIENCE)
             except queue.Empty:
                 continue
             if result is None:
                 return
+            if isinstance(result, BrokenProcessPool):
+                raise PrunerError(
+                    "expected all workers to compute to their end, found one killed, as happens where memory runs out; try "
+                    "again, or with a smaller model"
+                ) from result
             if isinstance(result, BaseException):
                 raise result
             yield result
     finally:
-        stop.path.touch()
+        with suppress(FileNotFoundError):  # all has ended
+            stop.path.touch()
         collector.join(timeout=0.7)  # most end by then; what takes longer ends unheard
-        if not collector.is_alive():  # it may have ended just before
-            stop.path.unlink(missing_ok=True)
+
+
+def _begin(parent: int) -> str:
+    """What a worker does first, as text, so that it need not import for it what takes long."""
+    # Ctrl-C reaches every process of a terminal; whoever waits for the workers decides what it means.
+    deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    return f"{inspect.getsource(orphans)}\n{deaf}\nend_with({parent})\n"
 
 
 def _indexed(index: int, function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
-    # Ctrl-C reaches every process of a terminal; whoever waits for the workers decides what it means.
-    if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return index, function(*arguments)

@@ -261,5 +261,5 @@ def test_the_speed_of_a_run_is_a_figure_or_words(units: AppTest, faster: float |
     units = run_to_the_end(units)
     result = units.session_state.run.status.result
     result.latency[1]["compact"] = Latency(1.0, 0.9, 1.1, faster)
-    speed = next(metric for metric in checked(units.run()).metric if metric.label == "Speed, compact")
+    speed = next(metric for metric in checked(units.run()).metric if metric.label == "Speed")
     assert (speed.value, speed.delta) == (value, delta)

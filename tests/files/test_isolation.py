@@ -172,8 +172,8 @@ def test_a_reader_has_memory_and_time_of_its_own_size() -> None:
 
 def test_a_reader_needs_no_torch() -> None:
     code = f"""
-import runpy, sys
-sys.argv = ["reader", "checkpoint", '"model"']
+import os, runpy, sys
+sys.argv = ["reader", "checkpoint", '"model"', str(os.getppid())]
 runpy.run_path({isolated_reader.__file__!r}, run_name="__main__")
 print(sorted({{"torch", "streamlit", "pandas", "safetensors"}} & sys.modules.keys()))
 """

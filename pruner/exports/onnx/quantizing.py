@@ -1,14 +1,14 @@
 """An ONNX model in float32 -> the same with weights of 8 bits, whose inputs are quantized as they come."""
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import onnx
 from onnx import helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from pruner.files.staging import temporary
 
 OPERATORS = ["LSTM", "MatMul"]
 # Keeps `quantize_dynamic` from recommending, through the root logger, a preparation that is for other graphs than these.
@@ -28,8 +28,8 @@ def int8_model_of(model: onnx.ModelProto) -> onnx.ModelProto:
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     helper.set_model_props(prepared, metadata | PREPARED)
-    with tempfile.TemporaryDirectory() as folder, _root_logger_as_it_is():
-        written = Path(folder) / "int8.onnx"
+    with temporary() as staging, _root_logger_as_it_is():
+        written = staging.files / "int8.onnx"
         quantize_dynamic(
             prepared,
             written,

@@ -1,6 +1,5 @@
 """Models to be set side by side, each as a checkpoint and as ONNX files."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pruner.exports.export import write_lstms_as_onnx
 from pruner.exports.onnx.facts import DECLINED
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import outside_consumers
+from pruner.files.staging import temporary
 from pruner.lstm.measure import Quality
 from pruner.pipeline import prune
 from pruner.recipe import Recipe
@@ -54,9 +54,9 @@ def dense_of(checkpoint: Checkpoint, lstms: tuple[str, ...] | None, consumers: t
 
 def made_files(write: Callable[[Path], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, bytes]]:
     """ONNX files and what is said of them; why there are none, where they cannot be."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary() as staging:
         try:
-            onnx = write(Path(folder))
+            onnx = write(staging.files)
         except PrunerError as error:
             return {DECLINED: str(error)}, {}
-        return onnx, {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+        return onnx, {file.name: file.read_bytes() for file in staging.files.iterdir()}

@@ -15,16 +15,19 @@ _MOST = 2**31  # bytes of a model, as protobuf has them
 _MOST_METADATA = 2**16  # of one value
 
 
-def main(seconds: int) -> None:
-    """Answer at the standard output what `isolation.Runner` asks at the standard input, until that ends."""
+def main(seconds: int, parent: int) -> None:
+    """Answer at the standard output what `isolation.Runner` asks at the standard input, until that ends, or the process of
+    the number `parent`."""
     package = ModuleType("pruner")  # in place of the real one, which imports torch
     package.__path__ = [str(Path(__file__).parents[2])]
     sys.modules["pruner"] = package
     from pruner.errors import PrunerError
     from pruner.files.isolated_reader import limit
+    from pruner.files.orphans import end_with
     from pruner.files.runtime import harmless, session, strangers  # noqa: F401 - before there are limits on memory
     from pruner.files.runtime.isolation import packed, received
 
+    end_with(parent)
     source, target = sys.stdin.buffer, sys.stdout.buffer
     opened, limited = None, False
     try:
@@ -90,4 +93,4 @@ def _run(session: "InferenceSession", asked: dict[str, Any], arrays: list[Any]) 
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

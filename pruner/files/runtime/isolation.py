@@ -71,7 +71,7 @@ class Runner:
     def __init__(self, seconds: int | None = None) -> None:
         seconds = seconds or _SECONDS
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
-            [sys.executable, "-P", str(_RUNNER), str(seconds)],
+            [sys.executable, "-P", str(_RUNNER), str(seconds), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
