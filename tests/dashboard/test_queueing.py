@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pruner.dashboard import queueing
+from pruner.dashboard.forked import NEEDED
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.limits import Limits
 from pruner.dashboard.queueing import Queue, ordinal
@@ -66,6 +68,11 @@ def is_there(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.parametrize("module", NEEDED)
+def test_what_workers_are_to_have_imported_is_there(module: str) -> None:
+    assert find_spec(module)
 
 
 def test_work_is_done_elsewhere_and_its_turn_ends_with_it(queue: Queue) -> None:
@@ -217,7 +224,9 @@ def test_a_server_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     code = """
 import sys, time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from pruner.dashboard.forked import NEEDED
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.limits import Limits
 from pruner.dashboard.queueing import Queue
