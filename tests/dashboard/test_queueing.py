@@ -22,7 +22,7 @@ from pruner.dashboard.limits import Limits
 from pruner.dashboard.queueing import Queue, ordinal
 from pruner.dashboard.workspaces import Workspaces
 from pruner.files.opening import open_checkpoint
-from tests.helpers.files import saved
+from tests.helpers.files import saved, saved_in
 from tests.helpers.heavy import (
     Seen,
     be_deaf,
@@ -33,6 +33,7 @@ from tests.helpers.heavy import (
     hold,
     last,
     look_around,
+    look_at_file,
     make_what_does_not_pickle,
     overdo,
     refuse,
@@ -98,6 +99,15 @@ def test_what_is_there_already_comes_back_as_what_it_is(queue: Queue) -> None:
     assert found is checkpoint and source is checkpoint.source
     assert same.data_ptr() == seen[0].data_ptr() == tensor.data_ptr() and torch.equal(same, tensor)
     assert torch.equal(doubled, 2 * checkpoint.tensors["bias_hh_l0"])
+
+
+def test_a_file_at_a_path_is_mapped_by_both_and_crosses_if_it_has_changed(queue: Queue, tmp_path: Path) -> None:
+    checkpoint = saved_in(tmp_path, named(random_lstm()))
+    expected = 2 * checkpoint.tensors["weight_ih_l0"]
+    for mapped in (True, False):
+        is_mapped, in_file, doubled = wait(begin(queue, partial(look_at_file, checkpoint))).status.result
+        assert (is_mapped, in_file) == (mapped, True) and torch.equal(doubled, expected)
+        os.utime(tmp_path / "model.pt", (1, 1))
 
 
 @pytest.mark.parametrize("work", [hold, be_deaf])
