@@ -47,17 +47,16 @@ class Source:
     def check_unchanged(self) -> None:
         """Raise PrunerError if the file was written to, or another took its place, since it was opened; one that is gone is
         still held as it was."""
-        if self._opened is None:
-            return
-        path, before = self._opened
-        try:
-            now = path.stat()
-        except OSError:
-            return
-        if any(getattr(now, each) != getattr(before, each) for each in ("st_ino", "st_size", "st_mtime_ns")):
+        if self._opened is not None and _is_as(*self._opened) is False:
             raise PrunerError(
-                f"expected {path.name} as it was when it was opened, found that it has changed since; open it again"
+                f"expected {self._opened[0].name} as it was when it was opened, found that it has changed since; open it "
+                "again"
             )
+
+    @property
+    def path(self) -> Path | None:
+        """Where the file lies as it was when it was opened, so that another process may map it; None where it does not."""
+        return self._opened[0] if self._opened is not None and _is_as(*self._opened) else None
 
     def let_go(self) -> None:
         """Give back the memory of what was read, at the end of whatever has read much; it is read again when needed."""
@@ -102,6 +101,15 @@ def open_source(
         file.close()
         raise PrunerError(f"expected {wanted}, found a pipe or a device: {path}; check the path")
     return _mapped(file, path)
+
+
+def _is_as(path: Path, before: os.stat_result) -> bool | None:
+    """Whether there still is at a path what was opened there; None where there is nothing."""
+    try:
+        now = path.stat()
+    except OSError:
+        return None
+    return all(getattr(now, each) == getattr(before, each) for each in ("st_ino", "st_size", "st_mtime_ns"))
 
 
 def let_go(data: memoryview) -> None:
