@@ -22,12 +22,10 @@ class Source:
     """
 
     isolated = False
-    _opened: tuple[Path, os.stat_result] | None = None  # what was opened, if it is not this process's own
+    opened: tuple[Path, os.stat_result] | None = None  # what was opened, where that was a file, and what it was then
 
-    def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None, path: Path | None = None) -> None:
+    def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None) -> None:
         self.file = file
-        if file is not None and path is not None:
-            self._opened = path.absolute(), os.fstat(file.fileno())
         self.data = memoryview(data)
         self.size = len(data)
 
@@ -43,9 +41,9 @@ class Source:
     def check_unchanged(self) -> None:
         """Raise PrunerError if the file was written to, or another took its place, since it was opened; one that is gone is
         still held as it was."""
-        if self._opened is None:
+        if self.opened is None:
             return
-        path, before = self._opened
+        path, before = self.opened
         try:
             now = path.stat()
         except OSError:
@@ -82,10 +80,13 @@ def open_source(
         raise PrunerError(f"expected {wanted}, found {found}: {path}; check the path") from error
     except (OSError, ValueError) as error:
         raise PrunerError(f"expected {wanted}, found {error}: {path}; check its path and permissions") from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    facts = os.fstat(file.fileno())
+    if not stat.S_ISREG(facts.st_mode):
         file.close()
         raise PrunerError(f"expected {wanted}, found a pipe or a device: {path}; check the path")
-    return _mapped(file, path)
+    mapped = _mapped(file)
+    mapped.opened = path.absolute(), facts
+    return mapped
 
 
 def let_go(data: memoryview) -> None:
@@ -114,10 +115,10 @@ def _from_bytes(data: bytes) -> Source:
     return _mapped(file)
 
 
-def _mapped(file: IO[bytes], path: Path | None = None) -> Source:
+def _mapped(file: IO[bytes]) -> Source:
     size = os.fstat(file.fileno()).st_size
     try:
-        return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file, path)
+        return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file)
     except (OSError, ValueError, OverflowError) as error:
         file.close()
         raise PrunerError(
