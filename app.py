@@ -32,6 +32,8 @@ page = st.navigation(
                 icon=":material/compress:",
                 help="Find the smallest model that still answers like the whole one, and take it away.",
             ),
+        ],
+        "Look": [
             st.Page(
                 "pages/overview.py",
                 title="Overview",
@@ -40,7 +42,7 @@ page = st.navigation(
             ),
             st.Page(
                 "pages/saliency.py",
-                title="Saliency",
+                title="Rows",
                 icon=":material/grid_on:",
                 help="How much weight each row of each gate carries, as heatmaps and as sorted curves.",
             ),
@@ -48,14 +50,16 @@ page = st.navigation(
                 "pages/unit.py",
                 title="Unit",
                 icon=":material/target:",
-                help="One hidden unit: its rows, its biases, whom it reads, who reads it, and what it does over time.",
+                help="One hidden unit: what it does while it reads, its rows, its biases, whom it reads and who reads it.",
             ),
             st.Page(
                 "pages/weights.py",
                 title="Weights",
                 icon=":material/blur_on:",
-                help="The weights themselves: a whole block at once, and a window of it at full resolution.",
+                help="The weights themselves, of any block and of every other tensor of the file.",
             ),
+        ],
+        "Prune": [
             st.Page(
                 "pages/calibrate.py",
                 title="Calibrate",
@@ -76,17 +80,13 @@ page = st.navigation(
                 help="Prune on the CPU or on CUDA and compare size, output and quality before and after.",
             ),
             st.Page(
-                "pages/sweep.py",
-                title="Sweep",
+                "pages/experiments.py",
+                title="Experiments",
                 icon=":material/stacked_line_chart:",
-                help="Rate many recipes side by side and take the best.",
+                help="Try many sizes at once; see all that was tried by size and quality, and what each gate loses alone.",
             ),
-            st.Page(
-                "pages/sensitivity.py",
-                title="Sensitivity",
-                icon=":material/network_node:",
-                help="How much pruning each layer and each gate bears on its own, and which sparsities follow.",
-            ),
+            st.Page("pages/sweep.py", title="Sweep", visibility="hidden"),
+            st.Page("pages/sensitivity.py", title="Sensitivity", visibility="hidden"),
             st.Page(
                 "pages/export.py",
                 title="Export",

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.helpers.browser import installed_chromium, serving
+from tests.helpers.browser import installed_chromium, opened, serving
 from tests.helpers.project import PROJECT
 
 BARE = """import streamlit as st
@@ -59,7 +59,7 @@ def _masks_page(browser: Browser, url: str, checkpoint: Path) -> Page:
     page.goto(url)
     page.get_by_role("textbox", name="Or a path on this machine").fill(str(checkpoint))
     page.get_by_role("button", name="Open path").click()
-    page.get_by_role("link", name="See the saliency of its rows").wait_for()
+    opened(page)
     page.get_by_role("link", name="Masks", exact=True).click()
     page.locator("canvas.grids[data-fallen]").wait_for()
     page.locator(".js-plotly-plot").nth(1).wait_for()

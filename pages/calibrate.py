@@ -1,6 +1,7 @@
 """Give inputs, so that scores and compensation know what the model does with them."""
 
 import html
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -9,11 +10,10 @@ import torch
 
 from pruner import PrunerError, Recipe, examples
 from pruner.dashboard import frame, gathering, inputs, model, watching
+from pruner.dashboard.computing import begin
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
-from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.inputs_chooser import choose_inputs, wanted
-from pruner.dashboard.jobs import Job
 from pruner.dashboard.scores import scores
 from pruner.dashboard.session import session
 from pruner.dashboard.text import stop_with
@@ -22,7 +22,6 @@ from pruner.files.consumer_choice import consumers_of
 from pruner.importance.masks import make_masks_by_cost
 from pruner.lstm.gates import BLOCKS, SIDES, split_gates
 from pruner.lstm.lstm import LSTM
-from pruner.progress import Progress
 from pruner.views import data_figures
 
 frame.stand_in_app()
@@ -40,13 +39,8 @@ st.markdown(
 
 
 def start() -> None:
-    """Start to gather; everything it needs is bound here, because its thread cannot ask the session."""
-    chosen, recipe = wanted(), controls.to_gather()
-
-    def work(progress: Progress) -> Gathered:
-        return gathering.gather(checkpoint, example, chosen, recipe, progress)
-
-    session.gathering = Job(work)
+    """Start to gather; everything it needs is bound here, because a worker cannot ask the session."""
+    session.gathering = begin(partial(gathering.gather, checkpoint, example, wanted(), controls.to_gather()))
 
 
 def layer_titles(opened: Checkpoint, lstm: LSTM) -> dict[tuple[int, int], str]:

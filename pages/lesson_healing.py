@@ -1,24 +1,22 @@
 """Lesson 8: ruined text becomes text again."""
 
-from functools import partial
-
 import streamlit as st
 
 from pruner.dashboard import frame, lesson, watching
-from pruner.dashboard.jobs import Job
+from pruner.dashboard.computing import begin_seen
 from pruner.dashboard.work import work
+from pruner.examples.speaking import PROMPT
 from pruner.lessons import figures as lesson_figures
 from pruner.lessons import healing
-from pruner.lessons.healing import PROMPT
 from pruner.lessons.moment import Moment
 
 frame.stand_in_app()
 
 
 def start() -> None:
-    """Heal in a thread of its own, which adds to the moments that the page shows."""
+    """Heal in a worker; each moment is added to those that the page shows as it comes."""
     moments = list[Moment]()
-    work.healing, work.moments = Job(partial(healing.heal, moments.append)), moments
+    work.healing, work.moments = begin_seen(healing.heal, moments.append), moments
 
 
 def grown(moments: list[Moment], shown: Moment | None) -> None:

@@ -5,7 +5,7 @@ import streamlit as st
 import torch
 
 from pruner import PrunerError, Recipe
-from pruner.dashboard import comparing, frame, grids, history, inputs, judging, model, tuning
+from pruner.dashboard import comparing, frame, grids, history, inputs, judging, model, speaking, tuning
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.gate_canvas import Grids, Look
@@ -15,6 +15,7 @@ from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.view import View, choose_side, choose_view
 from pruner.dashboard.words import CRITERION_WORDS, CUT_MEANING, measure_of_rows
+from pruner.dashboard.work import work
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import unit_agreement
 from pruner.importance.weights import as_table
@@ -224,7 +225,7 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
 checkpoint = model.required_checkpoint()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Masks", anchor=False, width="content")
-    view = choose_view(checkpoint, sides=False)
+    view = choose_view(checkpoint)
     st.space("stretch")
     for_experts = st.popover("Recipe", icon=":material/tune:").container(width=NARROW)
 with for_experts:
@@ -249,6 +250,8 @@ follow(checkpoint, view, look, a)
 if own := tuning.own_sparsities(recipe):
     st.caption(f"With a sparsity of {'its' if len(own) == 1 else 'their'} own: {', '.join(own)}.")
 lead_on()
+if isinstance(found, Preview) and now.by is not None:
+    speaking.show(checkpoint, speaking.of_preview(now, work.result), judging.found(now).waits)
 if session.comparing:
     comparing.choose_a(checkpoint, recipe)
 if isinstance(found, PrunerError):

@@ -7,11 +7,13 @@ import streamlit as st
 
 from pruner import PrunerError
 from pruner.dashboard import frame, inputs, model
+from pruner.dashboard.biases import show_biases
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.scores import scores
-from pruner.dashboard.session import session
+from pruner.dashboard.session import DIRECTIONS, session
 from pruner.dashboard.text import stop_with
+from pruner.dashboard.view import choose_shown, scale, show
 from pruner.dashboard.words import criterion_for, measure_of_rows
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, SIDES
 from pruner.recipe import DATA_CRITERIA
@@ -37,6 +39,7 @@ LONGEST_NAME = 16  # of an LSTM beside the heatmap
 
 st.title("Overview")
 checkpoint = model.required_checkpoint()
+view = choose_shown(checkpoint)
 recipe = controls.recipe()
 criterion = criterion_for("rows", recipe.criterion)
 norm = measure_of_rows(criterion)
@@ -70,11 +73,8 @@ place_columns = {
 def open_block() -> None:
     """Go to the block whose button was clicked."""
     line = table.iloc[session.clicked_line("open_block")]
-    name = names[line["lstm"]]
-    if name != session.lstm:
-        session.unit = None  # another LSTM has other units
-    session.lstm, session.layer, session.direction = name, int(line["layer"]), line["direction"]
-    session.side = next(side for side in SIDES if line["block"] in BLOCKS[side])
+    side = next(side for side in SIDES if line["block"] in BLOCKS[side])
+    show(names[line["lstm"]], int(line["layer"]), line["direction"], side, line["block"][1])
     st.switch_page("pages/saliency.py")
 
 
@@ -108,15 +108,20 @@ st.subheader("Side by side")
 figure = st.segmented_control(
     "Figure", list(FIGURES), format_func=FIGURES.__getitem__, default="median per weight", required=True
 )
-st.caption(MEANING[figure])
+st.caption(f"{MEANING[figure]} The frame is the block that is chosen above.")
 values = table.pivot(index=place, columns="block", values=figure)[list(ALL_BLOCKS)]
 rows = [row_title(*index) for index in values.index]
+at = list(values.index).index((view.lstm.title, view.layer, DIRECTIONS[view.direction]))
 st.plotly_chart(
-    unit_figures.block_heatmap(rows, values.to_numpy(), FIGURES[figure].lower(), figure == "near zero"),
+    unit_figures.block_heatmap(
+        rows, values.to_numpy(), FIGURES[figure].lower(), figure == "near zero", scale().shared, (at, view.block)
+    ),
     key="blocks",
     config=png_button("overview"),
     alt=f"Heatmap of the {FIGURES[figure].lower()} of each of the eight blocks of every layer",
 )
+
+show_biases(checkpoint, view)
 
 st.subheader("Every block")
 st.caption(

@@ -5,19 +5,19 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from pruner import examples, run
-from pruner.dashboard import frame, inputs, model, watching
+from pruner import examples
+from pruner.dashboard import frame, inputs, model, speaking, watching
+from pruner.dashboard.computing import begin
 from pruner.dashboard.controls import controls
+from pruner.dashboard.figures import show_size, show_speed
 from pruner.dashboard.gathering import told
-from pruner.dashboard.jobs import Job
-from pruner.dashboard.speeds import show_speeds, speed_metric, timed
+from pruner.dashboard.speeds import show_speeds, timed
 from pruner.dashboard.text import plain
 from pruner.dashboard.tuning import own_sparsities
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.words import CRITERION_WORDS
 from pruner.dashboard.work import Work, work
 from pruner.lstm.measure import SEQUENCE_LENGTH
-from pruner.progress import Progress
 from pruner.result import Result, available_devices
 
 frame.stand_in_app()
@@ -29,19 +29,12 @@ example = examples.example_of(checkpoint)
 
 
 def start() -> None:
-    """Start a run; everything it needs is bound here, because its thread cannot ask the session."""
-    quality = example.quality if example else None
-    device = work.device
-    gathered = inputs.current()
-    calibration, statistics = (gathered.calibration, gathered.statistics) if gathered else (None, None)
-
-    def do(progress: Progress) -> Result:
-        return run(checkpoint, recipe, device, progress, quality, True, calibration, statistics)
-
+    """Start a run; everything it needs is bound here, because a worker cannot ask the session."""
     if work.timing:
         work.timing.cancel()
-    work.run, work.newest, work.timing = Job(do), "run", None
-    work.run_inputs = told(calibration.source, calibration.name) if calibration else None
+    given, gathered = work.given(checkpoint), inputs.current()
+    work.run, work.newest, work.timing = work.begin(partial(given.run, recipe, work.device)), "run", None
+    work.run_inputs = told(gathered.calibration.source, gathered.calibration.name) if gathered else None
 
 
 pruned = ", ".join(plain(lstm.title) for lstm in checkpoint.select(recipe.lstms))
@@ -85,23 +78,9 @@ if result.recipe != recipe:
 show_verdict(result.verdict, result.recipe.compensation == "heal")
 taken_over = result.recipe.compensation != "none" and result.recipe.granularity == "units"
 on_what = work.run_inputs or "random inputs"
-dense, small = result.costs["dense"], result.costs["compact"]
 with st.grid(4, min_column_width=150):
-    st.metric(
-        "Parameters, compact",
-        f"{small.parameters:,}",
-        f"{small.parameters / dense.parameters - 1:+.0%}",
-        delta_color="inverse",
-        border=True,
-        height="stretch",
-    )
-    if result.latency:
-        speed_metric(
-            "Speed, compact",
-            result.latency[1]["compact"],
-            "Time of the dense LSTMs over that of the compact ones, batch 1. Small LSTMs gain nothing: a call costs "
-            "more than its arithmetic.",
-        )
+    show_size(result, "parameters")
+    show_speed(result)
     st.metric(
         "Output drift",
         f"{max(drift.relative for drift in result.drift.values()):.1%}",
@@ -121,6 +100,7 @@ with st.grid(4, min_column_width=150):
             height="stretch",
         )
 
+speaking.show(checkpoint, speaking.of_result(result))
 FORM_TITLES = ("dense", "masked", "compact")
 rows = [
     ("Parameters", *(f"{result.costs[form].parameters:,}" for form in FORM_TITLES)),
@@ -165,7 +145,7 @@ st.caption(
 
 def time_it(made: Result) -> None:
     """Start to time what a run made."""
-    work.timing = Job(partial(timed, made, example.quality if example else None))
+    work.timing = begin(partial(timed, made, example.quality if example else None))
 
 
 show_speeds(work.timing, partial(time_it, result), example.quality_name if example else None)
@@ -202,5 +182,7 @@ if done := result.compensation.facts.get("lstms"):
 if example and (note := examples.data_note(example)):
     st.caption(note)
 with st.container(horizontal=True):
-    st.page_link("pages/sweep.py", label="Compare it with other recipes", icon=":material/stacked_line_chart:")
+    st.page_link(
+        "pages/experiments.py", label="Compare it with all that was tried", icon=":material/stacked_line_chart:"
+    )
     st.page_link("pages/export.py", label="Export it", icon=":material/arrow_forward:")

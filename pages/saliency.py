@@ -9,7 +9,7 @@ from pruner.dashboard.controls import Controls, controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.scores import scores
 from pruner.dashboard.text import plain, stop_with
-from pruner.dashboard.view import choose_view
+from pruner.dashboard.view import choose_shown
 from pruner.dashboard.words import CUT_MEANING, measure_of_rows
 from pruner.files.consumer_choice import consumers_of
 from pruner.importance.weights import as_table
@@ -18,11 +18,13 @@ from pruner.views import row_figures
 
 frame.stand_in_app()
 
-st.title("Saliency")
+st.title("Rows")
 checkpoint = model.required_checkpoint()
-view = choose_view(checkpoint)
+view = choose_shown(checkpoint)
 recipe = controls.recipe()
-Controls.criterion.draw(recipe)
+by, order = st.columns([3, 2])
+with by:
+    Controls.criterion.draw(recipe)
 norm = measure_of_rows(recipe.criterion)
 gathered = inputs.required(checkpoint, recipe)
 try:
@@ -32,7 +34,8 @@ except PrunerError as error:
     stop_with(error, "This model cannot be scored")
 saliency = scored.saliency[view.tensor]
 
-look = grids.choose_look(masked=False)
+with order:
+    look = grids.choose_look(masked=False)
 st.caption(
     "Each cell is one row of a gate: the weights with which that gate of that unit reads the layer's input (ii to io) or "
     f"the hidden state of the step before (hi to ho), by its {norm}."
@@ -47,7 +50,7 @@ dropped = None
 if by_rows:
     dropped = tuple((~split_gates(scored.masks(view.lstm, recipe)[view.tensor])).sum(1).tolist())
 st.plotly_chart(
-    row_figures.sorted_curves(saliency, view.side, dropped),
+    row_figures.sorted_curves(saliency, view.side, dropped, view.gate),
     key="curves",
     config=png_button("saliency-sorted"),
     alt=f"Rows of each gate of {view.tensor} sorted by {norm}, with a dot where the present sparsity cuts",

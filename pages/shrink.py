@@ -8,21 +8,19 @@ import streamlit as st
 
 from pruner import PrunerError, examples
 from pruner.compact.masked_and_compact import DEFAULT_FORM
-from pruner.dashboard import frame, gathering, inputs, model, watching
+from pruner.dashboard import frame, gathering, inputs, model, speaking, watching
 from pruner.dashboard.choosers import choose_time
+from pruner.dashboard.computing import begin
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button, zip_button
+from pruner.dashboard.figures import SIZE_TITLES, show_size, show_speed
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.inputs_chooser import choose_inputs, wanted
-from pruner.dashboard.jobs import Job
-from pruner.dashboard.shrinking import Asked, Smaller
-from pruner.dashboard.speeds import speed_metric
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
 from pruner.files.consumer_choice import consumers_of
-from pruner.progress import Progress
 from pruner.result import available_devices
 from pruner.search.candidates import Candidate, Target, frontier_of
 from pruner.views import search_figures
@@ -82,16 +80,13 @@ def where_inputs_come_from() -> Gathered | Wanted:
 
 
 def start() -> None:
-    """Start to shrink; everything it needs is bound here, because its thread cannot ask the session."""
+    """Start to shrink; everything it needs is bound here, because a worker cannot ask the session."""
     recipe = replace(
         controls.to_gather(), granularity="units", criterion="obs", compensation="heal", budget=work.shrink_budget
     )
-    asked, tried = Asked(checkpoint, example, source, recipe, target, work.device), list[Candidate]()
-
-    def do(progress: Progress) -> Smaller:
-        return asked.find(tried.append, progress)
-
-    work.shrink, work.tried, work.newest = Job(do), tried, "shrink"
+    given = replace(work.given(checkpoint), inputs=source)
+    work.tried, work.newest = [], "shrink"
+    work.shrink = work.begin(partial(given.shrink, recipe, target, work.device))
 
 
 def take(other: Candidate) -> None:
@@ -99,7 +94,7 @@ def take(other: Candidate) -> None:
     before = work.shrunk
     if before is not None:
         quality = example.quality if example else None
-        work.shrink, work.newest = Job(partial(before.instead, other, quality)), "shrink"
+        work.shrink, work.newest = begin(partial(before.instead, other, quality)), "shrink"
 
 
 def draw_frontier(tried: list[Candidate], chosen: Candidate | None = None) -> None:
@@ -109,8 +104,7 @@ def draw_frontier(tried: list[Candidate], chosen: Candidate | None = None) -> No
     verdict = tried[0].verdict
     worst = None
     if verdict.before and verdict.loss is not None and target.keep is not None:
-        higher = example is not None and example.higher_is_better
-        worst = verdict.before * (1 - target.loss if higher else 1 + target.loss)
+        worst = verdict.before * (1 - target.loss if verdict.higher_is_better else 1 + target.loss)
     st.plotly_chart(
         search_figures.frontier(frontier_of(tried, chosen), verdict.measure, verdict.before, worst),
         key="frontier_found" if chosen else "frontier",
@@ -155,23 +149,10 @@ if smaller is None:
 
 result, found = smaller.result, smaller.found
 show_verdict(result.verdict, True)
-dense, small = result.costs["dense"], result.costs["compact"]
 with st.grid(4, min_column_width=150):
-    figures = [
-        ("Multiply-accumulates", small.macs_per_step, dense.macs_per_step),
-        ("Parameters", small.parameters, dense.parameters),
-        ("Bytes of the file", small.bytes, dense.bytes),
-    ]
-    for title, after, before in figures:
-        st.metric(
-            title, f"{after:,}", f"{after / before - 1:+.0%}", delta_color="inverse", border=True, height="stretch"
-        )
-    if result.latency:
-        speed_metric(
-            "Speed",
-            result.latency[1]["compact"],
-            "Time of the dense LSTMs over that of the compact ones in PyTorch, batch 1.",
-        )
+    for what in SIZE_TITLES:
+        show_size(result, what)
+    show_speed(result)
 try:
     folder = work.exported(result, DEFAULT_FORM[result.recipe.granularity])
 except PrunerError as error:
@@ -180,6 +161,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     zip_button(folder, f"{Path(checkpoint.name).stem}-compact")
     st.page_link("pages/export.py", label="File by file, and how to load it", icon=":material/arrow_forward:")
     st.page_link("pages/masks.py", label="See what fell", icon=":material/arrow_forward:")
+speaking.show(checkpoint, speaking.of_result(result))
 st.subheader("What was tried")
 for sentence in found.told:
     st.markdown(plain(sentence))
@@ -213,3 +195,4 @@ with st.container(horizontal=True, vertical_alignment="center"):
         help="Select a row of the table first.",
     )
     csv_button(table, "frontier")
+    st.page_link("pages/experiments.py", label="Beside all that was tried", icon=":material/stacked_line_chart:")

@@ -1,4 +1,4 @@
-"""One hidden unit: its rows, its biases, its neighbours, and what it does over time."""
+"""One hidden unit: what it does over time, its rows, its biases and its neighbours."""
 
 import math
 
@@ -6,15 +6,16 @@ import pandas as pd
 import streamlit as st
 
 from pruner import PrunerError
-from pruner.dashboard import frame, inputs, model
+from pruner.dashboard import frame, inputs, model, reading
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
+from pruner.dashboard.finding import show_finder
 from pruner.dashboard.neighbours import STRONGEST, show_consumers, show_neighbours
 from pruner.dashboard.scores import scores
-from pruner.dashboard.session import Session, session
+from pruner.dashboard.session import session
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.unit_over_time import show_over_time
-from pruner.dashboard.view import choose_view
+from pruner.dashboard.view import choose_shown, scale
 from pruner.dashboard.words import CRITERION_WORDS, measure_of_rows
 from pruner.files.consumer_choice import consumers_of
 from pruner.lstm.gates import ALL_BLOCKS
@@ -24,7 +25,7 @@ frame.stand_in_app()
 
 st.title("Unit")
 checkpoint = model.required_checkpoint()
-view = choose_view(checkpoint, sides=False)
+view = choose_shown(checkpoint)
 lstm, layer, direction = view.lstm, view.layer, view.direction
 recipe = controls.recipe()
 gathered = inputs.required(checkpoint, recipe)
@@ -72,20 +73,8 @@ def show_table() -> None:
     csv_button(units, "units")
 
 
-with st.container(horizontal=True, vertical_alignment="bottom"):
-    if session.unit is not None:
-        session.unit = min(session.unit, lstm.hidden_size - 1)
-    st.number_input(
-        f"Hidden unit, 0 to {lstm.hidden_size - 1}",
-        min_value=0,
-        max_value=lstm.hidden_size - 1,
-        value=None,
-        step=1,
-        key=Session.unit.key,
-        persist_state="session",
-        placeholder="none selected",
-        width=220,
-    )
+alphabet = reading.alphabet_of(checkpoint, lstm)
+show_finder(checkpoint, view, alphabet, reading.example_inputs(checkpoint, lstm, alphabet, inputs.current()))
 unit = session.unit
 words = CRITERION_WORDS[recipe.criterion]
 if unit is None:
@@ -104,6 +93,9 @@ with st.bottom, st.container(horizontal=True, vertical_alignment="center"):
 with st.expander("All units", icon=":material/table_rows:"):
     show_table()
 
+st.subheader("Over time")
+show_over_time(checkpoint, view, unit, recipe, masks, alphabet)
+
 st.subheader("Its eight rows")
 standings = unit_facts.standings(lstm, layer, direction, unit, scored, masks)
 kept = int(standings["kept"].sum())
@@ -116,7 +108,7 @@ st.markdown(
 saliency = unit_facts.eight_blocks(lstm, layer, direction, scored.saliency)
 st.caption(f"Its rows among those of all units of the layer, by {norm}; the line is unit {unit}.")
 st.plotly_chart(
-    unit_figures.standing_histograms(saliency, unit, norm),
+    unit_figures.standing_histograms(saliency, unit, norm, scale(), view.block),
     key="standings",
     config=png_button(f"unit-{unit}-rows"),
     alt=f"The distribution of the {norm} in each of the eight blocks, with a line where unit {unit} stands",
@@ -215,9 +207,3 @@ if not top_layer:
             "next-layer",
             f"The units of the next layer that read unit {unit} most, with the weights of their four gates",
         )
-
-st.subheader("Over time")
-if held := inputs.current():
-    show_over_time(checkpoint, view, unit, recipe, masks, held)
-else:
-    inputs.ask_for("What a unit does over time can only be shown on inputs.")

@@ -100,4 +100,5 @@ def choose_masks(
         own = statistics[lstm.name] if statistics else None
         scores = score_lstm(lstm, checkpoint.tensors, recipe.criterion, consumers[lstm.name], own, recipe.seed)
         masks.update(scores.masks(lstm, recipe))
+        checkpoint.source.let_go()
     return masks

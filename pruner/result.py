@@ -19,13 +19,26 @@ from pruner.exports import export
 from pruner.exports.verdict import Verdict, by_answers, by_quality, unknown
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.learned import with_batch_first
-from pruner.lstm.measure import Drift, Forward, ForwardPass, Latency, Modules, Quality, Rate, latency
+from pruner.lstm.measure import (
+    Drift,
+    Forward,
+    ForwardPass,
+    Latency,
+    Modules,
+    Quality,
+    Rate,
+    difference,
+    latency,
+    outputs_by_layer,
+    sample_of,
+)
 from pruner.lstm.module import build
 from pruner.pipeline import prune
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe, check_choice
 
 LATENCY_BATCHES = (1, 32)
+MOST_TIMED = 2**26  # weights of an LSTM: its forms are timed in turns, so they all lie in memory side by side
 
 
 @dataclass(frozen=True)
@@ -139,9 +152,9 @@ def run(
     `pipeline.gather_statistics` found on them; they are gathered here if they are needed and not given.
 
     `progress(fraction, what)` is called between steps; raise `Cancelled` in it to stop. `quality(tensors, lstms)` rates
-    the whole model from its tensors and its runnable LSTMs, both keyed by name. `timed` measures
-    latency, too. Masks are chosen on the CPU; the models run on `device`. Raises PrunerError for a device that is not there,
-    or a recipe that needs calibration inputs where there are none.
+    the whole model from its tensors and its runnable LSTMs, both keyed by name. `timed` measures latency, too, unless an
+    LSTM has more than `MOST_TIMED` weights. Masks are chosen on the CPU; the models run on `device`. Raises PrunerError for
+    a device that is not there, or a recipe that needs calibration inputs where there are none.
 
     `forward(tensors, lstms, batch) -> (..., V)` is the model's own forward pass, where that is more than an LSTM whose
     output the consumers read. It gets batches of the calibration inputs as they are and calls the LSTMs like `nn.LSTM`s with
@@ -179,16 +192,22 @@ def measured(
     """What a pruned checkpoint costs, how far its outputs moved, how good and how fast it is; arguments as in `run`."""
     checkpoint, recipe = pruned.checkpoint, pruned.recipe
     drifting, rating, timing, counting = split(progress, 2, 2 if quality else 0, 1 if timed else 0, 1)
-    modules: dict[str, Modules] = {
-        "dense": {lstm.name: build(lstm, checkpoint.tensors, device) for lstm in checkpoint.lstms},
-        **{form: pruned.modules(form, device) for form in FORMS},
-    }
-    before, after = modules["dense"], modules["masked"]
-    drift = measure_drift(checkpoint, recipe, calibration, before, after, drifting)
+    timed = timed and max(lstm.parameters for lstm in checkpoint.lstms) <= MOST_TIMED
+    modules: dict[str, Modules] = {}
+    if timed or calibration is not None or quality is not None:
+        modules["dense"] = {lstm.name: build(lstm, checkpoint.tensors, device) for lstm in checkpoint.lstms}
+        modules |= {form: pruned.modules(form, device) for form in FORMS}
     answers = None
-    if calibration is not None and calibration.source != "gaussian":
-        judged = after if forward is None else modules["compact"]  # a whole model may hand states on, which this drops
-        answers = held_back_loss(checkpoint, recipe, calibration, before, judged, pruned.tensors(), forward)
+    if calibration is None:
+        drift = _drift_on_random_inputs(pruned, device, drifting)
+    else:
+        before, after = modules["dense"], modules["masked"]
+        drift = measure_drift(checkpoint, recipe, calibration, before, after, drifting)
+        if calibration.source != "gaussian":
+            judged = (
+                after if forward is None else modules["compact"]
+            )  # a whole model may hand states on, which this drops
+            answers = held_back_loss(checkpoint, recipe, calibration, before, judged, pruned.tensors(), forward)
     rated = None if quality is None else _rated(pruned, modules, quality, device, rating)
     times = _timed(checkpoint, modules, timing) if timed else None
     counting(0.0, "Measuring the size")
@@ -197,6 +216,23 @@ def measured(
     judge = quality if isinstance(quality, Quality) else None
     task = recipe.task if forward is None else forward.task
     return Result(pruned, device, costs, drift, answers, rated, times, judge, task)
+
+
+def _drift_on_random_inputs(pruned: Pruned, device: str, progress: Progress) -> dict[str, Drift]:
+    """How far the output of every pruned LSTM moved, of large ones on fewer steps; one layer is in memory at a time."""
+    checkpoint, tensors, layouts = pruned.checkpoint, pruned.tensors(), pruned.forms["masked"].layouts
+    source, found = checkpoint.source, {}
+    for layout, part in zip(layouts, split(progress, *[1] * len(layouts)), strict=True):
+        lstm = layout.lstm
+        part(0.0, f"Measuring the drift of {lstm.title}")
+        inputs = sample_of(lstm)
+        before = source.in_turn(
+            build(each, checkpoint.tensors, device) for each in map(lstm.layer, range(lstm.num_layers))
+        )
+        after = source.in_turn(layer.module(tensors).to(device) for layer in layout.layers)
+        (reference, *_), (moved, *_) = (*outputs_by_layer(before, inputs), *outputs_by_layer(after, inputs))
+        found[lstm.name] = difference([reference], [moved])
+    return found
 
 
 def _rated(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.helpers.browser import THEMES, installed_chromium, serving
+from tests.helpers.browser import THEMES, installed_chromium, opened, serving
 from tests.helpers.pages import LEARN, STUDIO
 
 PICTURES = Path(__file__).resolve().parents[1] / ".github" / "pictures"
@@ -31,8 +31,7 @@ WORKED = (
     ("Masks", None),
     ("Run", "Run"),
     ("Export", None),
-    ("Sweep", "Sweep"),
-    ("Sensitivity", "Measure"),
+    ("Experiments", "Try sizes"),
 )  # pages by their titles, with the button that starts their work
 WORK = 600_000  # milliseconds that a sweep may take
 WIDTHS = (1440, 1024, 390)
@@ -47,7 +46,7 @@ def take() -> None:
         page.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
         page.goto(f"{url}/?{LINK}")
-        expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+        opened(page)
         _save(page, "open")
         page.goto(f"{url}/shrink?example=embedded-reber")
         page.get_by_role("radio", name="30 s").click()
@@ -55,7 +54,7 @@ def take() -> None:
         expect(page.get_by_role("button", name="Download everything as one zip")).to_be_visible(timeout=WORK)
         _save(page, "shrink")
         page.goto(f"{url}/overview?{LINK}")
-        expect(page.locator(".js-plotly-plot")).to_have_count(1)
+        expect(page.locator(".js-plotly-plot")).to_have_count(2)
         _save(page, "overview")
         page.goto(f"{url}/unit?{LINK}&unit=7")
         expect(page.get_by_role("heading", name="Neighbours")).to_be_visible()
@@ -77,12 +76,14 @@ def take() -> None:
         page.get_by_role("link", name="Export", exact=True).click()
         expect(page.get_by_text("computes exactly what was previewed")).to_be_visible()
         _save(page, "export")
-        page.get_by_test_id("stSidebarNav").get_by_role("link", name="Sweep", exact=True).click()
-        for name in ("L1 norm", "Fisher"):
+        page.get_by_test_id("stSidebarNav").get_by_role("link", name="Experiments", exact=True).click()
+        page.get_by_role("button", name="What is tried", exact=True).click()
+        for name in ("L1 norm", "Brain surgeon"):
             page.get_by_role("button", name=name, exact=True).click()
-        page.get_by_role("button", name="Sweep", exact=True).click()
-        expect(page.locator(".js-plotly-plot")).to_have_count(1, timeout=WORK)
-        _save(page, "sweep")
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Try sizes", exact=True).click()
+        expect(page.get_by_role("button", name="Open on Masks")).to_be_visible(timeout=WORK)
+        _save(page, "experiments")
         browser.close()
 
 
@@ -123,10 +124,18 @@ def _take_worked(page: Page, url: str, folder: Path, theme: str) -> None:
             cancel = page.get_by_test_id("stMain").get_by_role("button", name="Cancel")  # the sidebar has one, too
             cancel.wait_for()
             cancel.wait_for(state="detached")
-        for width in WIDTHS:
-            page.set_viewport_size({"width": width, "height": 900})
-            _shoot(page, folder / f"{name.lower()}-worked-{theme}-{width}.png", width, 4000)
-        page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        _shoot_worked(page, folder, name.lower(), theme)
+    page.get_by_role("radio", name="Layer by layer").click()
+    page.get_by_role("button", name="Measure", exact=True).click()
+    page.get_by_role("button", name="Use these sparsities").wait_for()
+    _shoot_worked(page, folder, "parts", theme)
+
+
+def _shoot_worked(page: Page, folder: Path, name: str, theme: str) -> None:
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        _shoot(page, folder / f"{name}-worked-{theme}-{width}.png", width, 4000)
+    page.set_viewport_size({"width": WIDTHS[0], "height": 900})
 
 
 def _save(page: Page, name: str) -> None:

@@ -11,7 +11,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import along, consumers_of, feeders, outside_of_lstms, task_of
 from pruner.files.consumers import load_consumers
 from pruner.lstm.lstm import LSTM
-from pruner.lstm.measure import Drift, ForwardPass, Modules, difference, outputs, random_input
+from pruner.lstm.measure import Drift, ForwardPass, Modules, difference, outputs, sample_of
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
 
@@ -33,7 +33,7 @@ def measure_drift(
     found = {}
     for lstm, part in zip(lstms, split(progress, *[1] * len(lstms)), strict=True):
         part(0.0, f"Measuring the drift of {lstm.title}")
-        inputs = random_input(lstm) if calibration is None else _batch(lstm, checkpoint, calibration.split()[1])
+        inputs = sample_of(lstm) if calibration is None else _batch(lstm, checkpoint, calibration.split()[1])
         reference, _, _ = outputs(before[lstm.name], inputs)
         part(0.5, f"Measuring the drift of {lstm.title}")
         moved, _, _ = outputs(after[lstm.name], inputs)

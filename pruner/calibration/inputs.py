@@ -17,6 +17,7 @@ from pruner.files.consumers import bias_beside
 from pruner.files.onnx_graph import ONNX
 from pruner.lstm.lstm import DTYPES, LSTM, title_of
 from pruner.lstm.module import build
+from pruner.lstm.sampling import drawn
 from pruner.progress import Progress, silent
 
 ROOT = "root"  # what an array for the LSTM at the root, whose name is empty, may be called
@@ -113,19 +114,28 @@ def sampled(
     bias = None if bias_name is None else checkpoint.tensors[bias_name].float()
     module = build(lstm, checkpoint.tensors).float()
     generator = torch.Generator().manual_seed(SEED)
-    ids = torch.randint(len(vectors), (STREAMS, STEPS), generator=generator)
-    state = None
-    for step in range(1, STEPS):
-        if step % _STEPS_BETWEEN_PROGRESS == 1:
-            progress(step / STEPS, f"Sampling inputs of {lstm.title}, step {step} of {STEPS}")
-        output, state = module(F.embedding(ids[:, step - 1 : step], vectors), state)
-        probabilities = (F.linear(output[:, 0], weight, bias) / TEMPERATURE).softmax(1)
-        if not probabilities.isfinite().all():
+
+    def draw(shares: Tensor) -> Tensor:
+        if not shares.isfinite().all():
             raise PrunerError(
                 f"expected finite outputs of {shown(consumer)}, found NaN or infinity at step {step}; "
                 "give inputs from a file, or random ones"
             )
-        ids[:, step : step + 1] = torch.multinomial(probabilities, 1, generator=generator)
+        return torch.multinomial(shares, 1, generator=generator)
+
+    ids = torch.randint(len(vectors), (STREAMS, STEPS), generator=generator)
+    next_ids = drawn(
+        ids[:, :1],
+        lambda read: F.embedding(read, vectors),
+        module,
+        lambda output: F.linear(output, weight, bias),
+        draw,
+        TEMPERATURE,
+    )
+    for step in range(1, STEPS):
+        if step % _STEPS_BETWEEN_PROGRESS == 1:
+            progress(step / STEPS, f"Sampling inputs of {lstm.title}, step {step} of {STEPS}")
+        ids[:, step : step + 1] = next(next_ids)
     return Calibration("sampled", {lstm.name: [ids]}, embedding, BURN_IN)
 
 

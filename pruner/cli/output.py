@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from pruner.errors import PrunerError
-from pruner.examples import Example
 from pruner.files.staging import Staging, temporary
 from pruner.progress import Progress
 
@@ -78,11 +77,11 @@ def check_table(output: str | None) -> None:
     check_place(output)
 
 
-def put_table(options: argparse.Namespace, table: pd.DataFrame, example: Example | None) -> None:
+def put_table(options: argparse.Namespace, table: pd.DataFrame, measure: str) -> None:
     """A table as CSV or JSON by the file's suffix, or on the screen with what its values are."""
     if options.output is None:
-        print(f"value: {example.quality_name if example else 'output drift, relative'}")
-        print(table.to_string(index=False))
+        print(f"value: {measure}")
+        print(table.to_string(index=False, na_rep=""))
     elif options.output.endswith(".json"):
         write(options.output, lambda path: table.to_json(path, orient="records", indent=2), options.checkpoint)
     else:

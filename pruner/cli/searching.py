@@ -14,8 +14,8 @@ from pruner.search.parts import Sensitivity
 from pruner.search.parts import as_table as table_of_sensitivity
 from pruner.search.sensitivity import measure_sensitivity
 from pruner.search.suggest import TARGETS, suggest
-from pruner.search.sweep import as_table as table_of_rated
-from pruner.search.sweep import rate_all, sweep_recipes
+from pruner.search.sweep import sweep, sweep_recipes
+from pruner.search.worth import Measure
 
 
 def add_commands(commands: Any) -> None:
@@ -41,16 +41,19 @@ def add_commands(commands: Any) -> None:
     add_recipe_options(suggest)
     suggest.add_argument("--sparsities", default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", metavar="0.25,0.5")
     suggest.add_argument("--target", choices=TARGETS, required=True)
-    suggest.add_argument(
-        "--amount", type=float, required=True, help="the share to keep at most, or the loss to bear at most"
-    )
+    suggest.add_argument("--amount", type=float, required=True, help="the share to keep at most, or the loss at most")
     suggest.add_argument("--output", metavar="recipe.json", help="default: the recipe on the screen")
     suggest.set_defaults(command=_suggest)
 
 
-def _rating(options: argparse.Namespace) -> tuple[Checkpoint, Recipe, examples.Example | None]:
+def _opened(options: argparse.Namespace) -> tuple[Checkpoint, Recipe]:
     checkpoint = checkpoint_of(options)
-    return checkpoint, completed(checkpoint, recipe_of(options)), examples.example_of(checkpoint)
+    return checkpoint, completed(checkpoint, recipe_of(options))
+
+
+def _measure(options: argparse.Namespace, checkpoint: Checkpoint, recipe: Recipe) -> Measure:
+    """What models are compared by, with the inputs that a recipe needs."""
+    return Measure(examples.quality_of(checkpoint), calibration_of(options, checkpoint, recipe))
 
 
 def _sparsities(text: str) -> list[float]:
@@ -62,46 +65,45 @@ def _sparsities(text: str) -> list[float]:
 
 def _sweep(options: argparse.Namespace) -> None:
     check_table(options.output)
-    checkpoint, recipe, example = _rating(options)
+    checkpoint, recipe = _opened(options)
     criteria = options.criteria.split(",") if options.criteria else [recipe.criterion]
     compensations = options.compensations.split(",") if options.compensations else [recipe.compensation]
     recipes = sweep_recipes(recipe, _sparsities(options.sparsities), criteria, compensations)
     recipes = [completed(checkpoint, each) for each in recipes]
-    calibration = calibration_of(options, checkpoint, next((each for each in recipes if each.needs_data), recipe))
-    quality = example.quality if example else None
-    rated = rate_all(checkpoint, recipes, calibration, quality=quality, progress=show_progress)
-    put_table(options, table_of_rated(rated), example)
+    measure = _measure(options, checkpoint, next((each for each in recipes if each.needs_data), recipe))
+    put_table(options, sweep(checkpoint, recipes, measure, progress=show_progress).table(), measure.name)
 
 
 def _sensitivity(options: argparse.Namespace) -> None:
     check_table(options.output)
-    rating = _rating(options)
-    put_table(options, table_of_sensitivity(_measured_sensitivity(*rating, options)), rating[-1])
+    checkpoint, recipe = _opened(options)
+    measure = _measure(options, checkpoint, recipe)
+    put_table(options, table_of_sensitivity(_measured_sensitivity(checkpoint, recipe, measure, options)), measure.name)
 
 
 def _measured_sensitivity(
-    checkpoint: Checkpoint, recipe: Recipe, example: examples.Example | None, options: argparse.Namespace
+    checkpoint: Checkpoint, recipe: Recipe, measure: Measure, options: argparse.Namespace
 ) -> Sensitivity:
     return measure_sensitivity(
         checkpoint,
         recipe,
         _sparsities(options.sparsities),
-        calibration_of(options, checkpoint, recipe),
-        quality=example.quality if example else None,
-        higher_is_better=example.higher_is_better if example else False,
+        measure.calibration,
+        quality=measure.quality,
+        higher_is_better=measure.higher_is_better,
         progress=show_progress,
     )
 
 
 def _suggest(options: argparse.Namespace) -> None:
     check_place(options.output)
-    checkpoint, recipe, example = _rating(options)
-    measured = _measured_sensitivity(checkpoint, recipe, example, options)
+    checkpoint, recipe = _opened(options)
+    measure = _measure(options, checkpoint, recipe)
+    measured = _measured_sensitivity(checkpoint, recipe, measure, options)
     found = suggest(checkpoint, recipe, measured, options.target, options.amount)
     what = "parameters" if options.target == "parameters" else "multiply-accumulates"
-    of = example.quality_name if example else "output drift"
     print(
-        f"leaves {found.share:.1%} of the LSTMs' {what}; predicted loss {found.predicted_loss:.4f} ({of})",
+        f"leaves {found.share:.1%} of the LSTMs' {what}; predicted loss {found.predicted_loss:.4f} ({measure.name})",
         file=sys.stderr,
     )
     if options.output is None:

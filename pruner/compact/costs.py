@@ -8,11 +8,10 @@ from torch import Tensor
 
 from pruner.compact.layout import Layout, chained, compact_layout, stored_tensors
 from pruner.compact.masked_and_compact import Form, leftover_masks
-from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
-from pruner.files.staging import temporary
-from pruner.files.writing import write
+from pruner.files.on_demand import Made, OnDemand, described
+from pruner.files.writing import size_when_written
 from pruner.lstm.sizes import Size, size
 from pruner.recipe import Recipe
 
@@ -30,13 +29,13 @@ class Cost:
 
 def cost_of_file(checkpoint: Checkpoint, layouts: Sequence[Layout] = ()) -> Cost:
     """The cost of a checkpoint as it lies in its file, in which LSTMs can lie as `layouts` say."""
-    return _cost(checkpoint.tensors, _stored(checkpoint, layouts), checkpoint.size)
+    return _cost(checkpoint, checkpoint.tensors, _stored(checkpoint, layouts), checkpoint.size)
 
 
 def cost_of_form(checkpoint: Checkpoint, form: Form) -> Cost:
     """The cost of what a checkpoint becomes in one of its forms."""
-    bytes_written = _file_size(checkpoint, form.changed)
-    return _cost(form.tensors(checkpoint), _stored(checkpoint, form.layouts), bytes_written)
+    bytes_written = size_when_written(checkpoint, form.changed)
+    return _cost(checkpoint, form.tensors(checkpoint), _stored(checkpoint, form.layouts), bytes_written)
 
 
 def size_of_file(checkpoint: Checkpoint) -> Size:
@@ -46,7 +45,7 @@ def size_of_file(checkpoint: Checkpoint) -> Size:
 
 def size_of_form(checkpoint: Checkpoint, form: Form) -> Size:
     """The size of what a checkpoint becomes in one of its forms."""
-    return size(form.tensors(checkpoint), _stored(checkpoint, form.layouts))
+    return size(described(form.tensors(checkpoint)), _stored(checkpoint, form.layouts))
 
 
 def size_when_compact(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str, Tensor]) -> Size:
@@ -60,7 +59,7 @@ def size_when_compact(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str
         rebuilt = recipe.compensation != "none" and recipe.granularity == "units" and not named and not lstm.proj_size
         layouts.append(compact_layout(lstm, masks, recipe.granularity, named, rebuilt, recipe.needs_data))
     layouts = chained(layouts)
-    changed: dict[str, Tensor | None] = {}
+    changed: dict[str, Tensor | Made | None] = {}
     for layout in layouts:
         for name in layout.consumers:
             first, _, *rest = checkpoint.tensors[name].shape
@@ -69,7 +68,8 @@ def size_when_compact(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str
     for layout in layouts:
         changed |= dict.fromkeys(layout.lstm.tensors.values())
         changed |= {layout.tensors[name]: tensor for name, tensor in stored_tensors(layout, masks).items()}
-    tensors: dict[str, Tensor | None] = {**checkpoint.tensors, **changed, **leftover_masks(changed, checkpoint.tensors)}
+    changed |= leftover_masks(described(OnDemand(changed)), checkpoint.tensors)
+    tensors = described(OnDemand({**checkpoint.tensors, **changed}))
     left = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     return size(left, _stored(checkpoint, layouts))
 
@@ -87,18 +87,13 @@ def _stored(checkpoint: Checkpoint, layouts: Sequence[Layout]) -> list[Iterable[
     return [*whole, *pruned]
 
 
-def _cost(tensors: Mapping[str, Tensor], lstms: list[Iterable[str]], bytes_written: int) -> Cost:
-    counted = size(tensors, lstms)
-    weights = (tensors[name] for names in lstms for name in names)
-    zeros = sum(each.numel() - int(each.count_nonzero()) for each in weights if each.dtype.is_floating_point)
+def _cost(
+    checkpoint: Checkpoint, tensors: Mapping[str, Tensor], lstms: list[Iterable[str]], bytes_written: int
+) -> Cost:
+    counted, zeros = size(described(tensors), lstms), 0
+    for name in (name for names in lstms for name in names):
+        tensor = tensors[name]
+        if tensor.dtype.is_floating_point:
+            zeros += tensor.numel() - int(tensor.count_nonzero())
+            checkpoint.source.let_go()
     return Cost(counted.parameters, zeros, bytes_written, counted.macs_per_step)
-
-
-def _file_size(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None]) -> int:
-    try:
-        with temporary() as staging:
-            path = staging.files / "pruned"
-            write(checkpoint, changed, path)
-            return path.stat().st_size
-    except OSError as error:
-        raise PrunerError(f"expected room for a temporary file, found {error}; make room or set TMPDIR") from error

@@ -1,6 +1,6 @@
 """How a pruned LSTM lies in a file: as which module, under which names, in which shapes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -8,12 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from pruner.compact import load_pruned
-from pruner.compact.compaction import expand
+from pruner.compact.compaction import expand, row_parts
 from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM
 from pruner.errors import PrunerError
 from pruner.lstm.gates import BLOCKS, SIDES, split_gates
-from pruner.lstm.kept import Part, consumer_part, counts, row_masks, unit_masks, units_to_hold, whole
+from pruner.lstm.kept import Part, consumer_part, counts, row_masks, unit_masks, unit_parts, units_to_hold, whole
 from pruner.lstm.lstm import LSTM, Place
+from pruner.lstm.module import aligned
+
+READS_INPUT = (
+    "weight_ih",
+    "weight_ih_l0",
+    "weight_ih_l0_reverse",
+)  # how names of tensors end that read an LSTM's input
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,42 @@ class Layout:
         """What stays of each of its consumers."""
         return consumer_part(self.lstm, {place: torch.tensor(units) for place, units in self.kept_units.items()})
 
+    @property
+    def layers(self) -> list["Layout"]:
+        """How its layers lie in the file, each as an LSTM of its own that reads the full output of the one below."""
+        return [self._layer(layer) for layer in range(self.lstm.num_layers)]
+
+    def _layer(self, layer: int) -> "Layout":
+        lstm, directions = self.lstm.layer(layer), self.lstm.directions
+        kept = {place: self.kept_units[layer, place[1]] for place in lstm.places}
+        stored_as, inputs = self.stored_as, self.inputs if layer == 0 else None
+        if stored_as == "ReconstructingLSTM" and layer < self.lstm.num_layers - 1:
+            stored_as = "LSTM"
+        if layer and stored_as in ("LSTM", "CompactLSTM") and not lstm.proj_size:
+            below = {place: torch.tensor(self.kept_units[layer - 1, place[1]]) for place in lstm.places}
+            inputs = _unless_whole(consumer_part(lstm, below), self.lstm.output_width)
+        tensors = dict(lstm.tensors) if stored_as in ("LSTM", "ReconstructingLSTM") else {}
+        for name, stored in self.tensors.items():
+            kind, _, place = name.partition(".")
+            if kind == "layers":
+                index, _, rest = place.partition(".")
+                if int(index) // directions == layer:
+                    tensors[f"layers.{int(index) % directions}.{rest}"] = stored
+            elif name not in self.lstm.tensors and stored_as == "ReconstructingLSTM":
+                tensors[name] = stored
+        rows = {place: self.kept_rows[layer, place[1]] for place in lstm.places}
+        return Layout(lstm, stored_as, tensors, kept, rows, [], inputs)
+
+    def parts(self, masks: Mapping[str, Tensor]) -> Iterator[tuple[str, str, Part]]:
+        """(PyTorch's name, name in the stored module's state dict, what stays of that tensor) of all of the source's."""
+        if self.stored_as == "RowCompactLSTM":
+            pairs = row_masks(self.lstm, masks).values()
+            yield from row_parts(self.lstm, [(ih.nonzero().flatten(), hh.nonzero().flatten()) for ih, hh in pairs])
+            return
+        units = {place: torch.tensor(units) for place, units in self.kept_units.items()}
+        for name, part in unit_parts(self.lstm, units).items():
+            yield name, name if self.stored_as == "LSTM" else load_pruned.inside(name, self.lstm.bidirectional), part
+
     def module(self, tensors: Mapping[str, Tensor], full_width: bool = True) -> nn.Module:
         """The module that load_pruned.py gives, batch first, from the tensors of the file; of an LSTMCell, the LSTM that
         applies it step by step. Of full output width, or as narrow as the stored LSTM.
@@ -73,7 +116,7 @@ class Layout:
         Raises PrunerError if they do not fit together.
         """
         facts = self.describe()
-        state = {name: self._as_wide_as_before(stored, tensors[stored]) for name, stored in self.tensors.items()}
+        state = {name: aligned(self._as_wide_as_before(name, tensors[own])) for name, own in self.tensors.items()}
         if self.lstm.kind == "LSTMCell":
             facts["kind"] = "LSTM"
             own = self.lstm.tensors if self.stored_as in ("LSTM", "ReconstructingLSTM") else {}
@@ -84,8 +127,8 @@ class Layout:
             raise PrunerError(f"expected the tensors of {self.lstm.title} to fit together, found {error}") from error
 
     def _as_wide_as_before(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor of the file with zeros in the columns that it lost as a consumer: what it read there is zero."""
-        if self.inputs is None or name not in self.lstm.input_weights:
+        """A tensor of a module with zeros in the columns that it lost as a consumer: what it read there is zero."""
+        if self.inputs is None or not name.endswith(READS_INPUT):
             return tensor
         return Part(None, torch.tensor(self.inputs)).widen(tensor, (len(tensor), self.lstm.input_size))
 
@@ -237,6 +280,11 @@ def wide_tensors(layouts: Sequence[Layout], tensors: Mapping[str, Tensor]) -> di
             for standard, name in layout.lstm.tensors.items()
         }
     return wide
+
+
+def _unless_whole(part: Part, width: int) -> list[int] | None:
+    """The columns that stay, None for all of them."""
+    return None if part.columns is None or len(part.columns) == width else part.columns.tolist()
 
 
 def _indexes(lstm: LSTM) -> range:

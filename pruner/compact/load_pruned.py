@@ -151,8 +151,8 @@ def _at(container: Any, keys: Sequence[str]) -> Tensor:
 
 
 def _state(entry: Mapping[str, Any], container: Any) -> dict[str, Tensor]:
-    """The tensors of one LSTM, by their names in its module."""
-    return {name: _at(container, keys) for name, keys in entry["tensors"].items()}
+    """Copies of the tensors of one LSTM, by their names in its module."""
+    return {name: _at(container, keys).clone() for name, keys in entry["tensors"].items()}
 
 
 def _with_all_inputs(
@@ -296,7 +296,8 @@ def assemble(
     """The module of one LSTM from its entry in the manifest and its stored tensors; of full output width, or as narrow as
     the stored LSTM.
 
-    Raises ValueError or RuntimeError where the two do not fit each other; nothing unchecked reaches a forward pass.
+    It computes with these tensors themselves, not with copies. Raises ValueError or RuntimeError where the two do not fit
+    each other; nothing unchecked reaches a forward pass.
     """
     hidden_size, cell = entry["dense_hidden_size"], entry["kind"] == "LSTMCell"
     settings: dict[str, Any] = {"bias": entry["bias"], "dtype": getattr(torch, entry["dtype"])}
@@ -309,6 +310,21 @@ def assemble(
     # An LSTM that reads a smaller one may have fewer inputs than before.
     first = next((state[name] for name in _INPUT_WEIGHTS if name in state), None)
     sizes = entry["input_size"] if first is None else first.shape[-1], hidden_size
+    with torch.device("meta"):  # without numbers, which the state brings
+        module, state = _assembled(entry, state, sizes, settings, full_width)
+    module.load_state_dict(state, assign=True)
+    return module
+
+
+def _assembled(
+    entry: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    sizes: tuple[int, int],
+    settings: dict[str, Any],
+    full_width: bool,
+) -> tuple[nn.Module, Mapping[str, Tensor]]:
+    """A module of these sizes whose numbers are still to come, and the state that brings them."""
+    hidden_size, cell = sizes[1], entry["kind"] == "LSTMCell"
     module: nn.Module
     if entry["stored_as"] == "RowCompactLSTM":
         count = sum(name.endswith(".rows_ih") for name in state)
@@ -324,7 +340,7 @@ def assemble(
         sizes = sizes[0], entry["stored_hidden_size"]
         module = nn.LSTMCell(*sizes, **settings) if cell else nn.LSTM(*sizes, entry["num_layers"], **settings)
     else:
-        kept = [torch.tensor(layer["kept_units"], dtype=torch.int64) for layer in entry["layers"]]
+        kept = [torch.tensor(layer["kept_units"], dtype=torch.int64, device="cpu") for layer in entry["layers"]]
         if entry["stored_as"] == "CompactLSTM":
             kept = [state[f"layers.{index}.kept"] for index in range(len(kept))]
             settings["reconstruct"] = any(".reconstruction." in name for name in state)
@@ -332,8 +348,7 @@ def assemble(
         if entry["stored_as"] == "LSTM":
             state = {inside(name, entry["bidirectional"]): tensor for name, tensor in state.items()}
             state |= {f"layers.{index}.kept": units for index, units in enumerate(kept)}
-    module.load_state_dict(state)
-    return module
+    return module, state
 
 
 def inside(name: str, bidirectional: bool) -> str:

@@ -1,22 +1,23 @@
 """The forms that a pruned checkpoint can take: masked, of full size with zeros, and compact, without what was dropped."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruner.compact import load_pruned
-from pruner.compact.compaction import compact_rows, compact_units
-from pruner.compact.layout import Layout, chained, compact_layout, masked_layout, stored_indices
+from pruner.compact.layout import Layout, chained, compact_layout, masked_layout, stored_indices, stored_tensors
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.computed_weights import mask_beside
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.contents import Learned
+from pruner.files.on_demand import Made, OnDemand, described, without_numbers
 from pruner.importance.masks import drop_rows
-from pruner.lstm.kept import Reconstruction, row_masks, unit_masks
+from pruner.lstm.kept import Part, Reconstruction
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
 from pruner.recipe import Recipe
@@ -41,15 +42,17 @@ NO_COMPENSATION = Compensation({}, {}, {})
 
 @dataclass(frozen=True)
 class Form:
-    """What a form changes in the source's file: new values by name, None for what is no longer there."""
+    """What a form changes in the source's file: new values by name, None for what is no longer there. What masks do to the
+    weights is done anew whenever one is asked for."""
 
     name: str
-    changed: dict[str, Tensor | None]
+    changed: OnDemand[Tensor | None]
     layouts: list[Layout]
 
-    def tensors(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    def tensors(self, checkpoint: Checkpoint) -> OnDemand[Tensor]:
         """All tensors of the file in this form."""
-        return {name: tensor for name, tensor in {**checkpoint.tensors, **self.changed}.items() if tensor is not None}
+        tensors = {**checkpoint.tensors, **self.changed.unmade()}
+        return OnDemand({name: tensor for name, tensor in tensors.items() if tensor is not None})
 
     def modules(self, checkpoint: Checkpoint, device: str = "cpu") -> dict[str, nn.Module]:
         """{LSTM name: runnable module of full output width}, the LSTMs that were left as they are included."""
@@ -72,23 +75,20 @@ def masked_form(
     """The source's own tensors, compensated or not, with zeros in every dropped row. Raises PrunerError if the file already
     holds a tensor of a name that a reconstruction needs."""
     tensors = {**checkpoint.tensors, **compensation.tensors}
-    changed: dict[str, Tensor | None] = {**compensation.tensors}
-    changed |= {name: drop_rows(tensors[name], mask) for name, mask in masks.items()}
+    changed: dict[str, Tensor | Made | None] = {**compensation.tensors}
+    for name, mask in masks.items():
+        changed[name] = Made(without_numbers(tensors[name]), partial(drop_rows, tensors[name], mask))
     layouts = []
     for lstm in lstms:
         filled = compensation.reconstructions.get(lstm.name)
         layout = masked_layout(lstm, masks, filled is not None)
         if filled is not None:
             _check_names(layout, checkpoint, set(lstm.tensors.values()))
-            dtype = getattr(torch, lstm.dtype)
-            values = stored_indices(layout, masks)
-            for direction, (weight, bias) in enumerate(filled):
-                values[f"reconstruction.{direction}.weight"] = weight.to(dtype)
-                values[f"reconstruction.{direction}.bias"] = bias.to(dtype)
+            values = stored_indices(layout, masks) | _reconstruction(lstm, filled, "reconstruction.{}.")
             changed |= {layout.tensors[name]: value.cpu() for name, value in values.items()}
         layouts.append(layout)
-    changed |= leftover_masks({name: changed[name] for name in compensation.tensors}, checkpoint.tensors)
-    return Form("masked", changed, layouts)
+    changed |= leftover_masks(compensation.tensors, checkpoint.tensors)
+    return Form("masked", OnDemand(changed), layouts)
 
 
 def compact_form(
@@ -104,7 +104,7 @@ def compact_form(
 
     Raises PrunerError as `layout.compact_layout` does, or if the file already holds a tensor of a name that is needed.
     """
-    tensors = {**checkpoint.tensors, **compensation.tensors}
+    tensors: dict[str, Tensor | Made] = {**checkpoint.tensors, **compensation.tensors}
     rebuilt = compensation.reconstructions
     layouts = chained(
         [
@@ -112,39 +112,62 @@ def compact_form(
             for lstm in lstms
         ]
     )
-    trimmed = {name: layout.trimmed.shrink(tensors[name]) for layout in layouts for name in layout.consumers}
+    trimmed = {name: _trimmed(layout, OnDemand(tensors)[name]) for layout in layouts for name in layout.consumers}
     tensors |= trimmed  # before the LSTMs, which may be consumers themselves
-    changed: dict[str, Tensor | None] = {**compensation.tensors, **trimmed}
+    changed: dict[str, Tensor | Made | None] = {**compensation.tensors, **trimmed}
     touched = [*compensation.tensors, *trimmed]
     for layout in layouts:
         lstm = layout.lstm
-        state = _compacted(layout, tensors, masks, granularity, rebuilt.get(lstm.name)).state_dict()
-        if layout.stored_as == "LSTM":
-            state = {name: state[load_pruned.inside(name, lstm.bidirectional)] for name in layout.tensors}
-        else:
+        if layout.stored_as != "LSTM":
             _check_names(layout, checkpoint, set())
             changed |= dict.fromkeys(lstm.tensors.values())
-        changed |= {stored: state[name].contiguous() for name, stored in layout.tensors.items()}
+        state = _compacted(layout, OnDemand(tensors), masks, rebuilt.get(lstm.name))
+        changed |= {stored: state[name] for name, stored in layout.tensors.items()}
         touched += lstm.tensors.values()
-    changed |= leftover_masks({name: changed[name] for name in touched}, checkpoint.tensors)
-    return Form("compact", changed, layouts)
+    now = described(OnDemand(changed))
+    changed |= leftover_masks({name: now[name] for name in touched}, checkpoint.tensors)
+    return Form("compact", OnDemand(changed), layouts)
+
+
+def _trimmed(layout: Layout, consumer: Tensor) -> Made:
+    part = layout.trimmed
+    return Made(part.shrink(without_numbers(consumer)), partial(part.shrink, consumer))
 
 
 def _compacted(
     layout: Layout,
     tensors: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
-    granularity: str,
     filled: Reconstruction | None,
-) -> nn.Module:
-    lstm = layout.lstm if layout.inputs is None else replace(layout.lstm, input_size=len(layout.inputs))
-    names = lstm.tensors.values()
-    wide = build(
-        lstm, {name: drop_rows(tensors[name], masks[name]) if name in masks else tensors[name] for name in names}
-    )
-    if granularity == "rows":
-        return compact_rows(wide, list(row_masks(lstm, masks).values()))
-    return compact_units(wide, list(unit_masks(lstm, masks).values()), filled)
+) -> dict[str, Tensor | Made]:
+    """What a compact layout stores, by the names in its module's state dict."""
+    lstm, like = layout.lstm, stored_tensors(layout, masks)
+    state: dict[str, Tensor | Made] = {**stored_indices(layout, masks)}
+    for standard, name, part in layout.parts(masks):
+        source = lstm.tensors[standard]
+        state[name] = Made(like[name], partial(_shrunk, tensors, source, part, masks.get(source)))
+    if filled is not None:
+        state |= _reconstruction(lstm, filled, "layers.{}.reconstruction.", len(lstm.places) - lstm.directions)
+    return state
+
+
+def _reconstruction(lstm: LSTM, filled: Reconstruction, prefix: str, first: int = 0) -> dict[str, Tensor]:
+    """The maps of a reconstruction in the LSTM's type, by their names in the state dict of its module."""
+    dtype, state = getattr(torch, lstm.dtype), dict[str, Tensor]()
+    for direction, (weight, bias) in enumerate(filled, first):
+        state |= {
+            f"{prefix}weight".format(direction): weight.to(dtype),
+            f"{prefix}bias".format(direction): bias.to(dtype),
+        }
+    return state
+
+
+def _shrunk(tensors: Mapping[str, Tensor], name: str, part: Part, mask: Tensor | None) -> Tensor:
+    """What stays of a tensor; units that stay although they are dropped, because PyTorch needs some, are zero."""
+    small = part.shrink(tensors[name].detach())
+    if mask is not None:
+        small[~(mask if part.rows is None else mask[part.rows])] = 0
+    return small
 
 
 def _check_names(layout: Layout, checkpoint: Checkpoint, own: set[str]) -> None:
@@ -155,9 +178,11 @@ def _check_names(layout: Layout, checkpoint: Checkpoint, own: set[str]) -> None:
         )
 
 
-def leftover_masks(changed: Mapping[str, Tensor | None], stored: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+def leftover_masks(
+    changed: Mapping[str, Tensor | None], stored: Mapping[str, Tensor]
+) -> dict[str, Tensor | Made | None]:
     """What becomes of the masks that pruning tools left beside changed tensors: they are multiplied in, and shrink along."""
-    found: dict[str, Tensor | None] = {}
+    found: dict[str, Tensor | Made | None] = {}
     for name, tensor in changed.items():
         mask = mask_beside(name, stored)
         if mask is None:
@@ -166,7 +191,8 @@ def leftover_masks(changed: Mapping[str, Tensor | None], stored: Mapping[str, Te
             found[mask] = None
         else:
             shape = tensor.shape[:1] if stored[mask].dim() == 1 else tensor.shape
-            found[mask] = torch.ones(shape, dtype=stored[mask].dtype, device=tensor.device)
+            ones = partial(torch.ones, shape, dtype=stored[mask].dtype)
+            found[mask] = Made(ones(device="meta"), ones)
     return found
 
 
@@ -180,7 +206,7 @@ class Pruned:
     compensation: Compensation
     forms: dict[str, Form]
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> OnDemand[Tensor]:
         """All tensors of the file at full size. Compact modules return their full width, so the rest of the model is that of
         the masked form in either."""
         return self.forms["masked"].tensors(self.checkpoint)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from pruner.errors import NO_MEMORY, no_memory
+from pruner.dashboard.queueing import queue
+from pruner.dashboard.text import stop_with
+from pruner.errors import NO_MEMORY, PrunerError, no_memory
 
 APP = Path(__file__).parents[2] / "app.py"
 ICON = Path(__file__).with_name("icon.svg")  # Streamlit would fetch one of its own from a foreign host
@@ -16,13 +18,23 @@ SWITCH_INTERVAL = 0.0005  # seconds; Python's own is ten times as long
 _drawn = ContextVar("drawn", default=False)
 
 
-@st.cache_resource
 def settle() -> None:
+    """Make the server ready; where its limits cannot be read, say so and end the page there."""
+    try:
+        _settle()
+    except PrunerError as error:
+        stop_with(error, "This server is not set up")
+
+
+@st.cache_resource
+def _settle() -> None:
     """Once a server: let what a page has said go out while it computes on.
 
     Streamlit collects garbage after every run of a page. What was imported stays for good, and to look through it all
     again takes longer than most runs. And a thread that computes hands over to the one that sends only so often.
+    Workers are imported before anybody waits for one.
     """
+    queue().forks.begin()
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_INTERVAL)

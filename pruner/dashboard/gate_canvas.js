@@ -26,7 +26,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 function create(parent) {
   const find = (name) => parent.querySelector(`.${name}`)
   const view = { hovered: null }
-  for (const name of ["tuner", "grids", "tip", "foot", "legend", "spoken"]) view[name === "grids" ? "canvas" : name] = find(name)
+  for (const name of ["tuner", "grids", "tip", "foot", "legend", "save", "spoken"]) view[name === "grids" ? "canvas" : name] = find(name)
   const redraw = view.redraw = () => {
     if (view.waiting) return
     view.waiting = requestAnimationFrame(() => {
@@ -53,7 +53,7 @@ function create(parent) {
     if (found) view.select(found.unit)
   }
   view.canvas.onkeydown = (event) => walk(view, event, hover)
-  find("save").onclick = () => {
+  view.save.onclick = () => {
     const link = document.createElement("a")
     link.download = "gates.png"
     link.href = view.canvas.toDataURL("image/png")
@@ -113,10 +113,11 @@ function ordered(view, dropped) {
 function draw(view) {
   const wide = view.canvas.parentElement.clientWidth
   view.canvas.hidden = view.foot.hidden = !view.hidden
+  view.save.hidden = view.beside
   if (!wide || !view.hidden) return
   view.canvas.setAttribute("aria-label", view.alt)
   const scale = window.devicePixelRatio || 1, { canvas, hidden, palette } = view
-  const across = wide < 520 ? 2 : 4, columns = Math.ceil(Math.sqrt(hidden)), rows = Math.ceil(hidden / columns)
+  const across = wide < 520 && !view.beside ? 2 : 4, columns = Math.ceil(Math.sqrt(hidden)), rows = Math.ceil(hidden / columns)
   const room = (wide - (across - 1) * GAP) / across
   const seen = view.sliders && across > 2 ? Math.max(100, (window.innerHeight - ABOVE) / 2 - TITLE - GAP) : LARGEST
   const side = Math.min(room, LARGEST, seen)
@@ -205,7 +206,8 @@ function explain(view) {
     const [low, high] = view.ranges[block].map(text)
     return `${view.blocks[block]} to ${view.blocks[block + 3]}: ${low} to ${high}${more}`
   })
-  const scale = view.shared ? scales.join("; ") : "each block from its lowest to its highest"
+  const each = view.shared ? scales.join("; ") : "each block from its lowest to its highest"
+  const scale = view.beside ? "from light to heavy" : each
   const { both, onlyPinned, onlyNow } = view.colours
   const swatch = (colour, what) => `<span class="state"><span class="swatch" style="background:${colour}"></span>${what}</span>`
   const states = view.pinned

@@ -18,8 +18,9 @@ from streamlit.components.v2.types import ComponentRenderer
 from torch import Tensor
 
 from pruner.dashboard.standing import Said
-from pruner.lstm.gates import ALL_BLOCKS, GATE_TITLES, GATES, SIDES
-from pruner.views.colours import CLIP_QUANTILE, DROPPED
+from pruner.lstm.gates import ALL_BLOCKS, GATE_TITLES, GATES
+from pruner.views.colours import DROPPED
+from pruner.views.scale import Scale, medians
 
 COLOURS = {"both": DROPPED, "onlyPinned": "#cc79a7", "onlyNow": "#56b4e9"}  # Okabe & Ito, safe for colour-blind eyes
 SOURCES = ("gate_canvas.js", "gate_sliders.js")
@@ -66,13 +67,12 @@ CSS = """
 
 @dataclass(frozen=True)
 class Look:
-    """How the grids are drawn: cells in the order `index`, `saliency` or `agreement`, values raw or relative to their
-    block's median, the four gates of a packed weight on one colour scale or each on its own, outliers clipped or not."""
+    """How the grids are drawn: cells in the order `index`, `saliency` or `agreement`, colours on a scale; in little room
+    two by two, or small and `beside` each other."""
 
     order: str = "index"
-    relative: bool = False
-    shared: bool = True
-    clipped: bool = True
+    scale: Scale = field(default_factory=Scale)
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,15 @@ class Grids:
 @dataclass(frozen=True)
 class Sliders:
     """Sliders that move what falls on the grids with the key `of`, which show a `layer`: the overall one if it has a label,
-    and those of layers and gates that can have a sparsity of their own, in groups of [kind, [[part, title], ...]]."""
+    and those of layers and gates that can have a sparsity of their own, in groups of [kind, [[part, title], ...]]. If they
+    are not `heard`, the browser alone knows where they stand."""
 
     of: str
     layer: int
     said: Said
     label: str | None = None
     groups: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
+    heard: bool = True
 
 
 def gate_canvas(
@@ -141,20 +143,20 @@ def packed(grids: Grids | None, sliders: Sliders | None) -> bytes:
 
 
 def _drawn(grids: Grids) -> tuple[dict[str, Any], list[np.ndarray]]:
-    values, look, falling = grids.saliency.numpy().astype(np.float32), grids.look, grids.falling
-    medians = np.maximum(np.median(values, axis=1), np.finfo(np.float32).tiny)
+    values, scale, falling = grids.saliency.numpy().astype(np.float32), grids.look.scale, grids.falling
     header = {
         "hidden": values.shape[1],
         "blocks": ALL_BLOCKS,
         "titles": [GATE_TITLES[gate] for gate in GATES] * 2,
         "measure": grids.measure,
         "alt": grids.alt,
-        "order": look.order,
-        "relative": look.relative,
-        "shared": look.shared,
-        "clipped": look.clipped,
-        "medians": medians.tolist(),
-        "ranges": _ranges(values / medians[:, None] if look.relative else values, look),
+        "order": grids.look.order,
+        "relative": scale.relative,
+        "shared": scale.shared,
+        "clipped": scale.clipped,
+        "beside": grids.look.beside,
+        "medians": medians(values).tolist(),
+        "ranges": scale.ranges(scale.taken(values)),
         "unit": grids.unit,
         "colours": COLOURS,
         "compared": grids.pinned is not None,
@@ -174,12 +176,6 @@ def _slid(sliders: Sliders) -> dict[str, Any]:
         "label": sliders.label,
         "groups": [{"kind": kind, "parts": parts} for kind, parts in sliders.groups],
         "layer": sliders.layer,
+        "heard": sliders.heard,
         "said": {"edition": sliders.said.edition, **sliders.said.standing.told()},
     }
-
-
-def _ranges(values: np.ndarray, look: Look) -> list[list[float]]:
-    """Lowest and highest colour of each block; a few outliers would flatten the scale for all other rows."""
-    quantile = CLIP_QUANTILE if look.clipped else 1.0
-    parts = [side for side in np.split(values, len(SIDES)) for _ in GATES] if look.shared else list(values)
-    return [[float(part.min()), float(np.quantile(part, quantile))] for part in parts]

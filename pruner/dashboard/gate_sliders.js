@@ -114,13 +114,15 @@ function refresh(view) {
   }
 }
 
-// Draw what was moved wherever it shows, and tell Python: at once, now and then while something moves on, and when it rests.
+// Draw what was moved wherever it shows. If Python hears of it, it is told at once, now and then while something moves on, and
+// when it rests.
 function change(view) {
   for (const each of alive.get(view.sliders.of)) {
     each.standing = view.standing
     refresh(each)
     each.redraw()
   }
+  if (!view.sliders.heard) return
   clearTimeout(view.resting)
   view.resting = setTimeout(() => rest(view), REST)
   view.untold = true

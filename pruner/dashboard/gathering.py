@@ -17,7 +17,6 @@ from pruner.progress import Progress, split
 from pruner.recipe import Recipe
 
 FILE_TYPES = ("npy", "npz", "csv", "safetensors", "pt")
-MAX_MEGABYTES = 200
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from pruner.dashboard.gate_canvas import Falling, Grids, Look, Sliders, gate_canvas
 from pruner.dashboard.session import Session, session
 from pruner.dashboard.standing import Standing
-from pruner.dashboard.view import View
+from pruner.dashboard.view import View, choose_scale, scale
 from pruner.dashboard.words import measure_of_rows
 from pruner.importance.scores import Scores
 from pruner.lstm.gates import SIDES, split_gates
@@ -19,15 +19,10 @@ from pruner.recipe import Recipe
 from pruner.views.preview import block_ranks, block_scores, dropped_at_every_percent
 
 ORDER_TITLES = {"index": "By index", "saliency": "By saliency", "agreement": "By agreement"}
-OPTION_TITLES = {
-    "relative": "Relative to the median",
-    "shared": "One scale for the four gates",
-    "clipped": "Clip outliers",
-}
 
 
 def choose_look(masked: bool) -> Look:
-    """How the grids are drawn; agreement is a matter of masks."""
+    """How the grids are drawn; agreement is a matter of masks, beside which the scale is chosen, too."""
     orders = [order for order in ORDER_TITLES if masked or order != "agreement"]
     if session.grid_order not in orders:
         session.grid_order = orders[0]
@@ -44,16 +39,9 @@ def choose_look(masked: bool) -> Look:
             if masked
             else "The same cell is the same unit in all eight blocks. By saliency: the sum of its rows, lowest first.",
         )
-        st.pills(
-            "Colours",
-            list(OPTION_TITLES),
-            format_func=OPTION_TITLES.__getitem__,
-            selection_mode="multi",
-            key=Session.grid_options.key,
-            persist_state="session",
-            wrap=True,
-        )
-    return Look(session.grid_order, **{option: option in session.grid_options for option in OPTION_TITLES})
+        if masked:
+            choose_scale()
+    return Look(session.grid_order, scale())
 
 
 def selection() -> None:

@@ -4,11 +4,14 @@ What was gathered holds for the LSTMs, the tensors that read them and the task t
 changes, it must be gathered again.
 """
 
+from functools import partial
+
 import streamlit as st
 
 from pruner import examples
 from pruner.compensation.chain import check_data
 from pruner.dashboard import gathering, watching
+from pruner.dashboard.computing import begin
 from pruner.dashboard.controls import controls
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.jobs import Job
@@ -81,8 +84,9 @@ def _gathering_the_examples(checkpoint: Checkpoint) -> Job[Gathered] | None:
         return None
     controls.name_consumers()
     if session.gathering is None:
-        wanted, recipe = gathering.Wanted("example"), controls.to_gather()  # bound here, for its thread
-        session.gathering = Job(lambda progress: gathering.gather(checkpoint, example, wanted, recipe, progress))
+        session.gathering = begin(
+            partial(gathering.gather, checkpoint, example, gathering.Wanted("example"), controls.to_gather())
+        )
     return session.gathering if session.gathering.status.state == "running" else None
 
 

@@ -5,6 +5,7 @@ import streamlit as st
 from pruner.dashboard import gathering, inputs
 from pruner.dashboard.controls import Controls
 from pruner.dashboard.gathering import Wanted
+from pruner.dashboard.limits import limits
 from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain
 from pruner.examples import Example
@@ -49,7 +50,7 @@ def choose_inputs(checkpoint: Checkpoint, to_gather: Recipe, example: Example | 
             "Drop inputs here: a .npy, .npz, .csv, .safetensors or .pt file",
             type=list(gathering.FILE_TYPES),
             key=session.inputs_upload.key,
-            max_upload_size=gathering.MAX_MEGABYTES,
+            max_upload_size=limits().inputs_megabytes,
             help="What the file holds stays in the server's memory, for this browser alone, until an hour after its last "
             "use. Nothing in it is executed.",
         )

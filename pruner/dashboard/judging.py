@@ -11,6 +11,7 @@ from torch import Tensor
 from pruner import examples
 from pruner.calibration.calibration import Calibration
 from pruner.calibration.drift import loss_on
+from pruner.compact.masked_and_compact import Pruned
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import session
@@ -23,6 +24,7 @@ from pruner.lstm.module import build
 from pruner.pipeline import prune
 from pruner.progress import Progress
 from pruner.recipe import Recipe
+from pruner.search.experiments import verdict_of
 
 SEQUENCES, STEPS = 64, 128  # of inputs that are no example's
 MOST_REMEMBERED = 64  # verdicts
@@ -53,11 +55,10 @@ class Asked:
 
     @property
     def measured(self) -> Verdict | None:
-        """What a run has found already."""
+        """What was found already by whatever work tried the recipe."""
         if self.checkpoint is not session.checkpoint:
             return None
-        verdict = session.measured.get(self.recipe.to_json())
-        return None if verdict is None or verdict.loss is None else verdict
+        return verdict_of(session.history.values(), self.recipe)
 
 
 def begin(*wanted: Asked) -> None:
@@ -78,7 +79,7 @@ def begin(*wanted: Asked) -> None:
 def found(asked: Asked) -> Judged:
     """What is known now of a recipe."""
     if measured := asked.measured:
-        return Judged(measured, f"{_measure(measured)}, as measured by a run.")
+        return Judged(measured, f"{_measure(measured)}, measured in full.")
     if asked.by is None:
         return Judged(None, "Give inputs to judge by.", asks=True)
     job = session.judged.get(asked.key)
@@ -98,19 +99,27 @@ def _measure(verdict: Verdict) -> str:
     return plain(verdict.measure).capitalize() if verdict.before else "Answers beside the dense model’s"
 
 
+def previewed(asked: Asked, progress: Progress) -> Pruned:
+    """The pruned model that is judged: folded where its recipe heals. Raises PrunerError where nothing is left to compensate
+    with."""
+    recipe, gathered = asked.recipe, asked.gathered
+    if recipe.compensation == "heal":
+        recipe = replace(recipe, compensation="fold", steps=None)
+    inputs, statistics = (
+        (gathered.calibration.sample(SEQUENCES, STEPS), gathered.statistics) if gathered else (None, None)
+    )
+    return prune(asked.checkpoint, recipe, inputs, statistics, asked.masks, progress=progress)
+
+
 def judge(asked: Asked, by: Quality | Calibration, before: float | None, progress: Progress) -> Verdict:
     """Prune, and judge on a sample; `before` is the dense model's quality there, if it is known.
 
     Raises PrunerError where nothing is left to compensate with.
     """
-    checkpoint, recipe, gathered = asked.checkpoint, asked.recipe, asked.gathered
-    if recipe.compensation == "heal":
-        recipe = replace(recipe, compensation="fold", steps=None)
-    inputs = gathered.calibration.sample(SEQUENCES, STEPS) if gathered else None
+    checkpoint = asked.checkpoint
     with one_thread():
-        pruned = prune(
-            checkpoint, recipe, inputs, gathered.statistics if gathered else None, asked.masks, progress=progress
-        )
+        pruned = previewed(asked, progress)
+        recipe = pruned.recipe
         tensors, after = pruned.tensors(), pruned.modules("masked")
         dense = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms}
         if isinstance(by, Quality):

@@ -1,7 +1,7 @@
 """The open model: an example or a file of the visitor's own, until another is opened."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import streamlit as st
 
@@ -60,11 +60,17 @@ def required_checkpoint() -> Checkpoint:
     """The open checkpoint. Where there is none with an LSTM, the page says what to do and stops."""
     opened = session.checkpoint
     if opened is None:
-        st.info("Open an example or a checkpoint of your own first.", icon=":material/folder_open:")
-        st.page_link("pages/open.py", label="Open a model", icon=":material/arrow_back:")
-        st.stop()
+        _lead_to_open(
+            "No model is open yet: begin with a trained example, or a checkpoint of your own.", "Open a model"
+        )
     if not opened.lstms:
-        st.warning(plain(f"{opened.name} holds no LSTM to look at. It holds {opened.contents()}."))
-        st.page_link("pages/open.py", label="Open another model", icon=":material/arrow_back:")
-        st.stop()
+        said = plain(f"{opened.name} holds no LSTM to look at. It holds {opened.contents()}.")
+        _lead_to_open(said, "Open another model")
     return opened
+
+
+def _lead_to_open(said: str, label: str) -> NoReturn:
+    st.info(said, icon=":material/folder_open:")
+    if st.button(label, type="primary", icon=":material/arrow_back:"):
+        st.switch_page("pages/open.py")
+    st.stop()

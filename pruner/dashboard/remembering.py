@@ -16,8 +16,10 @@ import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 from pruner.dashboard import model
+from pruner.dashboard.leaving import let_go
+from pruner.dashboard.limits import limits
 from pruner.dashboard.session import Kept, session
-from pruner.dashboard.workspaces import IDLE, Values, Workspaces, same
+from pruner.dashboard.workspaces import Values, Workspaces, same
 
 COOKIE = "pruner_browser"
 KEY = "browser_secret"
@@ -27,15 +29,16 @@ SECRET = re.compile(r"[\w-]{43}", re.ASCII)  # 32 random bytes
 @st.cache_resource
 def everyones() -> Workspaces:
     """The workspaces of all visitors of this server."""
-    workspaces = Workspaces()
+    workspaces = Workspaces(limits())
     threading.Thread(target=_forget_now_and_then, args=(workspaces,), daemon=True).start()
     return workspaces
 
 
 def _forget_now_and_then(workspaces: Workspaces) -> None:
     while True:
-        time.sleep(60)
+        time.sleep(min(60, limits().idle_seconds))
         workspaces.forget_idle()
+        let_go()
 
 
 def take_over(named: str | None) -> bool:
@@ -90,7 +93,7 @@ def _values() -> Values:
 
 def hold_secret() -> None:
     """Let the browser hold the secret; draws nothing."""
-    data = {"cookie": COOKIE, "secret": session.secret, "seconds": IDLE}
+    data = {"cookie": COOKIE, "secret": session.secret, "seconds": limits().idle_seconds}
     _component()(key=KEY, data=data, height=1, on_held_change=_take_held)
 
 

@@ -15,11 +15,13 @@ from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.pinned import Pinned
 from pruner.dashboard.standing import Said, Standing
+from pruner.examples.speaking import PROMPT, Line
 from pruner.exports.verdict import Verdict
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.lstm import LSTM
 from pruner.recipe import Recipe
+from pruner.search.experiments import Compared, Experiment
 from pruner.views.weight_view import REDUCTIONS
 
 DIRECTIONS = ("forward", "reverse")
@@ -99,6 +101,11 @@ class Upload:
         st.session_state[self._name] = st.session_state.get(self._name, 0) + 1
 
 
+def _tensors_of_the_file() -> Iterable[str]:
+    opened = Session.checkpoint.value
+    return opened.tensors if opened else ()
+
+
 class Session:
     """What the visitor whose page is made has opened, chosen and given. `controls` holds what makes up the recipe, `work`
     what runs for them and came of it."""
@@ -122,6 +129,9 @@ class Session:
     side: Viewed[str] = Viewed(SIDES[0], lambda lstm: SIDES)
     unit: Viewed[int | None] = Viewed(None, lambda lstm: range(lstm.hidden_size))
     shown_gate: Viewed[str] = Viewed(GATES[0], lambda lstm: GATES)
+    shown_tensor: Viewed[str] = Viewed(
+        "", lambda lstm: _tensors_of_the_file()
+    )  # shown on Weights in place of the block
 
     # How it is drawn.
     comparing = Kept(False)  # whether Masks shows what is pinned beside the present choice
@@ -131,7 +141,15 @@ class Session:
     window_row: Kept[int | None] = Kept(None)
     window_column = Kept(0)
     window_size = Kept(64)
-    sequence = Kept(0)  # of those that are held back, the one on which a unit is traced
+
+    # What units are traced on, and found by.
+    traced_on = Kept("typed")
+    typed = Kept("", "model")
+    sequence = Kept(0)  # of those that are held back
+    first_step = Kept(0, "model")
+    condition: Kept[str | None] = Kept(None, "model")
+    typed_symbols = Kept("", "model")  # one of which is to be read
+    followed_by = Kept("h")
 
     # The controls of the recipe, beside their values: what was set before, and what is set beside it.
     past: Kept[list[Recipe]] = Kept([], "model")
@@ -157,9 +175,25 @@ class Session:
     secret = Kept("", "tab")
     joined: Kept[tuple[str, Mapping[str, Any]] | None] = Kept(None, "tab")
 
+    # What is tried, what was, and how that is looked at.
+    sweep_granularity = Kept("units")
+    sweep_criteria: Kept[list[str]] = Kept([])  # none: the best known
+    sweep_compensations: Kept[list[str]] = Kept([])  # likewise
+    sweep_count = Kept(5)
+    sensitivity_count = Kept(5)
+    history: Kept[dict[str, Experiment]] = Kept({}, "model")  # by their keys, the oldest first
+    compared: Kept[Compared | None] = Kept(None, "model")  # of the history, as it was compared last
+    experiments = Kept("frontier")  # or "parts"
+    over = Kept("macs")  # or "sparsity"
+    most_lost = Kept(3.0)  # per cent
+    target = Kept("macs", "widget")  # of the sparsities that follow from what each part loses
+
     # What recipes are worth.
-    measured: Kept[dict[str, Verdict]] = Kept({}, "model")  # by runs and shrinking so far, by their recipe as JSON
     judged: Kept[dict[str, Job[Verdict]]] = Kept({}, "model")  # on a sample, by what was judged
+
+    # What the open example says, dense and pruned.
+    prompt = Kept(PROMPT, "model")
+    spoken: Kept[dict[str, Job[list[Line]]]] = Kept({}, "tab")  # by who says it, and the prompt
 
     # Lessons, whose controls are bound to the link.
     step = Kept("", "widget")

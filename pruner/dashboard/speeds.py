@@ -10,8 +10,8 @@ from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
 from pruner.exports.speed.models import dense_of, model_of
 from pruner.exports.speed.table import NOTES, Table, side_by_side
-from pruner.lstm.measure import Latency, Quality
-from pruner.lstm.timing import TOO_NOISY, in_words
+from pruner.lstm.measure import Quality
+from pruner.lstm.timing import TOO_NOISY
 from pruner.progress import Progress, split
 from pruner.result import Result
 
@@ -27,21 +27,6 @@ def timed(result: Result, quality: Quality | None, progress: Progress) -> Table:
     making(0.5, "Writing the compact one")
     compact = model_of("compact", result.pruned, "compact", small, rated.get("compact"), quality)
     return side_by_side([dense, compact], timing)
-
-
-def speed_metric(title: str, latency: Latency, meaning: str) -> None:
-    """How many times as fast as the dense form another is; words are too long for the place of a number."""
-    noisy = latency.faster is None
-    st.metric(
-        title,
-        "–" if noisy else in_words(latency.faster),
-        TOO_NOISY if noisy else None,
-        delta_color="off",
-        delta_arrow="off",
-        help=meaning,
-        border=True,
-        height="stretch",
-    )
 
 
 def show_speeds(job: Job[Table] | None, start: Callable[[], None], quality_name: str | None) -> None:

@@ -1,6 +1,6 @@
 """What criteria, compensations and their kin are called on every page, and what they mean."""
 
-from pruner.recipe import CRITERIA, ROW_CRITERIA, row_norm
+from pruner.recipe import CRITERIA, ROW_CRITERIA, Recipe, row_norm
 
 GRANULARITY_TITLES = {"rows": "Rows", "units": "Units"}
 GRANULARITY_MEANING = {
@@ -73,3 +73,25 @@ def measure_of_rows(criterion: str) -> str:
 def time_of(seconds: float) -> str:
     """Seconds as people say them."""
     return f"{seconds / 60:g} min" if seconds >= 60 and seconds % 30 == 0 else f"{seconds:g} s"
+
+
+def way_of(recipe: Recipe) -> str:
+    """How a recipe prunes, but for how much: what falls, by which criterion, and what makes up for it."""
+    how = [recipe.granularity, CRITERION_TITLES[recipe.criterion]]
+    how += ["ranked together"] if recipe.allocation == "global" else []
+    how += {"none": [], "fold": ["folded"], "heal": ["healed"]}[recipe.compensation]
+    return ", ".join(how)
+
+
+def in_words(recipe: Recipe) -> str:
+    """A recipe in as few words as tell it from others of its kind."""
+    told = [f"{recipe.sparsity:.0%} of {way_of(recipe)}"]
+    if recipe.compensation == "heal":
+        told.append(f"{recipe.steps} updates" if recipe.steps else f"{recipe.budget:.0f} s")
+    if recipe.round_to > 1:
+        told.append(f"multiples of {recipe.round_to}")
+    if recipe.criterion == "random":
+        told.append(f"seed {recipe.seed}")
+    told += [f"layer {layer} at {share:.0%}" for layer, share in recipe.layer_sparsity.items()]
+    told += [f"{block} at {share:.0%}" for block, share in recipe.gate_sparsity.items()]
+    return ", ".join(told)

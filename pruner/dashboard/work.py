@@ -1,20 +1,32 @@
 """The long work of a visitor's session, and what came of it: runs and smaller models with their exports, searches."""
 
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import streamlit as st
 
+from pruner import examples
+from pruner.dashboard import inputs
+from pruner.dashboard.computing import begin_seen
 from pruner.dashboard.controls import controls
-from pruner.dashboard.explore import Measured, Sweep
+from pruner.dashboard.gathered import Gathered
+from pruner.dashboard.gathering import Wanted
+from pruner.dashboard.given import Given, Measured, Seen, Smaller
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import Kept, session
-from pruner.dashboard.shrinking import Smaller
 from pruner.exports.speed.table import Table
+from pruner.files.checkpoint import Checkpoint
 from pruner.files.staging import temporary
 from pruner.lessons.moment import Moment
+from pruner.progress import Progress
 from pruner.result import Result
 from pruner.search.candidates import Candidate
+from pruner.search.experiments import Experiment
+from pruner.search.sweep import Sweep
+
+Made = TypeVar("Made")
 
 
 class Work:
@@ -37,15 +49,9 @@ class Work:
     batch_first: Kept[bool | None] = Kept(None, "model")  # what the visitor says, where the file does not
     # The folders of a run, by form, what was said of `batch_first`, and whether ONNX files lie in them.
     export: Kept[tuple[Result, dict[tuple[str, bool | None, bool], Path]] | None] = Kept(None, "model")
+    made: Kept[list[Gathered]] = Kept([], "model")  # by other work, on its way, until the session takes it over
     sweep: Kept[Job[Sweep] | None] = Kept(None, "model")
-    sweep_count = Kept(5)
-    sweep_criteria: Kept[list[str]] = Kept([])
-    sweep_compensations: Kept[list[str]] = Kept([])
-    sweep_over = Kept("Size")  # or "Sparsity"
-    borne = Kept(3.0)  # per cent
     sensitivity: Kept[Job[Measured] | None] = Kept(None, "model")
-    sensitivity_count = Kept(5)
-    target = Kept("macs", "widget")
     healing: Kept[Job[list[Moment]] | None] = Kept(None)  # of the lesson
     moments: Kept[list[Moment]] = Kept([])  # of the healing that runs or ran last, as they come
 
@@ -58,15 +64,35 @@ class Work:
         return self.run.status.result if self.run else None
 
     def take_over(self) -> None:
-        """Remember what was measured; set the controls, and the inputs that scores come from, to those of a smaller model
-        that was just found."""
-        session.measured |= {tried.recipe.to_json(): tried.verdict for tried in list(self.tried)}
-        if result := self.result:
-            session.measured[result.recipe.to_json()] = result.verdict
+        """Take the inputs that other work has gathered, and set the controls to the smaller model that was just found."""
+        while self.made:
+            session.gathered = self.made.pop(0)
+            if session.gathering and session.gathering.status.result:
+                session.gathering = None  # whose inputs are older
         found = self.shrink.status.result if self.shrink else None
         if found is not None and found is not self.shrunk:
             self.shrunk, session.gathered = found, found.gathered
             controls.apply(found.result.recipe)
+
+    def given(self, checkpoint: Checkpoint, needs_data: bool = False) -> Given:
+        """What work on the open model is given. Work that needs inputs gathers those of an example by itself."""
+        example, gathered = examples.example_of(checkpoint), inputs.current()
+        wanted = Wanted("example") if gathered is None and needs_data and example else gathered
+        return Given(checkpoint, example, wanted)
+
+    def begin(self, do: Callable[[Seen, Progress], Made]) -> Job[Made]:
+        """Work on what is `given`, when this visitor's turn comes; what it shows on its way is kept as it comes."""
+        history, made, tried = session.history, self.made, self.tried
+
+        def keep(seen: Experiment | Gathered | Candidate) -> None:
+            if isinstance(seen, Experiment):
+                history.setdefault(seen.key, seen)
+            elif isinstance(seen, Gathered):
+                made.append(seen)
+            else:
+                tried.append(seen)
+
+        return begin_seen(do, keep)
 
     def exported(self, result: Result, form: str, onnx: bool = False) -> Path:
         """Write the export of a result in one form, with what is said of `batch_first` and ONNX files if they are wanted, or

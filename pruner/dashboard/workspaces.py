@@ -1,4 +1,4 @@
-"""What visitors work on, kept by the server for an hour, so that a reload finds it.
+"""What visitors work on, kept by the server for a while, so that a reload finds it.
 
 Whoever knows the secret of a browser finds the workspaces of that browser, one a model, and nobody else does; of the secret
 itself only a hash is kept.
@@ -12,12 +12,9 @@ from hashlib import sha256
 from typing import Any
 
 from pruner.dashboard.jobs import Job
+from pruner.dashboard.limits import Limits
 from pruner.dashboard.pinned import Pinned
 from pruner.files.checkpoint import Checkpoint
-
-IDLE = 3600.0  # seconds without use, after which a workspace is forgotten
-MOST = 100  # workspaces of all visitors
-MOST_BYTES = 2 * 1024**3  # of the files of their models
 
 Values = Mapping[str, Any]  # of a session, by their keys
 Key = tuple[str, str]  # the hash of a secret, and the name of a model
@@ -46,10 +43,8 @@ class Workspace:
 class Workspaces:
     """The workspaces of all browsers. Where there is no room for all, those go first whose last use is longest ago."""
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, most: int = MOST, most_bytes: int = MOST_BYTES
-    ) -> None:
-        self._clock, self._most, self._most_bytes = clock, most, most_bytes
+    def __init__(self, given: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._given, self._clock = given, clock
         self._lock = threading.Lock()
         self._kept: dict[Key, Workspace] = {}  # the longest unused first
 
@@ -83,7 +78,7 @@ class Workspaces:
             self._kept.pop((_hashed(secret), model), None)
 
     def forget_idle(self) -> None:
-        """Forget what was not used for `IDLE` seconds, and stop what still runs there."""
+        """Forget what was not used for the seconds that are given, and stop what still runs there."""
         with self._lock:
             self._forget_idle()
 
@@ -92,17 +87,20 @@ class Workspaces:
         self._kept[key] = Workspace(values, self._clock())
 
     def _forget_idle(self) -> None:
-        since = self._clock() - IDLE
+        since = self._clock() - self._given.idle_seconds
         for key in [key for key, workspace in self._kept.items() if workspace.used <= since]:
             self._kept.pop(key).cancel()
 
     def _make_room(self) -> None:
-        """What is larger than all room takes nobody else's. What runs in a workspace that has to go runs on: its tab may
-        well be there."""
-        latest = next(reversed(self._kept))
-        if self._kept[latest].bytes > self._most_bytes:
+        """What is larger than all room takes nobody else's, and who has many models loses one of their own. What runs in a
+        workspace that has to go runs on: its tab may well be there."""
+        latest, most_bytes = next(reversed(self._kept)), self._given.model_megabytes * 2**20
+        own = [key for key in self._kept if key[0] == latest[0]]
+        if len(own) > self._given.models_a_visitor:
+            del self._kept[own[0]]
+        if self._kept[latest].bytes > most_bytes:
             del self._kept[latest]
-        while len(self._kept) > self._most or sum(each.bytes for each in self._kept.values()) > self._most_bytes:
+        while len(self._kept) > self._given.models or sum(each.bytes for each in self._kept.values()) > most_bytes:
             del self._kept[next(iter(self._kept))]
 
 

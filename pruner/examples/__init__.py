@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pruner.calibration.alphabet import Alphabet
 from pruner.calibration.calibration import BURN_IN, Calibration
 from pruner.errors import PrunerError
-from pruner.examples import embedded_reber, pydocs_chars
+from pruner.examples import embedded_reber, pydocs_chars, speaking
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.learned import with_batch_first
 from pruner.files.opening import open_checkpoint
 from pruner.lstm.measure import Quality
+from pruner.progress import Progress
 from pruner.recipe import Recipe
 
 SAMPLE = 128  # characters of each stream, or strings: a small part of what is held out
@@ -32,6 +34,9 @@ class Example:
     quality: Quality
     sample: Quality  # the same on a small fixed part of the held-out data, in a fraction of a second
     calibration: Callable[[Checkpoint], Calibration]
+    speech: speaking.Speech
+    alphabet: Callable[[], Alphabet]
+    lstm: str = "lstm"
     consumer: str = "linear.weight"
     task: str = "softmax"
     batch_first: bool = True
@@ -66,6 +71,19 @@ def _strings_right(tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module]
     return embedded_reber.strings_right(tensors, lstms["lstm"], count)
 
 
+def _written(
+    tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module], prompt: str, progress: Progress
+) -> list[speaking.Line]:
+    alphabet = json.loads(_metadata("pydocs-chars")["alphabet"])
+    return [speaking.Line(prompt + speaking.written(tensors, lstms["lstm"], alphabet, prompt, progress=progress))]
+
+
+def _spelled(
+    tensors: Mapping[str, Tensor], lstms: Mapping[str, nn.Module], prompt: str, progress: Progress
+) -> list[speaking.Line]:
+    return [speaking.judged(text) for text in speaking.spelled(tensors, lstms["lstm"], progress)]
+
+
 def _training_text(checkpoint: Checkpoint) -> Calibration:
     """The documentation topics of the training text in pieces, shuffled, so that those held back are like the others."""
     pieces = pydocs_chars.training_pieces(json.loads(_metadata("pydocs-chars")["alphabet"]))
@@ -81,6 +99,15 @@ def _training_strings(checkpoint: Checkpoint) -> Calibration:
     return Calibration("example", {"lstm": groups}, name="training strings")
 
 
+def _characters() -> Alphabet:
+    symbols = tuple(json.loads(_metadata("pydocs-chars")["alphabet"]))
+    return Alphabet("text", symbols, "embedding.weight", pydocs_chars.BEGIN)
+
+
+def _symbols() -> Alphabet:
+    return Alphabet("grammar", tuple(embedded_reber.SYMBOLS), None, embedded_reber.BEGIN)
+
+
 EXAMPLES = {
     example.name: example
     for example in (
@@ -92,6 +119,8 @@ EXAMPLES = {
             Quality("bits per character", False, _bits_per_character, Path(pydocs_chars.__file__)),
             Quality("bits per character", False, partial(_bits_per_character, characters=SAMPLE)),
             _training_text,
+            speaking.Speech(_written, speaking.PROMPT),
+            _characters,
         ),
         Example(
             "embedded-reber",
@@ -101,6 +130,8 @@ EXAMPLES = {
             Quality("strings wholly right", True, _strings_right, Path(embedded_reber.__file__)),
             Quality("strings wholly right", True, partial(_strings_right, count=SAMPLE)),
             _training_strings,
+            speaking.Speech(_spelled),
+            _symbols,
         ),
     )
 }

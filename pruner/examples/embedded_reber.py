@@ -19,6 +19,7 @@ from torch.nn import functional as F
 FILE = Path(__file__).with_name("embedded_reber.safetensors")
 SEED = 0
 SYMBOLS = "BTSXPVE"
+BEGIN = "BTBTSSXXTVPSETE"  # a string to begin with, which visits every state
 TRAINING_STRINGS, HELD_OUT_STRINGS = 2000, 500
 PADDING = -100  # the index that cross entropy ignores
 

@@ -22,6 +22,9 @@ from torch.nn import functional as F
 FILE = Path(__file__).with_name("pydocs_chars.safetensors")
 STREAMS = 32  # the held-out text is read as this many parallel streams, each from a zero state
 PIECE = 4096  # characters of a piece of training text: long, since the held-out text is read without a break, too
+BEGIN = (
+    'The "from" form of "raise" is new.\n\nChanged in version 3.12: see "PEP 695" (and 2 more).\n'  # to read at first
+)
 UNKNOWN = "\ufffd"  # stands for every character the training text does not hold
 
 

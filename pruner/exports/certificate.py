@@ -1,42 +1,74 @@
 """The certificate of an export: what was written computes what was previewed."""
 
-import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruner.compact.layout import Layout
-from pruner.lstm.measure import BATCH_SIZE, SEQUENCE_LENGTH, Drift, difference, outputs, random_input
+from pruner.files.source import Source
+from pruner.lstm.measure import (
+    BATCH_SIZE,
+    SEQUENCE_LENGTH,
+    Drift,
+    difference,
+    outputs_by_layer,
+    random_input,
+    sample_length,
+)
 
 TOLERANCE = 1e-9
 
+Layers = Iterator[nn.Module]  # of one LSTM, from the first to the last
 
-def certify(masked: Iterable[nn.Module], layouts: Sequence[Layout], written: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Run LSTMs as previewed and as written side by side: random input, zero state, all three outputs.
 
-    `written` holds the tensors of the file. In float64 the two may differ by `TOLERANCE` of the largest output (what is
-    added in another order is rounded otherwise); what they differ by in the model's own type is stated beside it.
+def certify(
+    masked: Iterable[Layers], written: Iterable[Layers], layouts: Sequence[Layout], length: int
+) -> dict[str, Any]:
+    """Run LSTMs as previewed and as written side by side, layer by layer, on `length` steps of random input from a zero
+    state, and compare all three outputs.
+
+    In float64 the two may differ by `TOLERANCE` of the largest output (what is added in another order is rounded
+    otherwise); what they differ by in the model's own type is stated beside it.
     """
-    found: dict[torch.dtype | None, list[Drift]] = {torch.float64: [], None: []}
-    for reference, layout in zip(masked, layouts, strict=True):
-        module, inputs = layout.module(written), layout.as_it_reads(random_input(layout.lstm))
-        for dtype, drifts in found.items():
-            previewed, stored = (
-                copy.deepcopy(each) if dtype is None else copy.deepcopy(each).to(dtype) for each in (reference, module)
-            )
-            drifts.append(difference(outputs(previewed, inputs), outputs(stored, inputs)))
-    exact = _largest(found[torch.float64])
-    own = {"dtype": ", ".join(sorted({layout.lstm.dtype for layout in layouts})), **_largest(found[None])}
+    in_own_dtype, exactly = list[Drift](), list[Drift]()
+    for reference, stored, layout in zip(masked, written, layouts, strict=True):
+        inputs = layout.as_it_reads(random_input(layout.lstm, length=length))
+        both = (outputs_by_layer(each, inputs, (None, torch.float64)) for each in (reference, stored))
+        pairs = zip(*both, strict=True)
+        for found, (previewed, read) in zip((in_own_dtype, exactly), pairs, strict=True):
+            found.append(difference(previewed, read))
+    exact = _largest(exactly)
+    own = {"dtype": ", ".join(sorted({layout.lstm.dtype for layout in layouts})), **_largest(in_own_dtype)}
     return {
         **exact,
-        "sequence_length": SEQUENCE_LENGTH,
+        "sequence_length": length,
         "batch_size": BATCH_SIZE,
         "dtype": "float64",
         "holds": exact["max_abs_difference"] <= TOLERANCE * exact["max_abs_output"],
         "in_own_dtype": own,
     }
+
+
+def length_to_certify(layouts: Sequence[Layout], stated: Any = None) -> int:
+    """The steps to certify LSTMs on: a bounded number for large ones, or as many as a certificate states that was made on
+    more."""
+    least = sample_length(layout.lstm for layout in layouts)
+    number = stated.get("sequence_length") if isinstance(stated, dict) else None
+    return number if type(number) is int and least < number <= SEQUENCE_LENGTH else least
+
+
+def as_stored(layouts: Sequence[Layout], tensors: Mapping[str, Tensor], source: Source) -> Iterator[Layers]:
+    """The layers of each LSTM from the tensors of a file; what was read for one is let go before the next."""
+    for layout in layouts:
+        yield source.in_turn(layer.module(tensors) for layer in layout.layers)
+
+
+def as_twins(layouts: Sequence[Layout], tensors: Mapping[str, Tensor], source: Source) -> Iterator[Layers]:
+    """The same of the masked LSTMs of full size that a file stands for."""
+    for layout in layouts:
+        yield source.in_turn(layer.masked_twin(tensors) for layer in layout.layers)
 
 
 def _largest(drifts: list[Drift]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,14 @@ from typing import Any
 
 import safetensors
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pruner.compact import load_pruned
 from pruner.compact.costs import Cost
 from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError
 from pruner.exports import read_me
-from pruner.exports.certificate import certify
+from pruner.exports.certificate import Layers, as_stored, certify, length_to_certify
 from pruner.exports.keras.writing import write_keras_file
 from pruner.exports.lines import QUALITY
 from pruner.exports.manifest import LOADER, MANIFEST, MASKS, Manifest, entry, model_file, new_sizes, rest, totals
@@ -153,7 +153,8 @@ def _described(
 ) -> Manifest:
     """What the manifest says, but of the files. Raises PrunerError if the model does not compute what the masks say."""
     checkpoint, form = pruned.checkpoint, pruned.forms[name]
-    certificate = certify(masked_lstms(pruned), form.layouts, written.tensors)
+    stored = as_stored(form.layouts, written.tensors, written.source)
+    certificate = certify(masked_lstms(pruned), stored, form.layouts, length_to_certify(form.layouts))
     if not certificate["holds"]:
         raise PrunerError(
             f"expected the written model to compute what the masks say, found a difference of "
@@ -241,7 +242,6 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {"sha256": source.sha256, "bytes": source.size}
 
 
-def masked_lstms(pruned: Pruned) -> list[nn.Module]:
-    """What was previewed: LSTMs of full size with zeros in dropped rows."""
-    tensors = pruned.tensors()
-    return [layout.module(tensors) for layout in pruned.forms["masked"].layouts]
+def masked_lstms(pruned: Pruned) -> Iterator[Layers]:
+    """What was previewed: the layers of LSTMs of full size with zeros in dropped rows."""
+    return as_stored(pruned.forms["masked"].layouts, pruned.tensors(), pruned.checkpoint.source)

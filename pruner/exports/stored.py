@@ -177,6 +177,7 @@ def _check_stored(folder: Path, found: Layout, pruned: Checkpoint, masks: Mappin
         for stored in lstm.tensors.values():
             if stored in masks and pruned.tensors[stored][~masks[stored]].count_nonzero():
                 raise not_the_export(folder, f"zeros in every masked row of {stored}", "other values")
+            pruned.source.let_go()
     for name in found.consumers:
         tensor = pruned.tensors.get(name)
         width = sum(map(len, found.last_units))

@@ -13,6 +13,7 @@ class Verdict:
     before: float | None
     after: float | None
     loss: float | None
+    higher_is_better: bool = False
 
     @property
     def word(self) -> str:
@@ -50,7 +51,8 @@ class Verdict:
 def by_quality(name: str, higher_is_better: bool, before: float, after: float) -> Verdict:
     """From a quality that was measured on held-out data."""
     worse = before - after if higher_is_better else after - before
-    return Verdict(name, before, after, max(0.0, worse / abs(before)) if before else max(0.0, worse))
+    loss = max(0.0, worse / abs(before)) if before else max(0.0, worse)
+    return Verdict(name, before, after, loss, higher_is_better)
 
 
 def by_answers(loss: float, of_distributions: bool) -> Verdict:

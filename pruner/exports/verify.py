@@ -1,7 +1,7 @@
 """Read an export folder back and check that it is what its manifest says."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pruner.compact import load_pruned
 from pruner.compact.costs import cost_of_file
@@ -17,7 +17,7 @@ from pruner.compact.layout import Layout, last_unit_masks, reconstructs
 from pruner.compact.masked_and_compact import Compensation, Pruned, pruned_by
 from pruner.errors import PrunerError, shown
 from pruner.exports import read_me
-from pruner.exports.certificate import certify, same_certificate
+from pruner.exports.certificate import as_stored, as_twins, certify, length_to_certify, same_certificate
 from pruner.exports.export import file_facts, masked_lstms
 from pruner.exports.keras.checking import check_keras_file
 from pruner.exports.keras.facts import KERAS_FILES
@@ -44,6 +44,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.consumers import bias_beside
 from pruner.files.export_files import unpack
+from pruner.files.on_demand import described
 from pruner.files.opening import open_checkpoint
 from pruner.files.staging import temporary
 from pruner.lstm.measure import Quality
@@ -137,12 +138,13 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool, judge: Judg
             yield f"{QUALITY} is none that this version of the pruner knows; it was not run"
     expected = None if source is None else _expected(source, manifest, masks, layouts)
     yield from check_keras_file(folder, manifest, pruned, layouts, masks, expected, isolated)
-    reference: Sequence[nn.Module] = [layout.masked_twin(pruned.tensors) for layout in layouts]
+    reference = as_twins(layouts, pruned.tensors, pruned.source)
     if expected is not None:
         yield from _compare_with_source(folder, manifest, pruned, masks, layouts, expected)
         if manifest.compensation is None:
             reference = masked_lstms(expected)
-    certificate = certify(reference, layouts, pruned.tensors)
+    stored = as_stored(layouts, pruned.tensors, pruned.source)
+    certificate = certify(reference, stored, layouts, length_to_certify(layouts, manifest.certificate))
     if not certificate["holds"] or not same_certificate(certificate, manifest.certificate):
         raise not_the_export(folder, f"the certificate {shown(manifest.certificate)}", str(certificate))
     if source is None:
@@ -246,14 +248,16 @@ def _compare_with_source(
     refitted = form.changed.keys() if manifest.compensation is not None else set()
     if {name: source.location(name) for name in tensors} != pruned.locations:
         raise not_the_export(folder, "the tensor names that pruning the source gives", "other names")
-    for name, tensor in tensors.items():
+    for name, tensor in described(tensors).items():
         found = pruned.tensors[name]
         if found.shape != tensor.shape or found.dtype != tensor.dtype:
             raise not_the_export(
                 folder, f"{name} {tuple(tensor.shape)} {tensor.dtype}", f"{tuple(found.shape)} {found.dtype}"
             )
-        if name not in refitted and not _same_bits(found, tensor):
+        if name not in refitted and not _same_bits(found, tensors[name]):
             raise not_the_export(folder, f"the source's own values in {name}", "others")
+        source.source.let_go()
+        pruned.source.let_go()
     yield (
         f"{len(tensors)} tensors have the names, shapes and dtypes that pruning the source gives, and all but those that "
         "compensation may change its values"

@@ -34,6 +34,8 @@ _DTYPES = {
     "F64": "float64",
     "C64": "complex64",
 }
+DTYPES = {name: code for code, name in _DTYPES.items()}  # by what torch calls them
+ALIGNMENT = 64  # of the first number in a file that is written here, in bytes
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 

@@ -5,13 +5,16 @@ import mmap
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from pruner.errors import PrunerError
 
 _HASHED_AT_ONCE = 2**24
+
+Item = TypeVar("Item")
 
 
 class Source:
@@ -23,6 +26,7 @@ class Source:
 
     isolated = False
     opened: tuple[Path, os.stat_result] | None = None  # what was opened, where that was a file, and what it was then
+    data = memoryview(b"")  # in another process, which gets the facts alone
 
     def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None) -> None:
         self.file = file
@@ -52,6 +56,18 @@ class Source:
             raise PrunerError(
                 f"expected {path.name} as it was when it was opened, found that it has changed since; open it again"
             )
+
+    def let_go(self) -> None:
+        """Give back the memory of what was read, at the end of whatever has read much; it is read again when needed."""
+        let_go(self.data)
+
+    def in_turn(self, made: Iterator[Item]) -> Iterator[Item]:
+        """What is made of the bytes, one after the other; these are let go each time, and nothing is kept for the next."""
+        while (item := next(made, None)) is not None:
+            self.let_go()
+            yield item
+            del item
+            self.let_go()
 
     def close(self) -> None:
         if self.file is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.materialise import view_of
+from pruner.files.on_demand import described
 
 Changed = Mapping[str, Tensor | None]  # as `Form.changed`: new values by name, None for what is no longer there
 Keys = tuple[Any, ...]
@@ -96,7 +97,7 @@ def _form(checkpoint: Checkpoint) -> Iterator[str]:
 
 def _computed(checkpoint: Checkpoint, changed: Changed) -> Iterator[str]:
     for name in written_plainly(checkpoint, changed):
-        if changed.get(name, checkpoint.tensors[name]) is not None:
+        if described(changed).get(name, checkpoint.tensors[name]) is not None:
             computed = checkpoint.computed[name]
             yield (
                 f"{name} is written as the model computes it, in place of {' and '.join(computed.parts)}: call "
@@ -124,7 +125,7 @@ def _settings(checkpoint: Checkpoint, changed: Changed) -> Iterator[str]:
 
 def _resized(checkpoint: Checkpoint, changed: Changed) -> Iterator[str]:
     """The names of the file whose tensors have another shape now, or are gone."""
-    for name, value in changed.items():
+    for name, value in described(changed).items():
         if name in checkpoint.tensors and (value is None or value.shape != checkpoint.tensors[name].shape):
             yield name
 

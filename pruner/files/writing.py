@@ -1,19 +1,21 @@
 """Named tensors -> a file of the source's container, nesting and names."""
 
 import copy
-from collections.abc import Mapping
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pruner.errors import PrunerError, shown
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.materialise import View, view_of
-from pruner.files.safetensors_file import SAFETENSORS
+from pruner.files.on_demand import Made, OnDemand, described, unmade, without_numbers
+from pruner.files.safetensors_file import ALIGNMENT, DTYPES, SAFETENSORS
 from pruner.files.stale import stale_moments, written_plainly
 
 
@@ -28,69 +30,162 @@ def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None], path: Pa
     written over its copy, too. States of optimizers of a shape which is gone are left out. A file of the legacy format is
     written in the zip format of PyTorch 1.6+. Raises PrunerError where there is no room.
     """
-    written: dict[View, list[tuple[Tensor, Tensor]]] = {}
-
-    def alone(source: Tensor, value: Tensor) -> Tensor:
-        tied = written.setdefault(view_of(source), [])
-        for other, tensor in tied:
-            if view_of(other) == view_of(value) or torch.equal(other, value):
-                return tensor
-        tied.append((value, value.detach().clone(memory_format=torch.contiguous_format)))
-        return tied[-1][1]
-
-    copies: dict[tuple[str, ...], Any] = {(): copy.copy(checkpoint.container)}
-
-    def copied(keys: tuple[str, ...]) -> Any:
-        if keys not in copies:
-            parent = copied(keys[:-1])
-            parent[keys[-1]] = copies[keys] = copy.copy(parent[keys[-1]])
-        return copies[keys]
-
-    for name, keys in checkpoint.locations.items():
-        if name in checkpoint.computed:
-            continue
-        parent = copied(keys[:-1])
-        source = parent[keys[-1]]
-        value = changed.get(name, checkpoint.tensors[name])
-        if value is None:
-            del parent[keys[-1]]
-            continue
-        tensor = alone(Tensor.detach(source), value)
-        parent[keys[-1]] = nn.Parameter(tensor, source.requires_grad) if isinstance(source, nn.Parameter) else tensor
-    for name in written_plainly(checkpoint, changed):
-        for part in checkpoint.computed[name].parts:
-            *outer, last = checkpoint.hidden[part]
-            del copied(tuple(outer))[last]
-        changed = {name: checkpoint.tensors[name], **changed}
-    for name, value in changed.items():
-        if value is not None and (name in checkpoint.computed or name not in checkpoint.locations):
-            keys = checkpoint.location(name)
-            copied(keys[:-1])[keys[-1]] = value
-    for name, original in checkpoint.copies.items():
-        *outer, last = checkpoint.hidden[name]
-        value = changed.get(original, checkpoint.tensors[original])
-        if value is None:
-            del copied(tuple(outer))[last]
-        else:
-            copied(tuple(outer))[last] = value.detach().clone(memory_format=torch.contiguous_format)
-    for keys in stale_moments(checkpoint, changed):
-        del copied(keys[:-1])[keys[-1]]
     if checkpoint.format == SAFETENSORS:
-        write_safetensors(copies[()], path, checkpoint.metadata)
+        tensors = OnDemand(_container(checkpoint, changed, lambda value: value))
+        write_safetensors(tensors, path, checkpoint.metadata, checkpoint.source.let_go)
         return
+
+    def alone(value: Tensor | Made) -> Tensor:
+        tensor = _alone(value)
+        checkpoint.source.let_go()
+        return tensor
+
+    container = _container(checkpoint, changed, alone)
     try:
-        torch.save(copies[()], path)
+        torch.save(container, path)
     except (RuntimeError, TypeError) as error:
         raise PrunerError(
             f"expected a place to write {path.name} and values that torch.save can write, found {shown(str(error))}"
         ) from error
 
 
-def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a flat dictionary; ties are given up, which the format does not know. Raises PrunerError without room."""
+def size_when_written(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None]) -> int:
+    """The bytes of the file that `write` would write under the name `pruned`, found without writing any numbers. Raises
+    PrunerError where there is no room for a temporary file."""
+    if checkpoint.format == SAFETENSORS:
+        tensors = described(OnDemand(_container(checkpoint, changed, lambda value: value)))
+        return len(_header(tensors, checkpoint.metadata)) + sum(map(_bytes_of, tensors.values()))
+    container = _container(checkpoint, changed, _never_filled)
     try:
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, path, metadata=metadata or None)
-    except SafetensorError as error:
+        with tempfile.TemporaryDirectory() as folder, torch.serialization.skip_data():
+            path = Path(folder) / "pruned"
+            torch.save(container, path)
+            return path.stat().st_size
+    except (OSError, RuntimeError) as error:
+        raise PrunerError(f"expected room for a temporary file, found {error}; make room or set TMPDIR") from error
+
+
+def _container(
+    checkpoint: Checkpoint, changed: Mapping[str, Tensor | None], put: Callable[[Tensor | Made], Any]
+) -> Any:
+    """A copy of the container with what `put` makes of each value in the place of its tensor; of tied ones that are equal,
+    of the first."""
+    values = {**checkpoint.tensors, **unmade(changed)}
+    written: dict[View, list[tuple[str, Any]]] = {}
+    copies: dict[tuple[str, ...], Any] = {(): copy.copy(checkpoint.container)}
+
+    copied = partial(_copied, copies)
+    for name, keys in checkpoint.locations.items():
+        if name in checkpoint.computed:
+            continue
+        parent = copied(keys[:-1])
+        source, value = parent[keys[-1]], values[name]
+        if value is None:
+            del parent[keys[-1]]
+            continue
+        tied = written.setdefault(view_of(Tensor.detach(source)), [])
+        found = next((made for other, made in tied if _same(OnDemand(values), other, name)), None)
+        if found is None:
+            found = put(value)
+            tied.append((name, found))
+        parent[keys[-1]] = nn.Parameter(found, source.requires_grad) if isinstance(source, nn.Parameter) else found
+    plainly = written_plainly(checkpoint, changed)
+    for name in plainly:
+        for part in checkpoint.computed[name].parts:
+            *outer, last = checkpoint.hidden[part]
+            del copied(tuple(outer))[last]
+    for name in [*(name for name in plainly if name not in changed), *changed]:
+        new = values[name]
+        if new is not None and (name in checkpoint.computed or name not in checkpoint.locations):
+            keys = checkpoint.location(name)
+            copied(keys[:-1])[keys[-1]] = put(new)
+    for name, original in checkpoint.copies.items():
+        *outer, last = checkpoint.hidden[name]
+        value = values[original]
+        if value is None:
+            del copied(tuple(outer))[last]
+        else:
+            copied(tuple(outer))[last] = put(_made_anew(value))
+    for keys in stale_moments(checkpoint, changed):
+        del copied(keys[:-1])[keys[-1]]
+    return copies[()]
+
+
+def _copied(copies: dict[tuple[str, ...], Any], keys: tuple[str, ...]) -> Any:
+    """The copy of the dictionary that keys lead to, and of all around it."""
+    if keys not in copies:
+        parent = _copied(copies, keys[:-1])
+        parent[keys[-1]] = copies[keys] = copy.copy(parent[keys[-1]])
+    return copies[keys]
+
+
+def _same(values: Mapping[str, Tensor | None], one: str, other: str) -> bool:
+    a, b = values[one], values[other]
+    return a is not None and b is not None and (view_of(a) == view_of(b) or torch.equal(a, b))
+
+
+def _alone(value: Tensor | Made) -> Tensor:
+    """A tensor whose storage holds nothing else: torch.save writes whole storages."""
+    tensor = (value.make() if isinstance(value, Made) else value).detach()
+    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == _bytes_of(tensor)
+    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _never_filled(value: Tensor | Made) -> Tensor:
+    """A tensor of the same size, whose memory nobody touches."""
+    like = value.like if isinstance(value, Made) else value
+    return torch.empty(like.shape, dtype=like.dtype)
+
+
+def _made_anew(value: Tensor | Made) -> Made:
+    return value if isinstance(value, Made) else Made(without_numbers(value), partial(torch.clone, value))
+
+
+def _bytes_of(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def write_safetensors(
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+    after_each: Callable[[], None] = lambda: None,
+) -> None:
+    """Write a flat dictionary, one tensor after the other, so that none is held longer than it takes; ties are given up,
+    which the format does not know. Raises PrunerError without room."""
+    likes = described(tensors)
+    try:
+        with path.open("wb", buffering=0) as file:
+            _write_all(file, memoryview(_header(likes, metadata)))
+            for name in _in_order(likes):
+                raw = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                _write_all(file, raw.numpy().data)
+                after_each()
+    except OSError as error:
         raise PrunerError(
             f"expected a place to write {path.name}, found a full or failing disk; choose another place"
         ) from error
+
+
+def _in_order(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Wide numbers first, so that all lie where their width divides the place."""
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+
+
+def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> bytes:
+    """What stands before the numbers; it ends where a kernel likes the numbers to begin."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    place = 0
+    for name in _in_order(tensors):
+        tensor, start, place = tensors[name], place, place + _bytes_of(tensors[name])
+        dtype = DTYPES[str(tensor.dtype).removeprefix("torch.")]
+        entries[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, place]}
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-(len(text) + 8) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write_all(file: Any, data: memoryview) -> None:
+    """One call of the system writes at most two gigabytes."""
+    while len(data):
+        data = data[file.write(data) :]

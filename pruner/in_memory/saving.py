@@ -160,6 +160,7 @@ def _as_in(module: nn.LSTM | nn.LSTMCell, state: Mapping[str, Tensor], width: in
     for name in ("layers.0.lstm.weight_ih_l0", "layers.0.weight_ih_rows"):
         if name in state:  # it may read another LSTM, which became smaller
             entry["input_size"] = state[name].shape[1]
+    state = {name: tensor.clone() for name, tensor in state.items()}
     new: Any = assemble(entry, state, getattr(module, "batch_first", False), full_width=False)
     if isinstance(module, nn.LSTM):
         new.dropout = module.dropout  # afterwards, because nn.LSTM warns of one with a single layer

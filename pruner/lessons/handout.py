@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pruner.examples.embedded_reber import SYMBOLS
+from pruner.examples.speaking import PROMPT
 from pruner.lessons import cell, frozen, healing, norms, packed, repair, smaller, steps, together
 from pruner.lessons.course import SOURCES, TERMS, Lesson, source_of
 from pruner.lessons.model import GRAMMAR, model
@@ -134,7 +135,7 @@ def _measured() -> Iterable[tuple[Lesson, str, list[str]]]:
     )
 
     texts = (
-        f"<p class=small>{html.escape(title)} writes:</p><pre>{html.escape(healing.PROMPT + text)}</pre>"
+        f"<p class=small>{html.escape(title)} writes:</p><pre>{html.escape(PROMPT + text)}</pre>"
         for title, text in healing.ruined().items()
     )
     yield healing.LESSON, "".join(texts), healing.notice([])

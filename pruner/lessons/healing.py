@@ -8,14 +8,12 @@ from dataclasses import replace
 from functools import cache
 from itertools import count
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pruner.calibration.calibration import Calibration
 from pruner.calibration.observations import Statistics
 from pruner.compensation.lessons import difference
-from pruner.examples import pydocs_chars
+from pruner.examples.speaking import CHARACTERS, PROMPT, written
 from pruner.lessons.course import Answer, Lesson
 from pruner.lessons.model import TEXT, model
 from pruner.lessons.moment import Moment
@@ -27,8 +25,6 @@ from pruner.recipe import Recipe
 SHARE, SECONDS = 0.5, 30.0
 PIECES, FOLDED_ON = 20, 4  # pieces of the training text that it heals on; fewer are enough for the fold
 SHORT = 512  # characters of the parts of these that are read side by side
-PROMPT, CHARACTERS = "The function ", 160
-TEMPERATURE, SEED = 0.6, 0
 STAGES = ("Half removed", "Compensated", "Healed")
 
 
@@ -41,19 +37,10 @@ def recipe(compensation: str = "heal", steps: int | None = None) -> Recipe:
 
 
 def write(tensors: Mapping[str, Tensor]) -> str:
-    """What the text model with these tensors writes after `PROMPT`: letter by letter, each thrown with the same dice."""
-    example, alphabet = model(TEXT), json.loads(model(TEXT).checkpoint.metadata["alphabet"])
-    module = build(example.lstm, tensors)
-    dice = torch.rand(CHARACTERS, generator=torch.Generator().manual_seed(SEED))
-    ids, state, text = pydocs_chars.encode(PROMPT, alphabet)[None], None, ""
-    with torch.inference_mode():
-        for thrown in dice:
-            hidden, state = module(F.embedding(ids, tensors["embedding.weight"]), state)
-            scores = F.linear(hidden[0, -1], tensors["linear.weight"], tensors["linear.bias"])
-            shares = (scores / TEMPERATURE).softmax(0).cumsum(0)
-            ids = torch.searchsorted(shares, thrown * shares[-1]).clamp(max=len(alphabet) - 1).view(1, 1)
-            text += alphabet[int(ids)]
-    return text
+    """What the text model with these tensors writes after `PROMPT`, always with the same dice."""
+    example = model(TEXT)
+    alphabet = json.loads(example.checkpoint.metadata["alphabet"])
+    return written(tensors, build(example.lstm, tensors), alphabet, PROMPT, CHARACTERS)
 
 
 @cache

@@ -1,14 +1,14 @@
 """What is known of one LSTM: its sizes, the names of its tensors, and their shapes."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from pruner.errors import label
 from pruner.lstm.gates import GATES, SIDES, layer_suffix
-from pruner.lstm.sizes import Shape, macs_per_step
+from pruner.lstm.sizes import Shape, macs_per_step, parameters_in
 
 Place = tuple[int, int]  # layer and direction, 0 forward and 1 reverse
 
@@ -127,6 +127,18 @@ class LSTM:
     def macs_with_units(self, units: Mapping[Place, int]) -> int:
         """Multiply-accumulates of one time step with so many hidden units left at each place."""
         return macs_per_step(self.shapes(units).values())
+
+    def layer(self, layer: int) -> "LSTM":
+        """One of its layers, both directions, as an LSTM of its own."""
+        if self.num_layers == 1:
+            return self
+        tensors = {}
+        for direction in range(self.directions):
+            for kind in self.place_shapes(layer):
+                tensors[f"{kind}{self.suffix(0, direction)}"] = self.tensors[f"{kind}{self.suffix(layer, direction)}"]
+        parameters = self.directions * parameters_in(self.place_shapes(layer).values())
+        inputs = self.layer_input_size(layer)
+        return replace(self, num_layers=1, input_size=inputs, parameters=parameters, tensors=tensors)
 
     def describe(self) -> dict[str, Any]:
         """The public facts, as `inspect --json` prints them."""

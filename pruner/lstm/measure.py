@@ -15,6 +15,7 @@ from pruner.lstm.lstm import LSTM
 from pruner.lstm.timing import TOO_NOISY, in_turns, times_as_fast, typical
 
 SEQUENCE_LENGTH, BATCH_SIZE, SEED = 64, 4, 0
+SHORTEST, MOST_WEIGHTS_READ = 4, 2**30  # steps; weights, those of every step counted, for one sequence
 
 Modules = Mapping[str, nn.Module]  # by LSTM name
 Rate = Callable[[Mapping[str, Tensor], Modules], float]  # a whole model, from its tensors and its LSTMs
@@ -69,6 +70,13 @@ class Drift:
     relative: float
 
 
+def sample_length(lstms: Iterable[LSTM]) -> int:
+    """How many steps of random inputs such LSTMs are run on: all of `SEQUENCE_LENGTH`, or as many as keep the arithmetic of
+    large ones within bounds."""
+    largest = max((lstm.parameters for lstm in lstms), default=1)
+    return max(SHORTEST, min(SEQUENCE_LENGTH, MOST_WEIGHTS_READ // max(1, largest)))
+
+
 def random_input(lstm: LSTM, batch_size: int = BATCH_SIZE, length: int = SEQUENCE_LENGTH) -> Tensor:
     """Standard normal inputs (batch, time, input size) in float64 from a fixed seed: the same on every machine."""
     generator = torch.Generator().manual_seed(SEED)
@@ -87,6 +95,30 @@ def outputs(module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         module = module.float()
     output, (h_n, c_n) = module(inputs.to(weight.device, torch.float32 if half else weight.dtype))
     return output, h_n, c_n
+
+
+def sample_of(lstm: LSTM) -> Tensor:
+    """Random inputs of as many steps as `sample_length` allows an LSTM."""
+    return random_input(lstm, length=sample_length([lstm]))
+
+
+Outputs = tuple[Tensor, Tensor, Tensor]  # `output`, `h_n` and `c_n`
+
+
+def outputs_by_layer(
+    layers: Iterable[nn.Module], inputs: Tensor, dtypes: Sequence[torch.dtype | None] = (None,)
+) -> list[Outputs]:
+    """`outputs` of an LSTM in each of these types (None: its own, the first). Its layers are modules of their own, made one
+    after the other and used up: no more than one is ever held in another type."""
+    steps = [inputs] * len(dtypes)
+    states: list[list[list[Tensor]]] = [[[], []] for _ in dtypes]
+    for layer in layers:
+        for index, dtype in enumerate(dtypes):
+            steps[index], h_n, c_n = outputs(layer if dtype is None else layer.to(dtype), steps[index])
+            states[index][0].append(h_n)
+            states[index][1].append(c_n)
+        del layer  # before the next is made
+    return [(output, torch.cat(h), torch.cat(c)) for output, (h, c) in zip(steps, states, strict=True)]
 
 
 def difference(reference: Iterable[Tensor], other: Iterable[Tensor]) -> Drift:

@@ -40,7 +40,7 @@ def build(lstm: LSTM, tensors: Mapping[str, Tensor], device: str = "cpu") -> nn.
                 f"expected {name} of shape {tuple(expected)}, found {tuple(tensors[name].shape)}; "
                 "an LSTM whose layers do not fit together cannot be run"
             )
-        state[layered] = _aligned(tensors[name].detach()).to(device)
+        state[layered] = aligned(tensors[name].detach()).to(device)
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
 
@@ -70,7 +70,7 @@ def described(module: nn.LSTM | nn.LSTMCell, name: str = "") -> LSTM:
     )
 
 
-def _aligned(tensor: Tensor) -> Tensor:
+def aligned(tensor: Tensor) -> Tensor:
     """The tensor where kernels like it: those that are views of a file lie where the file has them, and are computed with
     slower and rounded differently there."""
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor

@@ -13,8 +13,9 @@ from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import Rate
 from pruner.lstm.module import build
 from pruner.lstm.sizes import parameters
+from pruner.progress import Progress, silent
 from pruner.recipe import Recipe
-from pruner.search.sweep import value_of
+from pruner.search.worth import dense_value, value_of
 
 DENSE, FACTORS = "dense", "two factors"
 
@@ -29,26 +30,32 @@ class Reference:
     macs_per_step: int
 
 
-def references(
+def dense_model(checkpoint: Checkpoint, quality: Rate | None = None) -> Reference:
+    """The model that recipes prune."""
+    whole = size_of_file(checkpoint)
+    return Reference(DENSE, dense_value(checkpoint, quality), whole.parameters, whole.macs_per_step)
+
+
+def factored_models(
     checkpoint: Checkpoint,
     recipe: Recipe,
     macs: Iterable[int],
     calibration: Calibration | None = None,
     quality: Rate | None = None,
+    progress: Progress = silent,
 ) -> list[Reference]:
-    """The dense model, and for each number of multiply-accumulates a step that recipes leave, every packed weight of the
-    recipe's LSTMs in two factors which take no more of them together."""
+    """For each number of multiply-accumulates a step that recipes leave, the model with every packed weight of the recipe's
+    LSTMs in two factors which take no more of them together."""
     whole, lstms = size_of_file(checkpoint), checkpoint.select(recipe.lstms)
     packed = parameters(checkpoint.tensors[name] for lstm in lstms for name in lstm.weight_names().values())
-    found = []
-    for left in [whole.macs_per_step, *sorted(set(macs))]:
+    found, sizes = list[Reference](), sorted(set(macs) - {whole.macs_per_step})
+    for left in sizes:
+        progress(len(found) / len(sizes), "Rating what they are compared with")
         spared = whole.macs_per_step - left
-        tensors = {**checkpoint.tensors}
-        if spared:
-            tensors |= two_factors(checkpoint.tensors, lstms, max(0.0, 1 - spared / packed))
+        tensors = {**checkpoint.tensors, **two_factors(checkpoint.tensors, lstms, max(0.0, 1 - spared / packed))}
         modules = {lstm.name: build(lstm, tensors) for lstm in checkpoint.lstms}
         value = value_of(checkpoint, recipe, calibration, quality, tensors, modules)
-        found.append(Reference(FACTORS if spared else DENSE, value, whole.parameters - spared, left))
+        found.append(Reference(FACTORS, value, whole.parameters - spared, left))
     return found
 
 

@@ -15,7 +15,8 @@ from pruner.pipeline import choose_masks, gather_statistics
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
 from pruner.search.parts import UNITS, Sensitivity
-from pruner.search.sweep import dense_value, rate_all, runnable
+from pruner.search.sweep import rate_all, runnable
+from pruner.search.worth import dense_value
 
 
 def measure_sensitivity(

@@ -28,8 +28,8 @@ from pruner.search.candidates import (
     frontier_of,
     sparsity_for,
 )
-from pruner.search.sweep import dense_value
 from pruner.search.workers import as_they_come
+from pruner.search.worth import dense_value
 
 FIRST = (0.4, 0.55, 0.7, 0.85)  # sparsities that are healed briefly
 BRIEFLY = 0.15  # of the budget

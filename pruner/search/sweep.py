@@ -1,31 +1,32 @@
-"""Many recipes rated side by side, in parallel: by the quality of what they leave, else by how far its answers are from the
-dense model's on held-back inputs, else by how far its output drifts on random ones."""
+"""Many recipes rated side by side, in parallel, and beside what they are to be compared with."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
-from torch import Tensor, nn
+from torch import Tensor
 
 from pruner.calibration.calibration import Calibration
-from pruner.calibration.drift import held_back_loss, measure_drift
 from pruner.calibration.observations import Statistics
 from pruner.compact.costs import size_of_form
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.measure import Rate, one_thread
-from pruner.lstm.module import build
 from pruner.pipeline import gather_statistics, prune
 from pruner.progress import Progress, silent, split
 from pruner.recipe import COST_CRITERIA, Recipe
+from pruner.search.front import front, lost
+from pruner.search.references import Reference, dense_model, factored_models
 from pruner.search.workers import as_they_come
+from pruner.search.worth import Measure, value_of
 
 SEEDS = 3  # of the random band, which every other score should beat
 
 
 @dataclass(frozen=True)
 class Rated:
-    """A recipe with what it leaves: `value` as `value_of` gives it; parameters of the whole file and multiply-accumulates a
-    step of its LSTMs are those of the compact form."""
+    """A recipe with what it leaves: its value, as `worth.value_of` gives it; parameters of the whole file and
+    multiply-accumulates a step of its LSTMs are those of the compact form."""
 
     recipe: Recipe
     value: float
@@ -86,33 +87,6 @@ def rate(
         return Rated(recipe, value, left.parameters, left.macs_per_step)
 
 
-def value_of(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    calibration: Calibration | None,
-    quality: Rate | None,
-    tensors: Mapping[str, Tensor],
-    modules: Mapping[str, nn.Module],
-) -> float:
-    """What a model is worth whose tensors, at full size, and LSTMs these are: its quality; where that is unknown, how much
-    worse its answers are on the held-back part of `calibration` (`drift.held_back_loss`); without real inputs the relative
-    drift of the output on random ones, the largest of all pruned LSTMs."""
-    if quality is not None:
-        return quality(tensors, modules)
-    dense = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.select(recipe.lstms)}
-    if calibration is not None and calibration.source != "gaussian":
-        return held_back_loss(checkpoint, recipe, calibration, dense, modules, tensors)
-    moved = measure_drift(checkpoint, recipe, None, dense, modules)
-    return max(drift.relative for drift in moved.values())
-
-
-def dense_value(checkpoint: Checkpoint, quality: Rate | None) -> float:
-    """The quality of the dense model; its distance from itself, 0, where there is none."""
-    if quality is None:
-        return 0.0
-    return quality(checkpoint.tensors, {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.lstms})
-
-
 def rate_all(
     checkpoint: Checkpoint,
     recipes: Sequence[Recipe],
@@ -121,13 +95,15 @@ def rate_all(
     quality: Rate | None = None,
     progress: Progress = silent,
     masks: Sequence[Mapping[str, Tensor] | None] | None = None,
+    seen: Callable[[Rated], object] = lambda rated: None,
 ) -> list[Rated]:
     """Rate recipes in parallel, through joblib: as many at once as there are CPUs, or wherever its backend runs them.
 
     Within `joblib.parallel_config("dask")` and the like a cluster does the work, with the same numbers. Statistics
     are gathered once if they are needed and not given; they depend on LSTMs, consumers and task, in which all recipes
     must agree. `progress(fraction, what)` is called several times a second; raise in it to stop, whatever still runs.
-    Calls from several threads wait for each other. Raises PrunerError as `rate` does.
+    `seen` is called with each as it comes. Calls from several threads wait for each other. Raises PrunerError as `rate`
+    does.
     """
     if statistics is None and calibration is not None and any(recipe.needs_data for recipe in recipes):
         wanted = next(recipe for recipe in recipes if recipe.needs_data)
@@ -147,23 +123,72 @@ def rate_all(
 
     for index, rated in as_they_come(rate, calls, look):
         found[index] = rated
+        seen(rated)
     progress(1.0, "Done")
     return [found[index] for index in range(len(calls))]
 
 
-def as_table(rated: Iterable[Rated]) -> pd.DataFrame:
-    """One line a recipe."""
+@dataclass(frozen=True)
+class Sweep:
+    """Recipes side by side, and what they are to be compared with, the dense model before all."""
+
+    rated: list[Rated]
+    references: list[Reference]
+    measure: Measure
+
+    def table(self) -> pd.DataFrame:
+        """One line a recipe or reference, the best first; `front` where no other recipe beats one in size and value."""
+        best = front(self.rated, lambda each: (each.macs_per_step, self._lost(each)))
+        found: list[Rated | Reference] = [*self.references, *self.rated]
+        found.sort(key=lambda each: (self._lost(each), each.macs_per_step))
+        return as_table(found).assign(front=[each in best for each in found])
+
+    def _lost(self, each: Rated | Reference) -> float:
+        return lost(each.value, self.references[0].value, self.measure.higher_is_better)
+
+
+def sweep(
+    checkpoint: Checkpoint,
+    recipes: Sequence[Recipe],
+    measure: Measure,
+    statistics: Mapping[str, Statistics] | None = None,
+    progress: Progress = silent,
+    seen: Callable[[Rated | Reference, Reference], object] = lambda each, dense: None,
+) -> Sweep:
+    """Rate recipes, and references of their sizes. `seen` is called with each as it comes, and with the dense model. Raises
+    PrunerError and calls `progress` as `rate_all` does."""
+    rating, comparing = split(progress, 9, 1)
+    calibration, quality = measure.calibration, measure.quality
+    dense = dense_model(checkpoint, quality)
+    rated = rate_all(checkpoint, recipes, calibration, statistics, quality, rating, seen=lambda each: seen(each, dense))
+    sizes = {each.recipe.sparsity: each.macs_per_step for each in reversed(rated)}  # of its first recipe
+    factored = factored_models(checkpoint, recipes[0], sizes.values(), calibration, quality, comparing)
+    for each in factored:
+        seen(each, dense)
+    return Sweep(rated, [dense, *factored], measure)
+
+
+def as_table(found: Iterable[Rated | Reference]) -> pd.DataFrame:
+    """One line a recipe or reference; the name of a reference stands where the criterion of a recipe does."""
     return pd.DataFrame(
         [
             {
-                "sparsity": each.recipe.sparsity,
-                "criterion": each.recipe.criterion,
-                "compensation": each.recipe.compensation,
-                "seed": each.recipe.seed,
+                **_settings(each),
                 "value": each.value,
                 "parameters": each.parameters,
                 "macs_per_step": each.macs_per_step,
             }
-            for each in rated
+            for each in found
         ]
-    )
+    ).astype({"seed": "Int64"})
+
+
+def _settings(each: Rated | Reference) -> dict[str, Any]:
+    if isinstance(each, Reference):
+        return {"sparsity": None, "criterion": each.name, "compensation": None, "seed": None}
+    return {
+        "sparsity": each.recipe.sparsity,
+        "criterion": each.recipe.criterion,
+        "compensation": each.recipe.compensation,
+        "seed": each.recipe.seed,
+    }

@@ -147,10 +147,13 @@ def _grid(values: np.ndarray, shape: tuple[int, int], per_cell: int) -> np.ndarr
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32).reshape(shape)
 
 
-def sorted_curves(saliency: Tensor, side: str, dropped: tuple[int, ...] | None = None) -> go.Figure:
+def sorted_curves(
+    saliency: Tensor, side: str, dropped: tuple[int, ...] | None = None, marked: str | None = None
+) -> go.Figure:
     """The rows of each gate sorted by saliency, lowest first, with a dot where each gate is cut.
 
-    `saliency` is (4H,); `dropped` holds the number of rows that each of the four gates loses.
+    `saliency` is (4H,); `dropped` holds the number of rows that each of the four gates loses. The curve of the `marked` gate
+    is drawn thicker.
     """
     values = np.sort(split_gates(saliency).cpu().numpy().astype(np.float32), axis=1)
     hidden_size = values.shape[1]
@@ -163,7 +166,7 @@ def sorted_curves(saliency: Tensor, side: str, dropped: tuple[int, ...] | None =
                 y=values[index, shown],
                 name=block,
                 mode="lines",
-                line={"color": GATE_COLORS[gate], "width": 2},
+                line={"color": GATE_COLORS[gate], "width": 4 if gate == marked else 2},
                 hovertemplate=f"gate {block}<br>%{{x:.1f}} % of rows<br>saliency %{{y:.4g}}<extra></extra>",
             )
         )

@@ -1,6 +1,4 @@
-"""Recipes side by side -> Plotly figures: sweeps and the sensitivity of each part."""
-
-from collections.abc import Mapping, Sequence
+"""Recipes side by side -> Plotly figures: all that was tried, what shrinking tries, the sensitivity of each part."""
 
 import numpy as np
 import pandas as pd
@@ -22,135 +20,80 @@ CRITERION_COLORS = {
 }
 COMPENSATION_DASHES = {"none": "dash", "fold": "dashdot", "heal": "solid"}
 COMPENSATION_SYMBOLS = {"none": "circle-open", "fold": "diamond", "heal": "square"}
+STAR = {"symbol": "star", "size": 16, "color": DROPPED, "line": {"color": "#555555", "width": 1}}
+BENEATH = ("", "random")  # what the rest is compared with
+ACROSS = {"macs": "multiply-accumulates left (%)", "sparsity": "sparsity (%)"}
 
 
-def sweep_curves(
-    table: pd.DataFrame,
-    dense: float,
-    value_title: str = "value",
-    current: tuple[float, float] | None = None,
-    titles: Mapping[str, str] | None = None,
-) -> go.Figure:
-    """What is left over sparsity, one line a criterion and compensation.
+def experiments(table: pd.DataFrame, over: str, measure: str, dense: float) -> go.Figure:
+    """What was tried, its value over the share of multiply-accumulates left (`over` "macs") or over its "sparsity".
 
-    `table` is that of `sweep.as_table`; the seeds of `random` are drawn as a band from the least to the most, with a line at
-    their mean. `dense` is a dotted line, `current` the (sparsity, value) to mark. `titles` names criteria and compensations.
+    A line of `table` is an experiment: its `key` for whom it is chosen by, the `way` that it shares with others and what it
+    is in words (`what`, `when`), `criterion` and `compensation`, which it has not if no recipe made it, `sparsity`, `macs`
+    and `value`, whether it is on the `front`, and whether it is what is set `now`. Seeds of `random` are drawn as a band
+    from the least to the most, `dense` as a dotted line.
     """
-
-    def named(criterion: str, compensation: str) -> str:
-        return f"{(titles or {}).get(criterion, criterion)}, {(titles or {}).get(compensation, compensation).lower()}"
-
     figure = go.Figure()
-    drawn = table[table["criterion"] == "random"]
-    for compensation, group in drawn.groupby("compensation", sort=False):
-        band = group.groupby("sparsity")["value"].agg(["min", "max", "mean"])
-        sparsities = 100 * band.index.to_numpy()
+    shown = table.dropna(subset=[over, "value"]).sort_values(over).fillna({"criterion": "", "compensation": ""})
+    groups = sorted(shown.groupby("way", sort=False), key=lambda each: each[1]["criterion"].iloc[0] not in BENEATH)
+    for way, group in groups:
+        criterion, compensation = group["criterion"].iloc[0], group["compensation"].iloc[0]
+        if criterion == "random":
+            figure.add_scatter(**_band(group, over, way))
+        figure.add_scatter(**_points(group, over, way, criterion, compensation))
+    if over == "macs":
+        best = shown[shown["front"]]
         figure.add_scatter(
-            x=np.concatenate([sparsities, sparsities[::-1]]),
-            y=np.concatenate([band["max"], band["min"][::-1]]),
-            fill="toself",
+            x=100 * best["macs"].to_numpy(),
+            y=best["value"].to_numpy(),
             mode="lines",
-            line={"width": 0},
-            fillcolor="rgba(153, 153, 153, 0.25)",
+            name="nothing beats these",
+            line={"color": "#777777", "width": 1, "shape": "hv"},
             hoverinfo="skip",
-            showlegend=False,
-            name=f"{named('random', compensation)}, band",
         )
-        figure.add_scatter(**_line(band.index, band["mean"], "random", compensation, named("random", compensation)))
-    others = table[table["criterion"] != "random"]
-    for (criterion, compensation), group in others.groupby(["criterion", "compensation"], sort=False):
-        group = group.sort_values("sparsity")
-        name = named(criterion, compensation)
-        figure.add_scatter(**_line(group["sparsity"], group["value"], criterion, compensation, name))
+    if len(now := shown[shown["now"]]):
+        figure.add_scatter(**_points(now, over, "your recipe now") | {"mode": "markers", "marker": STAR})
     figure.add_hline(dense, line={"dash": "dot", "color": "#999999"}, annotation={"text": "dense", "xanchor": "right"})
-    if current is not None:
-        figure.add_scatter(**_star(100 * current[0], current[1], "%{x:.0f} %"))
-    figure.update_layout(**_layout("sparsity (%)", value_title), xaxis_range=[0, 100])
-    return figure
-
-
-def _star(x: float, y: float, across: str) -> dict[str, object]:
-    return {
-        "x": [x],
-        "y": [y],
-        "mode": "markers",
-        "name": "your recipe",
-        "marker": {"symbol": "star", "size": 16, "color": DROPPED, "line": {"color": "#555555", "width": 1}},
-        "hovertemplate": f"your recipe<br>{across}<br>%{{y:.4g}}<extra></extra>",
-    }
-
-
-def _layout(across: str, value_title: str) -> dict[str, object]:
-    return {
-        "height": 420,
-        "margin": {"l": 0, "r": 0, "t": 10, "b": 0},
-        "xaxis_title": across,
-        "yaxis_title": value_title,
-        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top"},
-        "showlegend": True,
-    }
-
-
-def _line(
-    sparsities: pd.Series | pd.Index, values: pd.Series, criterion: str, compensation: str, name: str
-) -> dict[str, object]:
-    return {
-        "x": 100 * sparsities.to_numpy(),
-        "y": values.to_numpy(),
-        "mode": "lines+markers",
-        "name": name,
-        "line": {"color": CRITERION_COLORS[criterion], "dash": COMPENSATION_DASHES[compensation], "width": 2},
-        "marker": {"symbol": COMPENSATION_SYMBOLS[compensation], "size": 8},
-        "hovertemplate": f"{name}<br>%{{x:.0f}} %<br>%{{y:.4g}}<extra></extra>",
-    }
-
-
-def sweep_sizes(
-    table: pd.DataFrame,
-    references: Mapping[str, Sequence[tuple[int, float]]],
-    best: Sequence[tuple[int, float]],
-    value_title: str = "value",
-    current: tuple[float, float] | None = None,
-    titles: Mapping[str, str] | None = None,
-) -> go.Figure:
-    """What is left over the multiply-accumulates that it takes: a dot a recipe, a line through those that nothing beats.
-
-    `table` is that of `sweep.as_table`, `references` are by their names and `best` in order: (multiply-accumulates, value)
-    each, and `current` is the one to mark. `titles` names criteria and compensations.
-    """
-    figure = go.Figure()
-    for (criterion, compensation), group in table.groupby(["criterion", "compensation"], sort=False):
-        name = f"{(titles or {}).get(criterion, criterion)}, {(titles or {}).get(compensation, compensation).lower()}"
-        figure.add_scatter(
-            x=group["macs_per_step"].to_numpy(),
-            y=group["value"].to_numpy(),
-            mode="markers",
-            name=name,
-            marker={"color": CRITERION_COLORS[criterion], "symbol": COMPENSATION_SYMBOLS[compensation], "size": 8},
-            customdata=100 * group["sparsity"].to_numpy(),
-            hovertemplate=f"{name}, %{{customdata:.0f}} %<br>%{{x:,}}<br>%{{y:.4g}}<extra></extra>",
-        )
-    for (name, points), symbol in zip(references.items(), ("star-diamond", "x"), strict=False):
-        figure.add_scatter(
-            x=[macs for macs, _ in points],
-            y=[value for _, value in points],
-            mode="markers",
-            name=name,
-            marker={"color": "#555555", "symbol": symbol, "size": 9},
-            hovertemplate=f"{name}<br>%{{x:,}}<br>%{{y:.4g}}<extra></extra>",
-        )
-    figure.add_scatter(
-        x=[macs for macs, _ in best],
-        y=[value for _, value in best],
-        mode="lines",
-        name="front",
-        line={"color": "#555555", "width": 1},
-        hoverinfo="skip",
+    figure.update_layout(
+        height=360 + 16 * len(groups),  # on a phone each takes a line of the legend
+        margin={"l": 0, "r": 0, "t": 10, "b": 0},
+        xaxis={"title": ACROSS[over], "range": [0, 102]},
+        yaxis_title=measure,
+        legend={"orientation": "h", "y": -0.22, "yanchor": "top"},
+        showlegend=True,
     )
-    if current is not None:
-        figure.add_scatter(**_star(*current, "%{x:,}"))
-    figure.update_layout(**_layout("multiply-accumulates a step", value_title), xaxis_rangemode="tozero")
     return figure
+
+
+def _band(group: pd.DataFrame, over: str, way: str) -> dict[str, object]:
+    band = group.groupby(over)["value"].agg(["min", "max"])
+    across = 100 * band.index.to_numpy()
+    return {
+        "x": np.concatenate([across, across[::-1]]),
+        "y": np.concatenate([band["max"], band["min"][::-1]]),
+        "fill": "toself",
+        "mode": "lines",
+        "line": {"width": 0},
+        "fillcolor": "rgba(153, 153, 153, 0.25)",
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "name": f"{way}, band",
+    }
+
+
+def _points(group: pd.DataFrame, over: str, way: str, criterion: str = "", compensation: str = "") -> dict[str, object]:
+    looks = {"color": CRITERION_COLORS.get(criterion, "#555555"), "size": 9}
+    return {
+        "x": 100 * group[over].to_numpy(dtype=float),
+        "y": group["value"].to_numpy(dtype=float),
+        "mode": "lines+markers" if over == "sparsity" and criterion not in BENEATH else "markers",
+        "name": way,
+        "line": {"color": looks["color"], "dash": COMPENSATION_DASHES.get(compensation, "solid"), "width": 2},
+        "marker": looks | {"symbol": COMPENSATION_SYMBOLS.get(compensation, "x")},
+        "customdata": group[["key", "what", "macs", "when"]].to_numpy(),
+        "hovertemplate": "%{customdata[1]}<br>%{y:.4g}, %{customdata[2]:.0%} of the multiply-accumulates<br>"
+        "%{customdata[3]}<extra></extra>",
+    }
 
 
 def frontier(table: pd.DataFrame, measure: str, dense: float | None, worst: float | None = None) -> go.Figure:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pruner.importance.scores import Scores
 from pruner.lstm.gates import ALL_BLOCKS, GATE_TITLES, GATES, SIDES, split_gates
 from pruner.lstm.lstm import LSTM
+from pruner.views.biases import gate_biases
 
 
 def ranks_from_top(scores: Tensor) -> Tensor:
@@ -93,12 +94,8 @@ class Rest:
 
 
 def at_rest(lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction: int, unit: int) -> Rest:
-    total = torch.zeros(len(GATES), dtype=torch.float64)
-    for side in SIDES:
-        name = lstm.bias_name(layer, direction, side)
-        if name is not None:
-            total = total + split_gates(tensors[name].detach())[:, unit].double().cpu()
-    return Rest(dict(zip(GATES, total.tolist(), strict=True)))
+    biases = gate_biases(lstm, tensors, layer, direction)[:, unit]
+    return Rest(dict(zip(GATES, biases.tolist(), strict=True)))
 
 
 def inputs_of(lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction: int, unit: int) -> pd.DataFrame:

@@ -2,41 +2,65 @@
 in: sequential scales and, for what has a sign, diverging ones are left to the Plotly template."""
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
 
 from pruner.lstm.gates import ALL_BLOCKS, GATE_TITLES, GATES
-from pruner.views.colours import CELL_TEXT, DROPPED, GATE_COLORS, LINE_COLORS
-from pruner.views.unit_trace import TRACED
+from pruner.views.colours import CELL_TEXT, DROPPED, GATE_COLORS
+from pruner.views.scale import Scale
 from pruner.views.weight_view import Cells, clip_limit
 
 HISTOGRAM_BINS = 40  # at most; a small layer has one for four of its rows
+FEW_ROWS = 8  # of cells: they are drawn as a low strip
 LABELLED_ROWS = 16  # a heatmap of more rows is drawn closer, without numbers in its cells
-TRACE_TITLES = {"h": "output h", "c": "cell state c", **{gate: f"{GATE_TITLES[gate]} gate {gate}" for gate in GATES}}
 
 
-def block_heatmap(rows: list[str], values: np.ndarray, value_title: str, percent: bool = False) -> go.Figure:
-    """One figure of every block: a row a layer and direction, a column each of the eight blocks; `values` is (rows, 8)."""
+def block_heatmap(
+    rows: list[str],
+    values: np.ndarray,
+    value_title: str,
+    percent: bool = False,
+    shared: bool = True,
+    marked: tuple[int, str] | None = None,
+) -> go.Figure:
+    """One figure of every block: a row a layer and direction, a column each of the eight blocks; `values` is (rows, 8).
+
+    Colours are on one `shared` scale, or each column has one of its own, from its lowest to its highest value. The block
+    that is chosen, a row and a block, is `marked` by a frame.
+    """
     labelled = len(rows) <= LABELLED_ROWS
-    finite = values[np.isfinite(values)]  # a block whose median is zero has no highest over it
+    shades = values if shared else _spread(values)
+    finite = shades[np.isfinite(shades)]  # a block whose median is zero has no highest over it
     low = 0.0 if percent or not finite.size else float(finite.min())
     high = float(finite.max(initial=low))
-    form, exact = (".0%", ".1%") if percent else (".2~g", ".4g")
+    form, exact = (".0%", ".1%") if percent else (".2g", ".4g")
     figure = go.Figure()
     figure.add_heatmap(
-        z=values.astype(np.float32),
+        z=shades.astype(np.float32),
         x=[f"<b>{block}</b>" for block in ALL_BLOCKS],
-        customdata=[[GATE_TITLES[block[1]] for block in ALL_BLOCKS]] * len(rows),
+        text=[[format(value, form) if np.isfinite(value) else "" for value in row] for row in values],
+        customdata=[[[GATE_TITLES[block[1]], row[at]] for at, block in enumerate(ALL_BLOCKS)] for row in values],
         y=rows,
         coloraxis="coloraxis",
-        texttemplate=f"%{{z:{form}}}" if labelled else None,
+        texttemplate="%{text}" if labelled else None,
         textfont=CELL_TEXT,
         xgap=2 if labelled else 1,
         ygap=2 if labelled else 1,
-        hovertemplate=f"%{{y}}<br>gate %{{x}} (%{{customdata}})<br>{value_title} %{{z:{exact}}}<extra></extra>",
+        hovertemplate=(
+            f"%{{y}}<br>gate %{{x}} (%{{customdata[0]}})<br>{value_title} %{{customdata[1]:{exact}}}<extra></extra>"
+        ),
     )
+    if marked:
+        row, column = marked[0], ALL_BLOCKS.index(marked[1])
+        figure.add_shape(
+            x0=column - 0.5,
+            x1=column + 0.5,
+            y0=row - 0.5,
+            y1=row + 0.5,
+            type="rect",
+            line={"color": DROPPED, "width": 3},
+        )
     figure.update_xaxes(fixedrange=True, side="top", tickangle=0)
     figure.update_yaxes(autorange="reversed", fixedrange=True, automargin=True)
     figure.update_layout(
@@ -45,6 +69,7 @@ def block_heatmap(rows: list[str], values: np.ndarray, value_title: str, percent
         coloraxis={
             "cmin": low,
             "cmax": high if high > low else low + 0.01,
+            "showscale": shared,
             "colorbar": {
                 "orientation": "h",
                 "y": 0,
@@ -58,30 +83,53 @@ def block_heatmap(rows: list[str], values: np.ndarray, value_title: str, percent
     return figure
 
 
-def standing_histograms(saliency: Tensor, unit: int, unit_of_measure: str = "saliency") -> go.Figure:
-    """How the rows of each of the eight blocks (8, H) are distributed, with a line where the row of one unit stands."""
-    values = saliency.cpu().numpy()
+def _spread(values: np.ndarray) -> np.ndarray:
+    """Every column from 0, its lowest finite value, to 1, its highest."""
+    known = np.where(np.isfinite(values), values, np.nan)
+    low, high = np.nanmin(known, axis=0, initial=np.inf), np.nanmax(known, axis=0, initial=-np.inf)
+    spread: np.ndarray = (known - low) / np.where(high > low, high - low, 1.0)
+    return spread
+
+
+def standing_histograms(
+    saliency: Tensor,
+    unit: int,
+    unit_of_measure: str = "saliency",
+    scale: Scale = Scale(clipped=False),  # noqa: B008 - it never changes
+    marked: str | None = None,
+) -> go.Figure:
+    """How the rows of each of the eight blocks (8, H) are distributed, with a line where the row of one unit stands.
+
+    The scale is that of the grids: values may be relative, axes shared by the four gates, and outliers beyond them. The
+    `marked` block is drawn darker.
+    """
+    values = scale.taken(saliency.double().cpu().numpy())
+    ranges = scale.ranges(values)
     bins = max(8, min(HISTOGRAM_BINS, values.shape[1] // 4))
     figure = make_subplots(
         2,
         len(GATES),
         horizontal_spacing=0.04,
         vertical_spacing=0.2,
-        subplot_titles=[f"<b>{block}</b> {GATE_TITLES[block[1]]}" for block in ALL_BLOCKS],
+        subplot_titles=[
+            f"{'▸ ' if block == marked else ''}<b>{block}</b> {GATE_TITLES[block[1]]}" for block in ALL_BLOCKS
+        ],
     )
     for index, block in enumerate(ALL_BLOCKS):
         place = {"row": index // len(GATES) + 1, "col": index % len(GATES) + 1}
-        counts, edges = np.histogram(values[index], bins)
+        low, high = ranges[index]
+        counts, edges = np.histogram(np.minimum(values[index], high), bins, (low, high))
+        own = float(values[index, unit])
+        margin = 0.03 * (max(high, own) - low)
         figure.add_bar(
             x=((edges[:-1] + edges[1:]) / 2).astype(np.float32),
             y=counts.astype(np.int32),
             width=float(edges[1] - edges[0]),
             name=block,
-            marker={"color": GATE_COLORS[block[1]], "opacity": 0.45, "line": {"width": 0}},
+            marker={"color": GATE_COLORS[block[1]], "opacity": 0.75 if block == marked else 0.45, "line": {"width": 0}},
             hovertemplate=f"gate {block}<br>{unit_of_measure} about %{{x:.4g}}<br>%{{y}} rows<extra></extra>",
             **place,
         )
-        own = float(values[index, unit])
         figure.add_scatter(
             x=[own, own],
             y=[0, int(counts.max())],
@@ -91,58 +139,31 @@ def standing_histograms(saliency: Tensor, unit: int, unit_of_measure: str = "sal
             hovertemplate=f"unit {unit}, gate {block}<br>{unit_of_measure} {own:.4g}<extra></extra>",
             **place,
         )
+        if high > low:
+            figure.update_xaxes(range=[low - margin, max(high, own) + margin], **place)
     figure.update_yaxes(showticklabels=False, showgrid=False)
     figure.update_xaxes(nticks=3)
     figure.update_layout(height=340, margin={"l": 0, "r": 0, "t": 30, "b": 0}, bargap=0, showlegend=False)
     return figure
 
 
-def unit_traces(dense: pd.DataFrame, pruned: pd.DataFrame) -> go.Figure:
-    """A unit's output, cell state and gates over time, dense and pruned above each other: tables of `unit_trace`."""
-    figure = make_subplots(
-        len(TRACED),
-        1,
-        shared_xaxes=True,
-        vertical_spacing=0.04,
-        subplot_titles=[TRACE_TITLES[what] for what in TRACED],
-    )
-    steps = np.arange(len(dense), dtype=np.int32)
-    looks = (("dense", dense, {"color": LINE_COLORS[0]}), ("pruned", pruned, {"color": LINE_COLORS[1], "dash": "dot"}))
-    for row, what in enumerate(TRACED, start=1):
-        for name, table, line in looks:
-            figure.add_scatter(
-                x=steps,
-                y=table[what].to_numpy(np.float32),
-                mode="lines",
-                name=name,
-                legendgroup=name,
-                showlegend=row == 1,
-                line={"width": 1.8, **line},
-                hovertemplate=f"{name}, step %{{x}}<br>{TRACE_TITLES[what]} %{{y:.4f}}<extra></extra>",
-                row=row,
-                col=1,
-            )
-        if what in GATES and what != "g":
-            figure.update_yaxes(range=[-0.05, 1.05], row=row, col=1)
-    figure.update_annotations(x=0, xanchor="left", font_size=13)
-    figure.update_yaxes(nticks=4)
-    figure.update_xaxes(title="time step", row=len(TRACED), col=1)
-    figure.update_layout(
-        height=110 * len(TRACED) + 60,
-        margin={"l": 0, "r": 0, "t": 50, "b": 0},
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
-    )
-    return figure
+def weight_heatmap(
+    cells: Cells,
+    columns: str,
+    unit: int | None = None,
+    window: Cells | None = None,
+    limit: float | None = None,
+    rows: str = "unit",
+) -> go.Figure:
+    """Weights as cells, a hidden unit from top to bottom, what it reads from left to right; of other tensors `rows` says
+    what a row is.
 
-
-def weight_heatmap(cells: Cells, columns: str, unit: int | None = None, window: Cells | None = None) -> go.Figure:
-    """Weights as cells, a hidden unit from top to bottom, what it reads from left to right.
-
-    Weights with a sign are coloured from red to blue around zero, on a scale that a few outliers cannot flatten. `columns`
-    says what a column is. The row of `unit` and the outline of `window` are marked where they lie inside.
+    Weights with a sign are coloured from red to blue around zero, as far as `limit`, or as far as a few outliers cannot
+    flatten the scale. `columns` says what a column is. The row of `unit` and the outline of `window` are marked where they
+    lie inside.
     """
     values, size = cells.values.numpy(), cells.per_cell
-    limit = clip_limit(cells.values)
+    limit = limit or clip_limit(cells.values)
     middle = (size - 1) / 2
     several = size > 1
     figure = go.Figure()
@@ -154,9 +175,9 @@ def weight_heatmap(cells: Cells, columns: str, unit: int | None = None, window: 
         dy=size,
         coloraxis="coloraxis",
         hovertemplate=(
-            f"mean of {size} × {size} around unit %{{y:.0f}}, {columns} %{{x:.0f}}<br>%{{z:.4g}}<extra></extra>"
+            f"mean of {size} × {size} around {rows} %{{y:.0f}}, {columns} %{{x:.0f}}<br>%{{z:.4g}}<extra></extra>"
             if several
-            else f"unit %{{y}}<br>{columns} %{{x}}<br>weight %{{z:.5g}}<extra></extra>"
+            else f"{rows} %{{y}}<br>{columns} %{{x}}<br>weight %{{z:.5g}}<extra></extra>"
         ),
     )
     top, left = cells.first_row - 0.5, cells.first_column - 0.5
@@ -176,9 +197,10 @@ def weight_heatmap(cells: Cells, columns: str, unit: int | None = None, window: 
             x=0, xref="paper", xanchor="right", y=unit, text=f"unit {unit} ▶", showarrow=False, font={"color": DROPPED}
         )
     figure.update_xaxes(title=columns, range=[left, right], showgrid=False, zeroline=False)
-    figure.update_yaxes(title="unit", range=[bottom, top], showgrid=False, zeroline=False)
+    few = len(values) < FEW_ROWS
+    figure.update_yaxes(title=rows, range=[bottom, top], showgrid=False, zeroline=False, dtick=size if few else None)
     figure.update_layout(
-        height=520,
+        height=200 if few else 520,
         margin={"l": 0, "r": 0, "t": 10, "b": 0},
         coloraxis={
             "autocolorscale": True,  # a range on both sides of zero takes the diverging scale

@@ -39,14 +39,21 @@ def masked(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[s
 
 
 @torch.no_grad()
-def unit_trace(
-    lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction: int, unit: int, inputs: Tensor
-) -> pd.DataFrame:
-    """What one unit does at each of the T steps of inputs (1, T, I), from a zero state, in the order of time: a line a step,
-    a column each of `TRACED`."""
+def layer_trace(lstm: LSTM, tensors: Mapping[str, Tensor], layer: int, direction: int, inputs: Tensor) -> Tensor:
+    """What all units of a layer and direction do at each of the T steps of inputs (1, T, I), from a zero state, in the order
+    of time: float32 (6, T, H), one each of `TRACED`."""
     traces, _ = run_layers(layers_of(lstm, tensors)[: layer + 1], inputs.transpose(0, 1))
     found = traces[layer][direction]
     values = [found.units, found.cells[1:], *found.split()]
-    return pd.DataFrame(
-        {what: turned(value[:, 0, unit], direction).numpy() for what, value in zip(TRACED, values, strict=True)}
-    )
+    return torch.stack([turned(value[:, 0], direction) for value in values])
+
+
+def unit_trace(traced: Tensor, unit: int) -> pd.DataFrame:
+    """What one unit of `layer_trace` does: a line a step, a column each of `TRACED`."""
+    return pd.DataFrame(dict(zip(TRACED, traced[:, :, unit].numpy(), strict=True)))
+
+
+def most_moved(outputs: Tensor, most: int) -> Tensor:
+    """The units whose outputs (T, H) vary most, at most so many, in the order of their numbers."""
+    order = outputs.var(0, correction=0).argsort(descending=True, stable=True)
+    return order[:most].sort().values

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from pruner.lstm.gates import GATES, split_gates
 from pruner.lstm.lstm import LSTM
+from pruner.views.colours import CLIP_QUANTILE
 
 MAX_CELLS = 250_000  # of one figure
-CLIP_QUANTILE = 0.995  # a few outliers would flatten the scale for all other weights
 REDUCTIONS = ("mean absolute", "signed mean")
 
 
@@ -44,9 +44,18 @@ def reduce_block(block: Tensor, reduction: str, max_cells: int = MAX_CELLS) -> C
         per_cell += 1
     bands = []
     for band in block.split(per_cell * max(1, 2**20 // (per_cell * block.shape[1]))):  # so that no large copy is made
-        weights = band.abs().float() if reduction == "mean absolute" else band.float()
+        weights = as_floats(band).abs() if reduction == "mean absolute" else as_floats(band)
         bands.append(F.avg_pool2d(weights[None], per_cell, ceil_mode=True, count_include_pad=False)[0])
     return Cells(torch.cat(bands).cpu(), per_cell=per_cell)
+
+
+def as_floats(tensor: Tensor) -> Tensor:
+    """The numbers of a tensor of any dtype as float32: of complex ones their sizes, of bare bits the integers they are."""
+    if tensor.is_complex():
+        return tensor.abs().float()
+    if str(tensor.dtype).startswith("torch.bits"):
+        tensor = tensor.view(torch.uint8 if tensor.element_size() == 1 else torch.uint16)
+    return tensor.float()
 
 
 def cut_window(block: Tensor, first_row: int, first_column: int, size: int) -> Cells:
@@ -57,10 +66,10 @@ def cut_window(block: Tensor, first_row: int, first_column: int, size: int) -> C
     return Cells(block[row : row + size, column : column + size].float().cpu(), row, column)
 
 
-def clip_limit(values: Tensor) -> float:
-    """The absolute value at which colours stop: one that only one in 200 finite values exceeds, and never zero."""
+def clip_limit(values: Tensor, quantile: float = CLIP_QUANTILE) -> float:
+    """The absolute value at which colours stop: one that so few finite values exceed, one in 200 or none, and never zero."""
     sizes = values[values.isfinite()].abs()
     if not len(sizes):
         return 1.0
-    limit = float(torch.quantile(sizes, CLIP_QUANTILE)) or float(sizes.max())
+    limit = float(torch.quantile(sizes, quantile)) or float(sizes.max())
     return max(limit, torch.finfo(torch.float32).tiny)

@@ -17,9 +17,21 @@ def test_sweep_writes_every_recipe(tmp_path: Path) -> None:
     arguments = ["sweep", REBER, "--granularity", "units", "--sparsities", "0.2,0.4", "--criteria", "l1,obs"]
     assert main([*arguments, "--compensations", "fold", "--output", str(tmp_path / "sweep.csv")]) == 0
     table = pd.read_csv(tmp_path / "sweep.csv")
-    assert len(table) == 2 * (2 + 3) and set(table.criterion) == {"l1", "obs", "random"}
-    best = table[(table.criterion == "obs") & (table.sparsity == 0.2)].value.item()
-    assert best == 1.0 and table.macs_per_step.max() < 4992
+    of_recipes = table[table.sparsity.notna()]
+    assert len(of_recipes) == 2 * (2 + 3) and set(of_recipes.criterion) == {"l1", "obs", "random"}
+    best = of_recipes[(of_recipes.criterion == "obs") & (of_recipes.sparsity == 0.2)].value.item()
+    assert best == 1.0 and of_recipes.macs_per_step.max() < 4992
+
+
+def test_sweep_lists_the_best_first_beside_the_dense_model_and_two_factors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", REBER, "--granularity", "units", "--sparsities", "0.2,0.4"]) == 0
+    measure, header, *lines = capsys.readouterr().out.splitlines()
+    assert measure == "value: strings wholly right" and header.split()[-1] == "front"
+    words = [line.split() for line in lines]
+    assert [each[0] for each in words].count("two") == 2 and [each[0] for each in words].count("dense") == 1
+    values = [float(each[-4]) for each in words]
+    assert values == sorted(values, reverse=True) and values[0] == 1.0
+    assert "True" in {each[-1] for each in words if each[0] not in ("two", "dense")}
 
 
 def test_sensitivity_writes_every_block(tmp_path: Path) -> None:

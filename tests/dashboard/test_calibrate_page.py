@@ -48,7 +48,7 @@ def test_uneven_shares_are_those_that_the_costs_choose(calibrated: AppTest, gath
 
 
 def test_another_model_takes_what_was_gathered_away(calibrated: AppTest) -> None:
-    calibrated = go(calibrated, "sweep")
+    calibrated = go(calibrated, "experiments")
     job = calibrated.session_state.sweep = Job(endless)
     calibrated = click(go(calibrated, "open"), "open_pydocs-chars")
     assert calibrated.session_state.gathered is None

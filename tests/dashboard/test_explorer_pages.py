@@ -11,7 +11,7 @@ from pruner import examples
 from pruner.lstm.gates import ALL_BLOCKS
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import checked, figure_of, go, numbers_of, press, texts, upload, work
+from tests.helpers.pages import checked, figure_of, go, press, texts, upload
 from tests.helpers.real_files import real_checkpoints
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -28,7 +28,7 @@ def test_every_form_of_lstm_can_be_seen(app: AppTest, form: str) -> None:
     settings = FORMS[form]
     directions = 2 if settings.get("bidirectional") else 1
     app = go(app, "overview")
-    assert len(app.dataframe[1].value) == settings.get("num_layers", 1) * directions * 8
+    assert len(app.dataframe[-1].value) == settings.get("num_layers", 1) * directions * 8
     app = go(app, "unit")
     app.number_input(key="unit").set_value(3)
     assert len(checked(app.run()).metric) == 4
@@ -38,13 +38,13 @@ def test_every_form_of_lstm_can_be_seen(app: AppTest, form: str) -> None:
 def test_a_cell_beside_an_lstm_can_be_seen(app: AppTest) -> None:
     tensors = named(random_lstm(num_layers=2), "encoder.") | named(torch.nn.LSTMCell(5, 6), "decoder.")
     app = go(upload(app.run(), "model.pt", saved(tensors)), "overview")
-    assert set(app.dataframe[1].value["lstm"]) == {"encoder", "decoder"}
+    assert set(app.dataframe[-1].value["lstm"]) == {"encoder", "decoder"}
     assert len(app.dataframe[0].value) == 3
     assert len(go(app, "weights").get("plotly_chart")) == 2
 
 
 def test_overview_shows_the_median_of_every_block(example: AppTest) -> None:
-    table = go(example, "overview").dataframe[1].value
+    table = go(example, "overview").dataframe[-1].value
     weight = examples.named("embedded-reber").open().tensors["lstm.weight_hh_l0"]
     sums = weight[64:96].double().abs().sum(1).sort().values  # the third gate of 32 units
     line = table[table["block"] == "hg"].iloc[0]
@@ -53,9 +53,24 @@ def test_overview_shows_the_median_of_every_block(example: AppTest) -> None:
     assert example.get("plotly_chart")[0].proto.spec
 
 
+@pytest.mark.parametrize(("forget", "said"), [(1.0, None), (-4.0, "far below"), (9.0, "far above")])
+def test_overview_shows_the_biases_and_remarks_on_strange_ones(app: AppTest, forget: float, said: str | None) -> None:
+    tensors = named(random_lstm(num_layers=2))
+    tensors["bias_ih_l1"][4:8], tensors["bias_hh_l1"][4:8] = forget, 0.0
+    app = go(upload(app.run(), "model.pt", saved(tensors)), "overview")
+    table = next(each.value for each in app.dataframe if "mean f" in each.value)
+    assert table["mean f"][1] == pytest.approx(forget)
+    assert [said in warning.value for warning in app.warning] == ([True] if said else [])
+
+
+def test_an_lstm_without_biases_is_said_to_have_none(app: AppTest) -> None:
+    app = go(upload(app.run(), "model.pt", saved(named(random_lstm(bias=False)))), "overview")
+    assert "has none" in texts(app)
+
+
 def test_overview_goes_by_the_chosen_norm_of_rows(example: AppTest) -> None:
     example.session_state.granularity, example.session_state.criterion = "units", "group"
-    table = go(example, "overview").dataframe[1].value
+    table = go(example, "overview").dataframe[-1].value
     weight = examples.named("embedded-reber").open().tensors["lstm.weight_ih_l0"]
     assert table.iloc[0]["highest"] == pytest.approx(float(weight[:32].double().norm(dim=1).max()))
     assert "L2 norm" in texts(example)
@@ -93,25 +108,6 @@ def test_a_unit_that_another_lstm_does_not_have_is_not_shown(app: AppTest) -> No
     assert app.session_state.unit is None
 
 
-def test_a_unit_is_traced_on_a_sequence_that_was_held_back(example: AppTest) -> None:
-    example = go(example, "calibrate")
-    example = go(work(example, "Gather", "gathering"), "unit")
-    example.number_input(key="unit").set_value(4)
-    example = checked(example.run())
-    figure = figure_of(example, 1)
-    assert [trace["name"] for trace in figure["data"]] == ["dense", "pruned"] * 6
-    example.session_state.sparsity = 0.0
-    figure = figure_of(checked(example.run()), 1)
-    for dense, pruned in zip(figure["data"][::2], figure["data"][1::2], strict=True):
-        assert numbers_of(pruned["y"]) == pytest.approx(numbers_of(dense["y"]), abs=1e-6)
-
-
-def test_without_inputs_the_page_leads_to_them(example: AppTest) -> None:
-    example = go(example, "unit")
-    example.number_input(key="unit").set_value(0)
-    assert "None were gathered yet" in checked(example.run()).info[0].value
-
-
 def test_weights_that_are_not_finite_are_told_and_still_shown(app: AppTest) -> None:
     tensors = named(random_lstm())
     tensors["weight_hh_l0"][0, 0] = float("nan")
@@ -146,7 +142,7 @@ def test_every_lstm_of_real_checkpoints_can_be_seen(app: AppTest, checkpoints: P
     if opened is None or not opened.lstms:
         assert all(go(app, page).info or app.warning for page in ("overview", "unit", "weights"))
         return
-    table = go(app, "overview").dataframe[1].value
+    table = go(app, "overview").dataframe[-1].value
     assert len(table) == sum(8 * lstm.num_layers * lstm.directions for lstm in opened.lstms)
     for lstm in opened.lstms:
         app.session_state.lstm, app.session_state.unit = lstm.name, lstm.hidden_size - 1

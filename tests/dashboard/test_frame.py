@@ -1,24 +1,27 @@
 """The frame of the dashboard, and what holds for all its pages, in process through `app.py`."""
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from pruner import PrunerError
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import LEARN, STUDIO, button, checked, go, set_to, slide, standing, upload, wait
+from tests.helpers.pages import LEARN, STUDIO, button, checked, go, press, set_to, slide, standing, upload, wait
 from tests.helpers.project import PROJECT
 
 
 def test_there_is_a_page_for_every_step_of_the_journey_and_every_lesson() -> None:
-    leads_on = "compare"  # a link of before
-    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == {"open", *STUDIO, *LEARN, leads_on}
+    lead_on = {"compare", "sweep", "sensitivity"}  # links of before
+    assert {page.stem for page in (PROJECT / "pages").glob("*.py")} == {"open", *STUDIO, *LEARN, *lead_on}
     assert not [entry for entry in (PROJECT / "pages").iterdir() if entry.is_dir() and entry.name != "__pycache__"]
 
 
 @pytest.mark.parametrize("page", STUDIO)
-def test_without_a_model_a_page_says_what_to_do(app: AppTest, page: str) -> None:
+def test_without_a_model_a_page_leads_on_by_one_sentence_and_one_button(app: AppTest, page: str) -> None:
     app = go(app.run(), page)
-    assert "Open an example" in app.info[0].value
+    assert len(app.info) == len(app.button) == 1 and "No model is open yet" in app.info[0].value
+    assert press(app, "Open a model").title[0].value == "LSTM Saliency Pruner"
 
 
 def test_settings_outlive_their_page(example: AppTest) -> None:
@@ -38,7 +41,7 @@ def test_names_in_a_file_are_no_markdown(app: AppTest) -> None:
     assert not any("](https" in text for text in texts)
 
 
-@pytest.mark.parametrize("page", ["open", "saliency", "calibrate", "masks", "run", "sweep", "sensitivity", "export"])
+@pytest.mark.parametrize("page", ["open", "saliency", "calibrate", "masks", "run", "experiments", "export"])
 def test_a_link_that_needs_inputs_opens_every_page(app: AppTest, page: str) -> None:
     params = {"criterion": "obs", "compensation": "heal", "granularity": "units", "sparsity": "0.3"}
     app.query_params.update({"example": "embedded-reber", **params})
@@ -47,7 +50,7 @@ def test_a_link_that_needs_inputs_opens_every_page(app: AppTest, page: str) -> N
         app = go(app, page)
     assert (app.session_state.criterion, app.session_state.compensation) == ("obs", "heal")
     assert app.session_state.consumers == ["linear.weight"]
-    if page in ("masks", "run", "sweep", "sensitivity"):
+    if page in ("masks", "run"):
         assert any("own inputs are gathered" in text.value for text in app.caption)
         if page == "run":
             assert button(app, "Run").disabled
@@ -72,3 +75,15 @@ def test_a_link_to_a_page_that_comes_first_opens_it_inside_the_app(app: AppTest,
     app = go(app, page)
     assert [text.value for text in app.sidebar.markdown] == ["**embedded\\_reber\\.safetensors**"]
     assert len(app.title) == 1
+
+
+def test_limits_that_cannot_be_read_are_told_on_the_page(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise PrunerError("expected a whole number from 1 on in PRUNER_WORKERS, found *two*; set it anew")
+
+    st.cache_resource.clear()
+    monkeypatch.setattr("pruner.dashboard.frame.queue", refuse)
+    app = checked(app.run())
+    assert "found \\*two\\*" in app.error[0].value and not app.title
+    monkeypatch.undo()
+    assert checked(app.run()).title

@@ -54,7 +54,7 @@ def test_a_recipe_is_judged_folded_until_a_run_has_healed_it(calibrated: AppTest
     calibrated = go(run_to_the_end(calibrated), "masks")
     measured = calibrated.session_state.run.status.result.quality["masked"]
     assert metrics(calibrated)["Quality"] == f"{measured:.3f}"
-    assert "as measured by a run" in texts(calibrated) and "not yet healed" not in texts(calibrated)
+    assert "measured in full" in texts(calibrated) and "not yet healed" not in texts(calibrated)
 
 
 @pytest.fixture

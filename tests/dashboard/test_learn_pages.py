@@ -172,18 +172,24 @@ def test_a_link_opens_a_step_of_the_cell(app: AppTest) -> None:
     assert f"gate g frozen and unit 2 removed), **{found.quality:.1%}**" in _words(app)
 
 
+MOMENTS = [Moment(stage, float(at), 2.0 - at / 2, f"text {at}") for at, stage in enumerate(healing.STAGES)]
+
+
+def _heal(seen: Callable[[Moment], object], progress: Progress) -> list[Moment]:
+    for moment in MOMENTS:
+        seen(moment)
+    return endless(progress)
+
+
+def _fail(seen: Callable[[Moment], object], progress: Progress) -> list[Moment]:
+    return failing(progress)
+
+
 def test_healing_grows_and_is_shown_moment_by_moment(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = [Moment(stage, float(at), 2.0 - at / 2, f"text {at}") for at, stage in enumerate(healing.STAGES)]
-
-    def heal(seen: Callable[[Moment], object], progress: Progress) -> list[Moment]:
-        for moment in moments:
-            seen(moment)
-        return endless(progress)
-
-    monkeypatch.setattr(healing, "heal", heal)
+    monkeypatch.setattr(healing, "heal", _heal)
     app = press(_open(app, "lesson_healing"), "Heal")
-    for _ in range(100):
-        if len(app.session_state.moments) == len(moments):
+    for _ in range(600):
+        if app.session_state.moments == MOMENTS:
             break
         time.sleep(0.05)
     app = checked(app.run())
@@ -195,6 +201,6 @@ def test_healing_grows_and_is_shown_moment_by_moment(app: AppTest, monkeypatch: 
     assert "cancelled" in app.info[0].value
     app.select_slider(key="moment").set_value(1)
     assert [code.value for code in checked(app.run()).code][2].endswith("text 1")
-    monkeypatch.setattr(healing, "heal", lambda seen, progress: failing(progress))
+    monkeypatch.setattr(healing, "heal", _fail)
     app = work(app, "Heal", "healing")
     assert "expected" in app.error[0].value and not app.get("plotly_chart")

@@ -13,7 +13,7 @@ from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import Kept
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import button, checked, click, endless, go, new_app, press, set_to, texts, upload, wait
+from tests.helpers.pages import button, checked, click, endless, go, new_app, press, set_to, texts, upload, wait, work
 
 MINE, YOURS = "m" * 43, "y" * 43
 Opened = Callable[..., AppTest]
@@ -87,6 +87,16 @@ def test_a_link_to_the_same_model_brings_its_own_recipe(opened: Opened) -> None:
     assert again.session_state.run is app.session_state.run
     assert (again.session_state.sparsity, again.session_state.layer_sparsity) == (0.2, {})
     app.session_state.run.cancel()
+
+
+def test_a_reload_finds_what_was_tried(opened: Opened, gathered: Gathered) -> None:
+    app = set_to(opened(MINE, example="embedded-reber"), gathered=gathered, sweep_criteria=["l1"], sweep_count=2)
+    app = work(go(set_to(app, sweep_compensations=["none"]), "experiments"), "Try sizes", "sweep")
+    again = go(opened(MINE, **link_of(app)), "experiments")
+    assert again.session_state.history is app.session_state.history
+    assert len(again.dataframe[0].value) == len(again.session_state.history) > 0
+    press(again, "Forget all of it")
+    assert "Nothing was tried" in texts(checked(app.run()))
 
 
 def test_two_tabs_show_one_workspace(opened: Opened) -> None:

@@ -48,6 +48,8 @@ def test_an_example_is_shrunk_judged_and_ready_to_take_away(example: AppTest) ->
     with zipfile.ZipFile(BytesIO(pack(folder))) as packed:
         manifest = json.loads(packed.read(next(name for name in packed.namelist() if name.endswith("manifest.json"))))
     assert manifest["verdict"]["word"] == "kept"
+    kept = {each.recipe.to_json(): each.verdict for each in example.session_state.history.values()}
+    assert kept == {each.recipe.to_json(): each.verdict for each in smaller.found.tried}
     state = example.session_state  # the pages of the experts go on from there
     assert (state.granularity, state.criterion, state.compensation) == ("units", "obs", "heal")
     assert state.sparsity == chosen.recipe.sparsity and state.gathered is smaller.gathered

@@ -7,13 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruner.dashboard.jobs import Job
+from pruner.dashboard.limits import Limits
 from pruner.dashboard.pinned import Pinned
-from pruner.dashboard.workspaces import IDLE, Workspaces, same
+from pruner.dashboard.workspaces import Workspaces, same
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.opening import open_checkpoint
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
 from tests.helpers.pages import endless, wait
+
+USUAL = Limits()
+IDLE = USUAL.idle_seconds
 
 
 class Clock:
@@ -33,12 +37,17 @@ def checkpoint() -> Checkpoint:
     return open_checkpoint(saved(named(random_lstm())), "small.pt")
 
 
+def room_for(size: int) -> Limits:
+    """In bytes, where a server is given megabytes."""
+    return Limits(model_megabytes=size / 2**20)
+
+
 def keep(workspaces: Workspaces, secret: str, model: str, **values: Any) -> Any:
     return workspaces.join(secret, model, values, values)
 
 
 def test_a_secret_finds_what_was_kept_under_it_and_no_other_does(clock: Clock) -> None:
-    workspaces = Workspaces(clock)
+    workspaces = Workspaces(USUAL, clock)
     keep(workspaces, "mine", "model", mark="mine")
     assert workspaces.find("mine", "model") == workspaces.find("mine", None) == "model"
     assert workspaces.find("mine", "other") is None
@@ -48,7 +57,7 @@ def test_a_secret_finds_what_was_kept_under_it_and_no_other_does(clock: Clock) -
 
 
 def test_without_a_name_the_model_that_was_used_last_is_found(clock: Clock) -> None:
-    workspaces = Workspaces(clock)
+    workspaces = Workspaces(USUAL, clock)
     keep(workspaces, "mine", "first")
     keep(workspaces, "mine", "second")
     keep(workspaces, "yours", "third")
@@ -61,7 +70,7 @@ def test_without_a_name_the_model_that_was_used_last_is_found(clock: Clock) -> N
 
 
 def test_what_is_not_used_for_an_hour_is_forgotten_and_stopped(clock: Clock) -> None:
-    workspaces, idle, used = Workspaces(clock), Job(endless), Job(endless)
+    workspaces, idle, used = Workspaces(USUAL, clock), Job(endless), Job(endless)
     keep(workspaces, "mine", "idle", run=idle)
     keep(workspaces, "mine", "used", run=used)
     clock.now = IDLE - 1
@@ -78,7 +87,7 @@ def test_what_is_not_used_for_an_hour_is_forgotten_and_stopped(clock: Clock) -> 
 
 
 def test_the_longest_unused_goes_when_there_are_too_many_and_what_it_runs_goes_on(clock: Clock) -> None:
-    workspaces, job = Workspaces(clock, most=2), Job(endless)
+    workspaces, job = Workspaces(Limits(models=2), clock), Job(endless)
     keep(workspaces, "a", "model", run=job)
     keep(workspaces, "b", "model")
     assert workspaces.find("a", None) == "model"  # used last now
@@ -91,7 +100,7 @@ def test_the_longest_unused_goes_when_there_are_too_many_and_what_it_runs_goes_o
 
 
 def test_models_have_limited_room_each_file_counted_once(clock: Clock, checkpoint: Checkpoint) -> None:
-    workspaces = Workspaces(clock, most_bytes=2 * checkpoint.size)
+    workspaces = Workspaces(room_for(2 * checkpoint.size), clock)
     other = open_checkpoint(bytes(checkpoint.source.data), "other.pt")
     keep(workspaces, "a", "model", checkpoint=checkpoint, pinned=Pinned("A", None, checkpoint))
     keep(workspaces, "b", "model", checkpoint=checkpoint)
@@ -101,14 +110,23 @@ def test_models_have_limited_room_each_file_counted_once(clock: Clock, checkpoin
 
 
 def test_a_model_larger_than_all_room_is_not_kept_and_takes_nobody_elses(clock: Clock, checkpoint: Checkpoint) -> None:
-    workspaces = Workspaces(clock, most_bytes=checkpoint.size - 1)
+    workspaces = Workspaces(room_for(checkpoint.size - 1), clock)
     keep(workspaces, "a", "small")
     keep(workspaces, "b", "large", checkpoint=checkpoint)
     assert [workspaces.find(secret, None) for secret in "ab"] == ["small", None]
 
 
+def test_who_has_many_models_loses_the_one_they_used_least(clock: Clock) -> None:
+    workspaces = Workspaces(Limits(models_a_visitor=2), clock)
+    keep(workspaces, "b", "other")
+    for model in ("first", "second", "third"):
+        keep(workspaces, "a", model)
+    assert [workspaces.find("a", model) for model in ("first", "second", "third")] == [None, "second", "third"]
+    assert workspaces.find("b", None) == "other"
+
+
 def test_two_tabs_come_to_hold_the_same(clock: Clock) -> None:
-    workspaces = Workspaces(clock)
+    workspaces = Workspaces(USUAL, clock)
     first = keep(workspaces, "mine", "model", x=1, y=1)
     assert workspaces.join("mine", "model", {"x": 2, "y": 1}, first) == {"x": 2, "y": 1}
     # The other tab has not heard of it yet, and has changed something else.
@@ -164,7 +182,7 @@ STEPS = st.lists(
 @given(STEPS)
 def test_whatever_happens_nobody_gets_what_is_anothers_or_too_old(steps: list[tuple[str, str, str, int]]) -> None:
     clock = Clock()
-    workspaces, used = Workspaces(clock, most=3), dict[tuple[str, str], float]()
+    workspaces, used = Workspaces(Limits(models=3), clock), dict[tuple[str, str], float]()
     for what, secret, model, number in steps:
         if what == "wait":
             clock.now += number * IDLE / 3

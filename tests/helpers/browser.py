@@ -77,6 +77,11 @@ def titled(page: Page, text: str) -> None:
     expect(page.get_by_role("heading", name=text, exact=True, level=1)).to_be_visible()
 
 
+def opened(page: Page) -> None:
+    """Wait until a model is open, and the page Open shows it."""
+    expect(page.get_by_test_id("stSidebar").get_by_text("Open model", exact=True)).to_be_visible(timeout=TIMEOUT)
+
+
 def drawn(page: Page, charts: int) -> None:
     """Wait until the page shows so many figures."""
     expect(page.locator(".js-plotly-plot")).to_have_count(charts)

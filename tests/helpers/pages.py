@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 import numpy as np
+import pytest
 from streamlit.components.v2.bidi_component.main import _make_trigger_id
-from streamlit.proto.WidgetStates_pb2 import WidgetState
+from streamlit.proto.WidgetStates_pb2 import WidgetState, WidgetStates
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Button
 
@@ -24,8 +25,7 @@ STUDIO = [  # in the order of the journey, after the page that opens a model
     "calibrate",
     "masks",
     "run",
-    "sweep",
-    "sensitivity",
+    "experiments",
     "export",
 ]
 LEARN = [  # in the order of the lessons, after the page that lists them
@@ -54,7 +54,8 @@ def checked(app: AppTest) -> AppTest:
 
 
 def go(app: AppTest, page: str) -> AppTest:
-    return checked(app.switch_page(f"pages/{page}.py").run())
+    """To another page, as a browser goes there: it no longer tells of the widgets of the page that it left."""
+    return checked(app.switch_page(f"pages/{page}.py")._run(WidgetStates()))
 
 
 def click(app: AppTest, key: str) -> AppTest:
@@ -90,6 +91,16 @@ def choose(app: AppTest, label: str, value: str) -> AppTest:
 def select_row(app: AppTest, table: str, row: int) -> AppTest:
     """Select a row of the table with a key."""
     return set_to(app, **{table: {"selection": {"rows": [row], "columns": [], "cells": []}}})
+
+
+def click_line(app: AppTest, button: str, line: int) -> AppTest:
+    """Click the button of a line of a table; `button` is the key of the column of buttons."""
+    ids = [each for table in app.dataframe for each in table.proto.button_click_widgets.values()]
+    states = app._tree.get_widget_states()
+    clicked = WidgetState(id=next(each for each in ids if each.endswith(f"-{button}")))
+    clicked.string_trigger_value.data = json.dumps({"row": line, "label": ""})
+    states.widgets.append(clicked)
+    return checked(app._run(states))
 
 
 def slide(app: AppTest, edition: int | None = None, **moved: Any) -> AppTest:
@@ -135,6 +146,11 @@ def wait(job: Job[Any]) -> Job[Any]:
         assert time.monotonic() < deadline, "the job does not end"
         time.sleep(0.01)
     return job
+
+
+def compute_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let heavy work run in the threads of this process, where what is patched is seen."""
+    monkeypatch.setattr("pruner.dashboard.queueing.CAN_FORK", False)
 
 
 def endless(progress: Any) -> Any:

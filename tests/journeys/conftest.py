@@ -8,6 +8,8 @@ from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 from tests.helpers.browser import TIMEOUT, installed_chromium, serving
 
+ALONE = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
@@ -17,10 +19,11 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """An installed Chromium, or Playwright's own; without either the journeys are skipped, except in CI."""
+    """An installed Chromium, or Playwright's own; without either the journeys are skipped, except in CI. It knows of no host
+    but this machine, so that whatever a page asks of another one fails."""
     with sync_playwright() as playwright:
         try:
-            browser = playwright.chromium.launch(executable_path=installed_chromium(), args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=installed_chromium(), args=ALONE)
         except Error as error:
             if os.environ.get("CI"):
                 raise

@@ -10,11 +10,11 @@ from playwright.sync_api import Browser, Page, expect
 from safetensors.torch import load
 
 from pruner.cli.main import main
-from tests.helpers.browser import THEMES, TIMEOUT, WORK, drawn, go, number, serving, titled, wait_until_it_fits
+from tests.helpers.browser import THEMES, TIMEOUT, WORK, drawn, go, number, opened, serving, titled, wait_until_it_fits
 from tests.helpers.project import PROJECT
 
 # Each kind of page, on a server of its own.
-LINKED = ["", "overview", "masks", "compare", "lesson_frozen"]
+LINKED = ["", "compare", "sensitivity", "lesson_frozen"]
 
 
 def _to_the_zip(page: Page, folder: Path, granularity: str = "rows") -> Path:
@@ -47,8 +47,9 @@ def _to_the_zip(page: Page, folder: Path, granularity: str = "rows") -> Path:
 def test_from_the_example_to_a_zip_that_verifies(server: str, page: Page, tmp_path: Path) -> None:
     page.goto(server)
     page.get_by_role("button", name="Open").first.click()
-    page.get_by_role("link", name="See the saliency of its rows").click()
-    titled(page, "Saliency")
+    opened(page)
+    page.get_by_role("button", name="Look inside").click()
+    titled(page, "Rows")
     expect(page.locator("canvas.grids")).to_be_visible()
     packed = _to_the_zip(page, tmp_path)
     source = PROJECT / "pruner" / "examples" / "pydocs_chars.safetensors"
@@ -56,9 +57,9 @@ def test_from_the_example_to_a_zip_that_verifies(server: str, page: Page, tmp_pa
 
 
 def test_browser_and_command_line_export_the_same_tensors(server: str, page: Page, tmp_path: Path) -> None:
-    source = PROJECT / "pruner" / "examples" / "pydocs_chars.safetensors"
-    page.goto(f"{server}/?example=pydocs-chars")
-    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    source = PROJECT / "pruner" / "examples" / "embedded_reber.safetensors"
+    page.goto(f"{server}/?example=embedded-reber")
+    opened(page)
     packed = _to_the_zip(page, tmp_path, "units")
     assert main(["verify", str(packed), "--source", str(source)]) == 0
     options = ["--sparsity", "0.5", "--granularity", "units", "--criterion", "l1", "--consumer", "linear.weight"]
@@ -71,7 +72,7 @@ def test_browser_and_command_line_export_the_same_tensors(server: str, page: Pag
     for name, tensor in from_browser.items():
         assert tensor.dtype == from_command_line[name].dtype and tensor.shape == from_command_line[name].shape
         assert tensor.numpy().tobytes() == from_command_line[name].numpy().tobytes()
-    assert from_browser["lstm.weight_hh_l0"].shape == (4 * 128, 128)
+    assert from_browser["lstm.weight_hh_l0"].shape == (4 * 16, 16)
 
 
 def test_from_a_dropped_checkpoint_to_a_zip_that_verifies(
@@ -80,13 +81,13 @@ def test_from_a_dropped_checkpoint_to_a_zip_that_verifies(
     source = checkpoints / "beatnet_model_1_weights.pt"
     page.goto(server)
     page.locator("input[type=file]").set_input_files(source)
-    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    opened(page)
     assert main(["verify", str(_to_the_zip(page, tmp_path)), "--source", str(source)]) == 0
 
 
 def test_from_the_example_by_its_inputs_to_the_best_recipe(server: str, page: Page) -> None:
     page.goto(f"{server}/?example=embedded-reber&granularity=units&round_to=1")
-    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    opened(page)
     go(page, "Calibrate")
     page.get_by_role("button", name="Gather", exact=True).click()
     expect(page.get_by_role("heading", name="Uneven by nature")).to_be_visible(timeout=WORK)
@@ -99,15 +100,11 @@ def test_from_the_example_by_its_inputs_to_the_best_recipe(server: str, page: Pa
     go(page, "Run")
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_role("heading", name="Compensation, step by step")).to_be_visible(timeout=WORK)
-    go(page, "Sweep")
-    page.get_by_role("button", name="Sweep", exact=True).click()
-    expect(page.locator(".js-plotly-plot")).to_have_count(1, timeout=WORK)
-    page.get_by_role(
-        "button", name="Take this recipe"
-    ).click()  # the smallest that loses little: it is selected already
-    expect(page.get_by_text("This is your recipe now")).to_be_visible()
+    go(page, "Experiments")
+    page.get_by_role("button", name="Try sizes", exact=True).click()
+    page.get_by_role("button", name="Open on Masks").click(timeout=WORK)  # the smallest that loses little is selected
+    titled(page, "Masks")
     expect(page).to_have_url(re.compile("sparsity=0.3&.*criterion=obs.*compensation=fold.*task=softmax"))
-    go(page, "Masks")
     expect(page.get_by_role("slider").first).to_have_value("0.3")
     expect(number(page, "Removable")).to_have_text("9")  # units
 
@@ -120,7 +117,7 @@ def test_a_hostile_upload_is_refused_and_the_server_goes_on(server: str, page: P
     expect(page.get_by_text("found an object of 'posix.system'")).to_be_visible()
     assert not (PROJECT / "stolen").exists()
     page.get_by_role("button", name="Open").first.click()
-    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    opened(page)
 
 
 def test_moving_the_slider_moves_the_mask_and_the_link(server: str, page: Page) -> None:
@@ -139,7 +136,7 @@ def test_a_deep_link_opens_inside_the_app_on_a_fresh_server(page: Page, path: st
     with serving() as url:
         page.goto(f"{url}/{path}?example=embedded-reber&sparsity=0.25")
         navigation = page.get_by_test_id("stSidebarNav")
-        for name in ("Open", "Saliency", "Calibrate", "Masks", "Run", "Sweep", "Sensitivity", "Export"):
+        for name in ("Open", "Rows", "Calibrate", "Masks", "Run", "Experiments", "Export"):
             expect(navigation.get_by_role("link", name=name, exact=True)).to_be_visible()
         expect(page.get_by_text("embedded_reber.safetensors").first).to_be_visible()
         expect(page.get_by_text("Page not found")).to_have_count(0)

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from pruner import Recipe, examples
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.pipeline import choose_masks
-from tests.helpers.browser import TIMEOUT, at_rest, go, number
+from tests.helpers.browser import TIMEOUT, at_rest, go, number, opened
 
 
 def _canvas(page: Page) -> Locator:
@@ -97,7 +97,7 @@ def test_from_the_overview_to_a_comparison_and_a_shared_link(server: str, page: 
     expect(table.locator("canvas").first).to_be_visible()
     table.scroll_into_view_if_needed()
     table.click(position={"x": 25, "y": 55})  # the first block
-    expect(page.get_by_role("heading", name="Saliency", exact=True, level=1)).to_be_visible()
+    expect(page.get_by_role("heading", name="Rows", exact=True, level=1)).to_be_visible()
 
     canvas = _canvas(page)
     expect(canvas).to_be_visible()
@@ -177,7 +177,7 @@ def test_sliders_stand_where_they_were_when_one_comes_back(server: str, page: Pa
     for _ in range(5):
         slider.press("ArrowRight")
     expect(page).to_have_url(re.compile("sparsity=0.55$"))
-    go(page, "Saliency")
+    go(page, "Rows")
     expect(page.get_by_role("slider")).to_have_count(0)
     go(page, "Masks")
     expect(slider).to_have_value("0.55")
@@ -225,7 +225,7 @@ def test_a_link_to_ones_own_checkpoint_waits_for_the_file(
     source = checkpoints / "beatnet_model_1_weights.pt"
     page.goto(server)
     page.locator("input[type=file]").set_input_files(source)
-    expect(page.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+    opened(page)
     go(page, "Masks")
     _set(page, "30")
     expect(page).to_have_url(re.compile("file=beatnet_model_1_weights.pt&sha256=[0-9a-f]{16}&sparsity=0.3"))
@@ -235,7 +235,7 @@ def test_a_link_to_ones_own_checkpoint_waits_for_the_file(
         fresh.goto(page.url.replace("/masks", "/"))
         expect(fresh.get_by_text("stays with its owner")).to_be_visible()
         fresh.locator("input[type=file]").set_input_files(source)
-        expect(fresh.get_by_role("link", name="See the saliency of its rows")).to_be_visible()
+        opened(fresh)
         expect(fresh.get_by_text("this file is another one")).to_have_count(0)
         go(fresh, "Masks")
         expect(fresh.get_by_role("slider").first).to_have_value("0.3")

@@ -1,7 +1,5 @@
 """What nothing beats, what recipes are compared with, and recipes that are made to run."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from hypothesis import given
@@ -12,18 +10,12 @@ from pruner.lstm.measure import Rate
 from pruner.lstm.module import build
 from pruner.search.front import front, lost, smallest_within
 from pruner.search.parts import Sensitivity
-from pruner.search.references import DENSE, FACTORS, references, two_factors
+from pruner.search.references import DENSE, FACTORS, dense_model, factored_models, two_factors
 from pruner.search.suggest import suggest
 from pruner.search.sweep import rate_all, runnable, sweep_recipes
 
 PYDOCS, REBER = examples.named("pydocs-chars"), examples.named("embedded-reber")
 UNEVEN = Recipe(0.5, "units", layer_sparsity={0: 0.25}, consumers=("linear.weight",))
-
-
-@dataclass(frozen=True)
-class Rated:
-    value: float
-    macs_per_step: int
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=30))
@@ -45,10 +37,10 @@ def test_what_is_lost_is_a_share_of_the_dense_value(value: float, dense: float, 
 
 
 def test_the_smallest_that_loses_little_is_the_one_of_least_work_and_then_of_least_loss() -> None:
-    rated = [Rated(1.0, 9), Rated(1.02, 4), Rated(1.01, 4), Rated(1.2, 2)]
-    assert smallest_within(rated, 1.0, False, 0.03) == Rated(1.01, 4)
-    assert smallest_within(rated, 1.0, False, 0.5) == Rated(1.2, 2)
-    assert smallest_within(rated[3:], 1.0, False, 0.03) is None
+    items = [(9, 0.0), (4, 0.02), (4, 0.01), (2, 0.2)]
+    assert smallest_within(items, lambda item: item, 0.03) == (4, 0.01)
+    assert smallest_within(items, lambda item: item, 0.5) == (2, 0.2)
+    assert smallest_within(items[3:], lambda item: item, 0.03) is None
 
 
 def test_two_factors_take_no_more_work_than_they_may_and_are_the_best_that_do() -> None:
@@ -67,7 +59,8 @@ def test_two_factors_take_no_more_work_than_they_may_and_are_the_best_that_do() 
 @pytest.mark.parametrize("quality", [REBER.quality, None], ids=["quality", "drift"])
 def test_references_are_rated_like_recipes_and_as_large_as_those(quality: Rate | None) -> None:
     checkpoint, recipe = REBER.open(), Recipe(0.5, "units")
-    dense, factored = references(checkpoint, recipe, [1472, 1472], quality=quality)
+    dense = dense_model(checkpoint, quality)
+    (factored,) = factored_models(checkpoint, recipe, [1472, 1472, 4992], quality=quality)
     assert (dense.name, dense.macs_per_step, factored.name, factored.macs_per_step) == (DENSE, 4992, FACTORS, 1472)
     assert dense.value == (1.0 if quality else 0.0)
     assert factored.parameters == dense.parameters - (4992 - 1472)

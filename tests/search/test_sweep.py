@@ -11,8 +11,12 @@ import torch
 from torch import nn
 
 from pruner import Cancelled, Checkpoint, PrunerError, Recipe, examples, run
+from pruner.calibration.calibration import Calibration
 from pruner.calibration.inputs import gaussian
-from pruner.search.sweep import as_table, dense_value, rate, rate_all, sweep_recipes
+from pruner.lstm.measure import Quality
+from pruner.search.references import DENSE, FACTORS
+from pruner.search.sweep import as_table, rate, rate_all, sweep, sweep_recipes
+from pruner.search.worth import Measure, dense_value
 
 REBER = examples.named("embedded-reber")
 
@@ -137,3 +141,39 @@ def test_two_dask_workers_give_the_same_numbers(checkpoint: Checkpoint, dask_cli
             remote = rate_all(checkpoint, recipes, calibration, quality=REBER.quality)
     assert remote == local
     assert len(dask_client.scheduler_info()["workers"]) == 2  # type: ignore[attr-defined]
+
+
+def test_a_sweep_tells_of_each_as_it_comes_and_lists_the_best_first(checkpoint: Checkpoint) -> None:
+    seen: list[tuple[object, float]] = []
+    recipes = [Recipe(0.5, "units"), Recipe(0.25, "units"), Recipe(0.25)]
+    found = sweep(
+        checkpoint, recipes, Measure(REBER.quality), seen=lambda each, dense: seen.append((each, dense.value))
+    )
+    assert {id(each) for each, _ in seen} == {id(each) for each in [*found.rated, *found.references[1:]]}
+    assert {dense for _, dense in seen} == {1.0}
+    assert [each.name for each in found.references] == [DENSE, FACTORS, FACTORS]  # one for each sparsity
+    table = found.table()
+    assert list(table.value) == sorted(table.value, reverse=True) and table.criterion[0] == DENSE
+    assert set(table.criterion[table.seed.isna()]) == {DENSE, FACTORS} and str(table.seed.dtype) == "Int64"
+    best = table[table.front]
+    assert set(best.criterion) == {"l1"} and best.macs_per_step.is_monotonic_decreasing
+
+
+@pytest.mark.parametrize(
+    ("quality", "source", "name", "higher"),
+    [
+        (REBER.quality, None, "strings wholly right", True),
+        (REBER.quality, "file", "strings wholly right", True),
+        (None, "file", "difference of the answers on held-back inputs", False),
+        (None, "gaussian", "output drift on random inputs", False),
+        (None, None, "output drift on random inputs", False),
+    ],
+)
+def test_what_models_are_compared_by_is_the_best_there_is(
+    quality: Quality | None, source: str | None, name: str, higher: bool
+) -> None:
+    measure = Measure(quality, Calibration(source, {}) if source else None)
+    assert (measure.name, measure.higher_is_better) == (name, higher)
+    verdict = measure.verdict(Recipe(0.5), 0.2, 0.8)
+    assert (verdict.loss is None) == ("drift" in name)
+    assert verdict.after == 0.2 and verdict.higher_is_better is higher

@@ -1,15 +1,14 @@
 """Figures hold the numbers they were made from, every unit in a cell."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from pruner import Recipe
 from pruner.importance.masks import keep_mask, row_ranks
 from pruner.lstm.gates import ALL_BLOCKS, BLOCKS, SIDES
 from pruner.recipe import COMPENSATIONS, CRITERIA
 from pruner.search.parts import UNITS, Sensitivity
-from pruner.search.sweep import Rated, as_table
 from pruner.views.colours import DROPPED
 from pruner.views.data_figures import activation_curves, block_shares
 from pruner.views.row_figures import MAX_CELLS, gate_grids, grid_shape, sorted_curves
@@ -17,8 +16,8 @@ from pruner.views.search_figures import (
     COMPENSATION_DASHES,
     COMPENSATION_SYMBOLS,
     CRITERION_COLORS,
+    experiments,
     sensitivity_heatmap,
-    sweep_curves,
 )
 
 
@@ -130,38 +129,51 @@ def test_shares_of_blocks_stand_in_their_cells() -> None:
     assert np.allclose(trace.z, [[100 * share for share in own.values()] for own in shares.values()])
 
 
-def rated(criterion: str, compensation: str, values: dict[float, float], seed: int = 0) -> list[Rated]:
+def tried(way: str, criterion: str, compensation: str, *points: tuple[float, float, float]) -> list[dict[str, object]]:
+    """Lines of a table of experiments: sparsity, share of the multiply-accumulates, value."""
+    of = {"way": way, "criterion": criterion, "compensation": compensation, "when": "12:00", "front": way == "obs"}
     return [
-        Rated(Recipe(sparsity, "units", criterion, compensation=compensation, seed=seed), value, 10, 5)
-        for sparsity, value in values.items()
+        {
+            **of,
+            "key": f"{way} {sparsity}",
+            "what": "",
+            "sparsity": sparsity,
+            "macs": macs,
+            "value": value,
+            "now": value == 2,
+        }
+        for sparsity, macs, value in points
     ]
 
 
-def test_a_sweep_has_a_line_for_each_criterion_and_compensation_and_a_band_for_the_lot() -> None:
-    found = [
-        *rated("l1", "none", {0.9: 5.0, 0.1: 1.0}),
-        *rated("obs", "none", {0.1: 0.9, 0.9: 2.0}),
-        *rated("obs", "heal", {0.1: 0.8, 0.9: 1.5}),
-        *(one for seed, value in enumerate((3.0, 6.0, 9.0)) for one in rated("random", "none", {0.5: value}, seed)),
-    ]
-    figure = sweep_curves(as_table(found), 0.7, "drift", (0.3, 4.0), {"obs": "Brain surgeon"})
+def test_experiments_have_a_look_for_each_way_a_band_for_the_lot_and_a_line_for_the_front() -> None:
+    table = pd.DataFrame(
+        [
+            *tried("l1", "l1", "none", (0.9, 0.04, 5.0), (0.1, 0.8, 1.0)),
+            *tried("obs", "obs", "none", (0.1, 0.8, 0.9), (0.9, 0.04, 2.0)),
+            *tried("healed", "obs", "heal", (0.9, 0.04, 1.5)),
+            *tried("random", "random", "none", (0.5, 0.3, 3.0), (0.5, 0.3, 9.0)),
+            *tried("factors", None, None, (None, 0.3, 4.0)),
+        ]
+    )
+    figure = experiments(table, "macs", "drift", 0.7)
     traces = {trace.name: trace for trace in figure.data}
-    assert list(traces) == [
-        "random, none, band",
-        "random, none",
-        "l1, none",
-        "Brain surgeon, none",
-        "Brain surgeon, heal",
-        "your recipe",
-    ]
-    assert sorted(traces["random, none, band"].y) == [3.0, 9.0]
-    assert list(traces["random, none"].y) == [6.0]
-    assert (list(traces["l1, none"].x), list(traces["l1, none"].y)) == ([10.0, 90.0], [1.0, 5.0])
-    assert (list(traces["your recipe"].x), list(traces["your recipe"].y)) == ([30.0], [4.0])
-    assert traces["Brain surgeon, none"].line.color == traces["Brain surgeon, heal"].line.color
-    assert traces["Brain surgeon, none"].line.dash != traces["Brain surgeon, heal"].line.dash
+    assert set(traces) == {
+        *("l1", "obs", "healed", "random", "random, band", "factors", "nothing beats these", "your recipe now")
+    }
+    assert sorted(traces["random, band"].y) == [3.0, 9.0]
+    assert (list(traces["l1"].x), list(traces["l1"].y)) == ([4.0, 80.0], [5.0, 1.0])
+    assert traces["l1"].customdata[0][0] == "l1 0.9"
+    assert (list(traces["nothing beats these"].x), list(traces["nothing beats these"].y)) == ([4.0, 80.0], [2.0, 0.9])
+    assert (list(traces["your recipe now"].x), list(traces["your recipe now"].y)) == ([4.0], [2.0])
+    assert traces["obs"].marker.color == traces["healed"].marker.color != traces["l1"].marker.color
+    assert traces["obs"].marker.symbol != traces["healed"].marker.symbol != traces["factors"].marker.symbol
+    assert max(map(list(traces).index, ("random", "factors"))) < list(traces).index("l1")  # which is drawn on top
     assert figure.layout.shapes[0].y0 == figure.layout.shapes[0].y1 == 0.7
     assert figure.layout.yaxis.title.text == "drift"
+    lines = {trace.name: trace for trace in experiments(table, "sparsity", "drift", 0.7).data}
+    assert set(traces) - set(lines) == {"factors", "nothing beats these"}
+    assert lines["l1"].mode == "lines+markers" and list(lines["l1"].x) == [10.0, 90.0]
 
 
 def test_every_criterion_and_compensation_has_a_look_of_its_own() -> None:
@@ -181,3 +193,8 @@ def test_sensitivity_shows_losses_part_by_part(
     assert np.allclose(trace.z, losses)
     assert list(trace.x) == ["30%", "90%"]
     assert list(trace.y) == (["layer 0", "layer 1"] if parts[0][1] == UNITS else ["layer 0, ii", "layer 0, hf"])
+
+
+def test_the_curve_of_the_chosen_gate_is_thicker() -> None:
+    curves = sorted_curves(torch.rand(40), "hh", marked="g").data
+    assert [curve.name for curve in curves if curve.line.width > 2] == ["hg"]

@@ -25,7 +25,16 @@ from pruner.views.unit_facts import (
     successors,
     unit_table,
 )
-from pruner.views.unit_trace import MOST_STEPS, TRACED, held_back, masked, steps_to_trace, unit_trace
+from pruner.views.unit_trace import (
+    MOST_STEPS,
+    TRACED,
+    held_back,
+    layer_trace,
+    masked,
+    most_moved,
+    steps_to_trace,
+    unit_trace,
+)
 from tests.helpers.models import found_in, random_lstm
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -194,7 +203,7 @@ def test_a_trace_is_what_the_lstm_computes(model: tuple[LSTM, dict[str, Tensor]]
     last = lstm.num_layers - 1
     output, (_, cells) = build(lstm, wide).float()(inputs)
     for direction in range(lstm.directions):
-        table = unit_trace(lstm, tensors, last, direction, 2, inputs)
+        table = unit_trace(layer_trace(lstm, tensors, last, direction, inputs), 2)
         assert list(table) == list(TRACED) and len(table) == 12
         if not lstm.proj_size:
             expected = output[0, :, 4 * direction + 2].tolist()
@@ -216,9 +225,9 @@ def test_a_masked_trace_is_that_of_the_lstm_with_those_rows_at_zero() -> None:
                 zeroed[name][row] = 0
     inputs = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(6))
     expected = build(lstm, zeroed)(inputs)[0][0, :, 1].tolist()
-    found = unit_trace(lstm, masked(tensors, masks), 1, 0, 1, inputs)["h"].tolist()
+    found = unit_trace(layer_trace(lstm, masked(tensors, masks), 1, 0, inputs), 1)["h"].tolist()
     assert found == pytest.approx(expected, abs=1e-6)
-    assert found != pytest.approx(unit_trace(lstm, tensors, 1, 0, 1, inputs)["h"].tolist(), abs=1e-3)
+    assert found != pytest.approx(unit_trace(layer_trace(lstm, tensors, 1, 0, inputs), 1)["h"].tolist(), abs=1e-3)
 
 
 def test_traced_sequences_are_the_last_fifth() -> None:
@@ -236,3 +245,9 @@ def test_a_trace_of_a_large_lstm_is_shorter() -> None:
         large = find_lstms(dict(torch.nn.LSTM(1024, 4096, 4, bidirectional=True).state_dict()))[0][0]
     assert steps_to_trace(small, 1) == MOST_STEPS
     assert LEAST_STEPS <= steps_to_trace(large, 3) < steps_to_trace(large, 0) < MOST_STEPS
+
+
+def test_the_units_that_move_most_are_shown_in_order() -> None:
+    outputs = torch.tensor([[0.0, 1.0, 5.0, -1.0], [0.0, 2.0, 5.0, 1.0]])
+    assert most_moved(outputs, 2).tolist() == [1, 3]
+    assert most_moved(outputs, 9).tolist() == [0, 1, 2, 3]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pruner.lstm.gates import ALL_BLOCKS, GATES
+from pruner.views.scale import Scale
 from pruner.views.unit_figures import block_heatmap, standing_histograms, weight_heatmap
 from pruner.views.weight_view import MAX_CELLS, Cells, clip_limit, cut_window, reduce_block, weight_block
 from tests.helpers.models import found_in, random_lstm
@@ -113,6 +114,46 @@ def test_a_heatmap_of_many_layers_is_drawn_closer_and_without_numbers() -> None:
     many = block_heatmap([str(index) for index in range(40)], np.ones((40, 8)), "median")
     assert few.data[0].texttemplate and not many.data[0].texttemplate
     assert many.layout.height < 900
+
+
+def test_columns_of_a_heatmap_have_scales_of_their_own_and_the_same_numbers() -> None:
+    values = np.array(
+        [[1.0, 10.0, math.inf, *[3.0] * 5], [2.0, 30.0, math.inf, *[4.0] * 5], [1.5, 20.0, 0.0, *[5.0] * 5]]
+    )
+    figure = block_heatmap(["a", "b", "c"], values, "median", shared=False, marked=(1, "hf"))
+    cells = figure.data[0]
+    assert cells.z[:, :2].tolist() == [[0, 0], [1, 1], [0.5, 0.5]]
+    assert [row[1] for row in cells.text] == ["10", "30", "20"] and cells.text[0][2] == ""
+    assert not figure.layout.coloraxis.showscale
+    frame = figure.layout.shapes[0]
+    assert (frame.x0, frame.x1, frame.y0, frame.y1) == (4.5, 5.5, 0.5, 1.5)
+
+
+def test_a_column_without_finite_numbers_has_no_colours() -> None:
+    figure = block_heatmap(["a"], np.full((1, 8), math.nan), "median", shared=False)
+    assert np.isnan(figure.data[0].z).all() and figure.layout.coloraxis.cmax > figure.layout.coloraxis.cmin
+
+
+@pytest.mark.parametrize(("shared", "ranges"), [(True, 1), (False, 4)])
+def test_histograms_of_the_gates_share_an_axis_or_have_their_own(shared: bool, ranges: int) -> None:
+    saliency = torch.rand(8, 40, generator=torch.Generator().manual_seed(4))
+    figure = standing_histograms(saliency, 7, scale=Scale(shared=shared, clipped=False), marked="if")
+    found = {tuple(figure.layout[axis].range) for axis in ("xaxis", "xaxis2", "xaxis3", "xaxis4")}
+    assert len(found) == ranges
+    assert [trace.name for trace in figure.data if trace.type == "bar" and trace.marker.opacity > 0.5] == ["if"]
+
+
+def test_a_clipped_histogram_still_holds_every_row_and_the_unit() -> None:
+    saliency = torch.ones(8, 1000).cumsum(1)
+    saliency[:, 3] = 1e6
+    figure = standing_histograms(saliency, 3, scale=Scale())
+    assert sum(figure.data[0].y) == 1000
+    assert figure.layout.xaxis.range[1] >= 1e6
+
+
+def test_a_limit_that_is_given_is_that_of_the_colours() -> None:
+    figure = weight_heatmap(Cells(torch.tensor([[1.0, -2.0]])), "input", limit=7.0)
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-7, 7)
 
 
 @pytest.mark.parametrize(

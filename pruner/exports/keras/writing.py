@@ -47,7 +47,7 @@ def arrays_of(whole: Whole, plan: Plan, tensors: dict[str, Tensor]) -> dict[tupl
 
 def _tensors(pruned: Pruned, plan: Plan) -> dict[str, Tensor]:
     """The tensors of the file in its sizes."""
-    tensors = pruned.tensors()
+    tensors = dict(pruned.tensors())
     lstms = pruned.checkpoint.select(pruned.recipe.lstms)
     for lstm in lstms:
         if filled := pruned.compensation.reconstructions.get(lstm.name):

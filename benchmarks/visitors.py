@@ -1,0 +1,329 @@
+"""Many visitors at once: how long pages take, with idle and with full workers, what memory they leave, and whether anybody
+ever sees anything of another.
+
+    python -m benchmarks.visitors [--visitors 50] [--moves 6] [--think 4] [--idle 60] [--wait 600] [--quick]
+
+Every visitor opens a checkpoint of their own under a recipe of their own and moves the sparsity slider, at first with idle
+workers, then while more sweeps run than there are workers; a third of them calibrate, run and export. They talk to the
+server as a browser does, and whatever comes is searched for the marks of all others: a name in the file and in its tensors,
+two numbers next to each other that its weights make, and the seed of the recipe. Then all leave; their models are forgotten
+after `--idle` seconds (an hour on other servers), and memory is measured again after `--wait`.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import random
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from benchmarks.browserless import Failed, Tab
+
+APP = Path(__file__).parents[1] / "app.py"
+HIDDEN, INPUT = 128, 64
+FIRST_SEED = 914_000_000  # of recipes; whole, with no digit beside it, it is found nowhere by chance
+NAMES, SEEDS = re.compile(rb"zq\d{3}[a-z]{6}"), re.compile(rb"(?<![\d.])9140\d{5}(?!\d)")
+MOST_RATIO, MOST_GROWTH, LEAST_MESSAGES = 2.0, 0.15, 2000
+
+
+@dataclass
+class Heard:
+    """What all visitors heard: messages, and what of another was among them."""
+
+    messages: int = 0
+    size: int = 0
+    leaks: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    times: dict[str, list[float]] = field(default_factory=dict)  # seconds, by what was done
+
+    async def timed(self, what: str, doing: Awaitable[Any]) -> Any:
+        began = time.perf_counter()
+        found = await doing
+        self.times.setdefault(what, []).append(time.perf_counter() - began)
+        return found
+
+
+class Visitor:
+    """One of them, with a model and a recipe that nobody else has."""
+
+    every: ClassVar[list["Visitor"]] = []
+
+    def __init__(self, number: int, heard: Heard) -> None:
+        letters = random.Random(number)
+        self.number, self.heard, self.seed = number, heard, FIRST_SEED + 1 + number
+        self.name = f"zq{number:03d}" + "".join(letters.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(6))
+        tensors = self._weights()
+        self.file = safetensors.torch.save(tensors)
+        sums = tensors[f"{self.name}.lstm.weight_ih_l0"].abs().sum(1)
+        self.numbers = sums[:2].numpy().tobytes()
+        self.secret = "".join(letters.choice("abcdefghijklmnop") for _ in range(43))
+        self.every.append(self)
+
+    def _weights(self) -> dict[str, Tensor]:
+        torch.manual_seed(self.number)
+        modules = {"lstm": nn.LSTM(INPUT, HIDDEN), "head": nn.Linear(HIDDEN, 16)}
+        return {
+            f"{self.name}.{of}.{key}": value for of, each in modules.items() for key, value in each.state_dict().items()
+        }
+
+    def tab(self, url: str) -> Tab:
+        return Tab(url, f"pruner_browser={self.secret}", self.hear)
+
+    def hear(self, data: bytes) -> None:
+        """Count a message, and search it for what is another's."""
+        self.heard.messages += 1
+        self.heard.size += len(data)
+        mine = {self.name.encode(), str(self.seed).encode()}
+        found = {each.decode() for each in {*NAMES.findall(data), *SEEDS.findall(data)} - mine}
+        found |= {f"weights of {other.name}" for other in self.every if other is not self and other.numbers in data}
+        self.heard.leaks += [f"{self.name} received {each}" for each in sorted(found)]
+
+    async def arrive(self, tab: Tab) -> None:
+        """Open the own model under a link with the own recipe."""
+        await tab.open(f"file={self.name}.safetensors&sparsity=0.4&granularity=units&criterion=random&seed={self.seed}")
+        await tab.upload(f"{self.name}.safetensors", self.file)
+        if not tab.shows("markdown", self.name):
+            raise Failed("the model was not opened")
+
+    async def move(self, tab: Tab, what: str, moves: int, think: float) -> None:
+        """Move the slider of Masks so many times, each time until all is drawn."""
+        await tab.go("masks")
+        dice = random.Random(self.number)
+        for _ in range(moves):
+            await asyncio.sleep(think * (0.5 + dice.random()))
+            component, _ = tab.find("bidi_component", lambda each: "grids" in each.id and each.bytes)
+            size = int.from_bytes(component.bytes[:4], "little")
+            said = json.loads(component.bytes[4 : 4 + size])["sliders"]["said"]
+            told = {**said, "overall": dice.randrange(10, 90) / 100, "rests": True}
+            await self.heard.timed(what, tab.move("grids", "move", told))
+
+    async def work(self, tab: Tab) -> None:
+        """Calibrate, run and export; check that the export is one's own."""
+        await tab.go("calibrate")
+        await tab.choose("Inputs", "andom")
+        await self.heard.timed("calibrate", self.until_done(tab, "Gather", lambda: tab.shows("markdown", "time steps")))
+        await tab.go("run")
+        await self.heard.timed("run", self.until_done(tab, "Run", lambda: tab.shows("metric", "Parameters, compact")))
+        await self.heard.timed("export", tab.go("export"))
+        files = zipfile.ZipFile(io.BytesIO(await tab.download("Download everything as one zip")))
+        for name in files.namelist():
+            self.hear(files.read(name))
+        recipe = json.loads(files.read(next(name for name in files.namelist() if name.endswith("manifest.json"))))
+        if recipe["recipe"]["seed"] != self.seed:
+            raise Failed("another recipe was exported")
+
+    async def until_done(self, tab: Tab, label: str, done: Callable[[], bool]) -> None:
+        """Start work and look at it as a page does, as long as it takes."""
+        await tab.press(label)
+        while not done():
+            await asyncio.sleep(0.5)
+            await tab.run()
+
+    async def keep_busy(self, tab: Tab, over: asyncio.Event) -> None:
+        """Sweep, and sweep again, until it is over."""
+        await tab.go("sweep")
+        while not over.is_set():
+            await tab.press("Sweep")
+            while tab.shows("button", "Cancel") and not over.is_set():
+                await asyncio.sleep(1.0)
+                await tab.run()
+        if tab.shows("button", "Cancel"):
+            await tab.press("Cancel")
+
+
+@contextmanager
+def serving(idle: int) -> Iterator[tuple[str, int]]:
+    """A server of its own: its address and its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.headless=true", f"--server.port={port}"]
+    environment = {**os.environ, "PRUNER_IDLE_SECONDS": str(idle)}
+    with subprocess.Popen(command, cwd=APP.parent, env=environment, stdout=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health").close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        try:
+            yield url, process.pid
+        finally:
+            process.terminate()
+
+
+def memory(process: int) -> float:
+    """MiB that a process and all that it started take together; what several share is shared among them."""
+    total, around = 0, {process}
+    parents = {int(path.parent.name): path for path in Path("/proc").glob("[0-9]*/stat")}
+    tree: dict[int, int] = {}
+    for each, path in parents.items():
+        try:
+            tree[each] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    while new := {each for each, parent in tree.items() if parent in around} - around:
+        around |= new
+    for each in around:
+        try:
+            lines = Path(f"/proc/{each}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += int(re.search(r"^Pss:\s+(\d+)", lines, re.M).group(1))  # type: ignore[union-attr]
+    return total / 1024
+
+
+def table(times: dict[str, list[float]]) -> str:
+    """Percentiles of the milliseconds that each thing took."""
+    lines = [f"{'':<24}{'times':>6}{'median':>9}{'90 %':>9}{'99 %':>9}{'most':>9}  ms"]
+    for what, seconds in times.items():
+        ordered = sorted(1000 * each for each in seconds)
+        shares = [ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99, 1.0)]
+        lines.append(f"{what:<24}{len(ordered):>6}" + "".join(f"{each:>9,.0f}" for each in shares))
+    return "\n".join(lines)
+
+
+class Scene:
+    """The visitors of one server, from the first one alone to the last one's leaving."""
+
+    def __init__(self, arguments: argparse.Namespace, url: str, heard: Heard) -> None:
+        self.arguments, self.heard, self.url = arguments, heard, url
+        self.workers = len(os.sched_getaffinity(0))
+
+    async def alone(self) -> None:
+        """One visitor does everything once, so that all is imported that ever is."""
+        visitor = Visitor(0, self.heard)
+        async with visitor.tab(self.url) as tab:
+            await visitor.arrive(tab)
+            await visitor.move(tab, "slider, alone", self.arguments.moves, 0.2)
+            await visitor.work(tab)
+
+    async def together(self) -> None:
+        visitors = [Visitor(number, self.heard) for number in range(1, self.arguments.visitors + 1)]
+        async with AsyncExitStack() as stack:
+            tabs = [await stack.enter_async_context(visitor.tab(self.url)) for visitor in visitors]
+            present = list(zip(visitors, tabs, strict=True))
+            await self._all(present, self._arrive)
+            busy, others = present[: self.workers + 1], present[self.workers + 1 :]
+            await self._all(others, partial(self._move, "slider, workers idle"))
+            over = asyncio.Event()
+            sweeps = asyncio.gather(*(self._noted(visitor.keep_busy(tab, over)) for visitor, tab in busy))
+            await asyncio.sleep(2.0)
+            await self._all(others, partial(self._move, "slider, workers full"))
+            over.set()
+            await sweeps
+            await self._all(others[:: self.arguments.every], lambda visitor, tab: visitor.work(tab))
+            print(f"{'with all of them':<24}{self.memory():>9,.0f} MiB", flush=True)
+
+    def memory(self) -> float:
+        return memory(self.arguments.process)
+
+    async def _arrive(self, visitor: Visitor, tab: Tab) -> None:
+        await asyncio.sleep(self.arguments.think * random.Random(visitor.number).random() * 4)
+        await self.heard.timed("open", visitor.arrive(tab))
+
+    async def _move(self, what: str, visitor: Visitor, tab: Tab) -> None:
+        await visitor.move(tab, what, self.arguments.moves, self.arguments.think)
+
+    async def _all(self, present: list[tuple[Visitor, Tab]], doing: Callable[[Visitor, Tab], Awaitable[None]]) -> None:
+        await asyncio.gather(*(self._noted(doing(visitor, tab)) for visitor, tab in present))
+
+    async def _noted(self, doing: Awaitable[None]) -> None:
+        try:
+            await doing
+        except Exception as error:  # whatever it is, a visitor had to see it
+            self.heard.errors.append(f"{type(error).__name__}: {error}"[:200])
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Many visitors of one server at once")
+    parser.add_argument("--visitors", type=int, default=50)
+    parser.add_argument(
+        "--moves", type=int, default=6, help="of the slider, with idle workers, and again with full ones"
+    )
+    parser.add_argument("--think", type=float, default=4.0, help="seconds between two moves, about")
+    parser.add_argument("--every", type=int, default=3, help="which of the visitors calibrate, run and export")
+    parser.add_argument("--idle", type=int, default=60, help="seconds after which the server forgets what is not used")
+    parser.add_argument(
+        "--wait", type=int, default=600, help="seconds from the leaving of all to the last look at memory"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few visitors for a short time, and no word on memory or speed"
+    )
+    arguments = parser.parse_args(words)
+    if arguments.quick:
+        arguments.visitors, arguments.moves, arguments.think, arguments.every = (
+            len(os.sched_getaffinity(0)) + 3,
+            2,
+            0.1,
+            1,
+        )
+    heard = Heard()
+    with serving(arguments.idle) as (url, arguments.process):
+        scene = Scene(arguments, url, heard)
+        asyncio.run(scene.alone())
+        before = scene.memory()
+        print(f"{'after one visitor':<24}{before:>9,.0f} MiB", flush=True)
+        asyncio.run(scene.together())
+        after = _memory_after(scene, 0 if arguments.quick else arguments.wait)
+    print(table(heard.times))
+    for error in sorted(set(heard.errors)):
+        print(f"error: {error} ({heard.errors.count(error)} times)")
+    for leak in heard.leaks[:10]:
+        print(f"leak: {leak}")
+    full, idle = (statistics.median(heard.times[f"slider, workers {how}"]) for how in ("full", "idle"))
+    rows = [
+        ("leaks in so many messages", f"{len(heard.leaks)} in {heard.messages:,}", "none", not heard.leaks),
+        ("errors", f"{len(heard.errors)}", "none", not heard.errors),
+    ]
+    if not arguments.quick:
+        rows += [
+            (
+                "messages that were searched",
+                f"{heard.messages:,}",
+                f"{LEAST_MESSAGES:,}",
+                heard.messages >= LEAST_MESSAGES,
+            ),
+            ("slider, full over idle", f"{full / idle:.2f}", f"{MOST_RATIO}", full / idle <= MOST_RATIO),
+            (
+                "memory, after over before",
+                f"{after / before:.2f}",
+                f"{1 + MOST_GROWTH}",
+                after / before <= 1 + MOST_GROWTH,
+            ),
+        ]
+    for name, found, wanted, holds in rows:
+        print(f"{name:<32}{found:>16}   target {wanted:<8}{'' if holds else 'missed'}")
+    return 0 if all(holds for *_, holds in rows) else 1
+
+
+def _memory_after(scene: Scene, wait: int) -> float:
+    """MiB when all have left for so long; told now and then."""
+    for second in range(0, wait, 60):
+        print(f"{f'{second} s after all left':<24}{scene.memory():>9,.0f} MiB", flush=True)
+        time.sleep(min(60, wait - second))
+    print(f"{f'{wait} s after all left':<24}{scene.memory():>9,.0f} MiB", flush=True)
+    return scene.memory()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

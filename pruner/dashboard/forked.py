@@ -1,0 +1,47 @@
+"""The process that workers are forked from: a script, run with a socket that asks for them and the paths to import from."""
+
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+
+NEEDED = ("pruner.dashboard.explore", "pruner.dashboard.shrinking", "pruner.dashboard.speeds", "pruner.lessons")
+NICE = 10  # that of workers: pages go before
+
+
+def main(descriptor: int) -> None:
+    """Make a worker for each socket that comes, until there is nobody any more to send one."""
+    from pruner.dashboard.worker import serve
+    from pruner.examples import embedded_reber
+
+    for name in NEEDED:
+        importlib.import_module(name)
+    embedded_reber.strings()  # half a second that no worker needs to spend again
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the server decides
+    os.nice(NICE)
+    control = socket.socket(fileno=descriptor)
+    while True:
+        asked, streams, *_ = socket.recv_fds(control, 1, 1)
+        if not asked:
+            return
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers that have ended are not waited for
+        if _forked():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            control.close()
+            serve(socket.socket(fileno=streams[0]))
+        os.close(streams[0])
+
+
+def _forked() -> bool:
+    """Whether this is the new process; also False where there is no room for one."""
+    try:
+        return os.fork() == 0
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.path[:] = json.loads(sys.argv[2])
+    main(int(sys.argv[1]))
