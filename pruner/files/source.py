@@ -25,13 +25,11 @@ class Source:
     """
 
     isolated = False
-    _opened: tuple[Path, os.stat_result] | None = None  # what was opened, if it is not this process's own
+    opened: tuple[Path, os.stat_result] | None = None  # what was opened, where that was a file, and what it was then
     data = memoryview(b"")  # in another process, which gets the facts alone
 
-    def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None, path: Path | None = None) -> None:
+    def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None) -> None:
         self.file = file
-        if file is not None and path is not None:
-            self._opened = path.absolute(), os.fstat(file.fileno())
         self.data = memoryview(data)
         self.size = len(data)
 
@@ -47,16 +45,16 @@ class Source:
     def check_unchanged(self) -> None:
         """Raise PrunerError if the file was written to, or another took its place, since it was opened; one that is gone is
         still held as it was."""
-        if self._opened is not None and _is_as(*self._opened) is False:
+        if self.opened is not None and _is_as(*self.opened) is False:
             raise PrunerError(
-                f"expected {self._opened[0].name} as it was when it was opened, found that it has changed since; open it "
+                f"expected {self.opened[0].name} as it was when it was opened, found that it has changed since; open it "
                 "again"
             )
 
     @property
     def path(self) -> Path | None:
         """Where the file lies as it was when it was opened, so that another process may map it; None where it does not."""
-        return self._opened[0] if self._opened is not None and _is_as(*self._opened) else None
+        return self.opened[0] if self.opened is not None and _is_as(*self.opened) else None
 
     def let_go(self) -> None:
         """Give back the memory of what was read, at the end of whatever has read much; it is read again when needed."""
@@ -97,10 +95,13 @@ def open_source(
         raise PrunerError(f"expected {wanted}, found {found}: {path}; check the path") from error
     except (OSError, ValueError) as error:
         raise PrunerError(f"expected {wanted}, found {error}: {path}; check its path and permissions") from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    facts = os.fstat(file.fileno())
+    if not stat.S_ISREG(facts.st_mode):
         file.close()
         raise PrunerError(f"expected {wanted}, found a pipe or a device: {path}; check the path")
-    return _mapped(file, path)
+    mapped = _mapped(file)
+    mapped.opened = path.absolute(), facts
+    return mapped
 
 
 def _is_as(path: Path, before: os.stat_result) -> bool | None:
@@ -138,10 +139,10 @@ def _from_bytes(data: bytes) -> Source:
     return _mapped(file)
 
 
-def _mapped(file: IO[bytes], path: Path | None = None) -> Source:
+def _mapped(file: IO[bytes]) -> Source:
     size = os.fstat(file.fileno()).st_size
     try:
-        return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file, path)
+        return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file)
     except (OSError, ValueError, OverflowError) as error:
         file.close()
         raise PrunerError(

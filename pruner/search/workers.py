@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-from joblib.externals.loky import BrokenProcessPool
+from joblib.externals.loky import BrokenProcessPool, process_executor
 
 from pruner.errors import PrunerError
 from pruner.files import orphans
@@ -80,7 +80,7 @@ def as_they_come(
     try:
         while True:
             look(False)
-            if not threading.main_thread().is_alive():
+            if process_executor._global_shutdown:
                 raise Cancelled  # joblib lets this process end only when its workers have nothing to do
             try:
                 result = arrived.get(timeout=PATIENCE)
