@@ -2,7 +2,8 @@
 
 What cannot be changed (frozen dataclasses, files) crosses once: what the other side has already is only named. So a result
 that comes back does not bring the model along that it was made from, it holds the one that is there. Tensors and the bytes
-of files cross as they lie in memory; tensors of a CUDA device come as tensors of the CPU.
+of files cross as they lie in memory, but for a file at a path, which both sides map; tensors of a CUDA device come as
+tensors of the CPU.
 """
 
 import io
@@ -12,12 +13,13 @@ import socket
 import struct
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pruner.files.source import Source
+from pruner.files.source import Source, open_source
 
 _LENGTHS = struct.Struct("!QQ")  # of the pickle, and how many blobs stand before it
 _LENGTH = struct.Struct("!Q")  # of a blob
@@ -95,7 +97,7 @@ class _Crossed:
         self._places: dict[tuple[int, int], Name] = {}  # address and length of a blob
         self._files: list[Name] = []  # blobs of whole files, which tensors may be parts of
         self._names: dict[int, Name] = {}  # of objects by their ids
-        self._counts = {"blobs": 0, "objects": 0}  # sent from here
+        self._counts = {"blobs": 0, "objects": 0, "files": 0, "received": 0}  # sent from here, but for the last
 
     def dump(self, message: object) -> tuple[memoryview, list[memoryview]]:
         """The pickle of a message, and the bytes that must be there before it is read."""
@@ -105,9 +107,9 @@ class _Crossed:
         return pickled.getbuffer(), [_bytes(blob) for blob in new]
 
     def load(self, pickled: Tensor, blobs: list[Tensor]) -> Any:
-        first = sum(not here for here, _ in self._blobs)
-        for number, blob in enumerate(blobs, first):
-            self._hold((False, number), blob)
+        for blob in blobs:
+            self._hold((False, self._counts["received"]), blob)
+            self._counts["received"] += 1
         return _Unpickler(self, io.BytesIO(_bytes(pickled))).load()
 
     def _hold(self, name: Name, blob: Tensor) -> None:
@@ -129,6 +131,14 @@ class _Crossed:
         if whole_file:
             self._files.append(name)
         return name, 0, length
+
+    def mapped(self, data: memoryview, name: Name | None = None) -> Name:
+        """The name of a file that both sides map, and none sends; the other side tells the one that it has there."""
+        self._counts["files"] += name is None
+        name = _turned(name) if name else (True, -self._counts["files"])
+        self._hold(name, _as_tensor(data))
+        self._files.append(name)
+        return name
 
     def bytes_at(self, name: Name, offset: int, length: int) -> Tensor:
         """What the other side has placed."""
@@ -176,7 +186,12 @@ class _Pickler(pickle.Pickler):
             return "bytes", self._crossed.place(_as_tensor(found), whole_file=True)
         if _stays_as_it_is(found):
             name, new = self._crossed.name(found)
-            return ("new", name, type(found), _state(found)) if new else ("known", name)
+            if not new:
+                return "known", name
+            if isinstance(found, Source) and found.path is not None and found.size:
+                state = {key: value for key, value in _state(found).items() if key != "data"}
+                return "mapped", name, state, self._crossed.mapped(found.data), found.path
+            return "new", name, type(found), _state(found)
         return None
 
 
@@ -194,6 +209,10 @@ class _Unpickler(pickle.Unpickler):
                 return self._crossed.file_at(*place)
             case "new", name, kind, state:
                 return self._crossed.make(name, kind, state)
+            case "mapped", name, state, file, path:
+                data = _mapped(path)
+                self._crossed.mapped(data, file)
+                return self._crossed.make(name, Source, {**state, "data": data})
             case "known", name:
                 return self._crossed.object(name)
 
@@ -206,6 +225,12 @@ def _turned(name: Name) -> Name:
 def _as_tensor(data: memoryview) -> Tensor:
     """(bytes,) uint8, of the same memory, in a storage of its own."""
     return torch.frombuffer(data, dtype=torch.uint8) if len(data) else torch.empty(0, dtype=torch.uint8)
+
+
+def _mapped(path: Path) -> memoryview:
+    source = open_source(path)
+    source.close()
+    return source.data
 
 
 def _bytes(blob: Tensor) -> memoryview:

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 
-NEEDED = ("pruner.dashboard.explore", "pruner.dashboard.given", "pruner.dashboard.speeds", "pruner.lessons")
+NEEDED = ("pruner.dashboard.given", "pruner.dashboard.speeds", "pruner.lessons")
 NICE = 10  # that of workers: pages go before
 
 

@@ -3,7 +3,6 @@ at once, takes memory only for what it does, and gives all of it back."""
 
 import atexit
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import threading
 from pathlib import Path
 
 _FORKED = Path(__file__).with_name("forked.py")  # a script, so that nobody else's main module is imported
-CAN_FORK = hasattr(os, "fork") and hasattr(socket, "send_fds")
+CAN_FORK = sys.platform == "linux"  # elsewhere what has imported so much may not survive it, or there is no such thing
 
 
 class Forks:

@@ -8,6 +8,7 @@ from functools import cache
 from pruner.errors import PrunerError, shown
 
 PREFIX = "PRUNER_"
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Limits:
     Of uploads and messages Streamlit has limits of its own, `server.maxUploadSize` and `server.maxMessageSize`.
     """
 
-    workers: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers: int = CORES
     jobs_a_visitor: int = 4  # that wait or compute at once
     models_a_visitor: int = 10  # that are kept, each with what was made of it
     models: int = 100  # of all visitors

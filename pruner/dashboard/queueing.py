@@ -69,7 +69,7 @@ class _Task:
 
     def run(self, work: Work) -> Any:
         while not self._turn.began.wait(PATIENCE):
-            self._progress(0.0, f"{ordinal(self._turn.place)} in line")
+            self._progress(0.0, f"{ordinal(self._turn.place)} in line: begins when its turn comes")
         if not CAN_FORK:
             return work(self._seen, self._progress)
         self._channel = channel = Channel(self._queue.forks.worker())

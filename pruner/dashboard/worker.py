@@ -22,12 +22,11 @@ import torch
 from joblib.parallel import ParallelBackendBase
 
 from pruner.dashboard.crossing import Channel
-from pruner.dashboard.limits import limits
+from pruner.dashboard.limits import CORES, limits
 from pruner.errors import PrunerError
 from pruner.progress import Cancelled, Progress
 
 OFTEN = 0.1  # seconds between two messages on how far it is
-THREADS = 1  # of torch in each worker: there are as many workers as cores
 
 Seen = Callable[[Any], object]
 Work = Callable[[Seen, Progress], Any]  # what comes, pickled
@@ -35,7 +34,7 @@ Work = Callable[[Seen, Progress], Any]  # what comes, pickled
 
 def serve(stream: socket.socket) -> NoReturn:
     """Do what comes over the socket, and end; at once, whatever is being done, when nobody is there any more."""
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(max(1, CORES // limits().workers))
     channel = Channel(stream)
     try:
         work = channel.receive()

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor
 
 from pruner.dashboard import queueing
+from pruner.dashboard.forked import NEEDED
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.limits import Limits
 from pruner.dashboard.queueing import Queue, ordinal
+from pruner.dashboard.workspaces import Workspaces
 from pruner.files.opening import open_checkpoint
-from tests.helpers.files import saved
+from tests.helpers.files import saved, saved_in
 from tests.helpers.heavy import (
     Seen,
     be_deaf,
@@ -30,6 +33,7 @@ from tests.helpers.heavy import (
     hold,
     last,
     look_around,
+    look_at_file,
     make_what_does_not_pickle,
     overdo,
     refuse,
@@ -67,6 +71,11 @@ def is_there(process: int) -> bool:
     return True
 
 
+@pytest.mark.parametrize("module", NEEDED)
+def test_what_workers_are_to_have_imported_is_there(module: str) -> None:
+    assert find_spec(module)
+
+
 def test_work_is_done_elsewhere_and_its_turn_ends_with_it(queue: Queue) -> None:
     found = [wait(begin(queue, look_around)).status.result for _ in range(3)]
     assert len({*found, os.getpid()}) == 4
@@ -92,6 +101,15 @@ def test_what_is_there_already_comes_back_as_what_it_is(queue: Queue) -> None:
     assert torch.equal(doubled, 2 * checkpoint.tensors["bias_hh_l0"])
 
 
+def test_a_file_at_a_path_is_mapped_by_both_and_crosses_if_it_has_changed(queue: Queue, tmp_path: Path) -> None:
+    checkpoint = saved_in(tmp_path, named(random_lstm()))
+    expected = 2 * checkpoint.tensors["weight_ih_l0"]
+    for mapped in (True, False):
+        is_mapped, in_file, doubled = wait(begin(queue, partial(look_at_file, checkpoint))).status.result
+        assert (is_mapped, in_file) == (mapped, True) and torch.equal(doubled, expected)
+        os.utime(tmp_path / "model.pt", (1, 1))
+
+
 @pytest.mark.parametrize("work", [hold, be_deaf])
 def test_cancelled_work_ends_within_a_second_and_cleans_up_if_it_can(
     queue: Queue, work: Callable[..., None], tmp_path: Path
@@ -112,19 +130,33 @@ def test_the_place_in_the_line_is_told_and_who_leaves_it_frees_it(queue: Queue, 
     waiting = []
     for place, visitor in enumerate("cde", 1):
         waiting.append(begin(queue, look_around, visitor))
-        until(lambda place=place: waiting[-1].status.what == f"{ordinal(place)} in line")
+        until(lambda place=place: waiting[-1].status.what.startswith(f"{ordinal(place)} in line"))
     waiting[1].cancel()
     assert wait(waiting[1]).status.state == "cancelled"
-    until(lambda: waiting[2].status.what == "2nd in line")
+    until(lambda: waiting[2].status.what.startswith("2nd in line"))
     computing[0].cancel()
     assert {wait(waiting[index]).status.state for index in (0, 2)} == {"done"}
     computing[1].cancel()
     wait(computing[1])
 
 
+def test_who_has_left_for_good_leaves_workers_and_line_to_others(queue: Queue, tmp_path: Path) -> None:
+    now = 0.0
+    workspaces = Workspaces(Limits(), lambda: now)
+    jobs = {key: begin(queue, partial(hold, tmp_path), "gone") for key in ("run", "sweep", "shrink")}
+    workspaces.join("gone", "model", jobs, jobs)
+    until(lambda: sorted(job.status.what[:11] for job in jobs.values()) == ["1st in line", "holding", "holding"])
+    other = begin(queue, look_around, "b")
+    until(lambda: other.status.what.startswith("2nd in line"))
+    now += Limits().idle_seconds
+    workspaces.forget_idle()
+    assert {wait(job).status.state for job in jobs.values()} == {"cancelled"}
+    assert wait(other).status.state == "done"
+
+
 def test_one_visitor_may_have_so_much_at_once(queue: Queue, tmp_path: Path) -> None:
     jobs = [begin(queue, partial(hold, tmp_path)) for _ in range(3)]
-    until(lambda: jobs[2].status.what == "1st in line")
+    until(lambda: jobs[2].status.what.startswith("1st in line"))
     assert "expected at most 3 pieces of work" in wait(begin(queue, look_around)).status.error
     for job in jobs:
         job.cancel()
@@ -202,7 +234,9 @@ def test_a_server_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     code = """
 import sys, time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from pruner.dashboard.forked import NEEDED
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.limits import Limits
 from pruner.dashboard.queueing import Queue

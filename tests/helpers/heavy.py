@@ -7,9 +7,11 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pruner import PrunerError
@@ -74,6 +76,13 @@ def double(checkpoint: Checkpoint, tensor: Tensor, seen: Seen, progress: Progres
     seen(tensor)
     assert bytes(checkpoint.source.data[:2]) == b"PK"
     return checkpoint, tensor, 2 * checkpoint.tensors["bias_hh_l0"], checkpoint.source
+
+
+def look_at_file(checkpoint: Checkpoint, seen: Seen, progress: Progress) -> tuple[bool, bool, Tensor]:
+    """Whether the file is mapped, whether the tensors lie in it, and one of them, changed."""
+    data, tensor = checkpoint.source.data, checkpoint.tensors["weight_ih_l0"]
+    place = tensor.data_ptr() - torch.frombuffer(data, dtype=torch.uint8).data_ptr()
+    return isinstance(data.obj, mmap), 0 <= place < len(data), 2 * tensor
 
 
 def squared(number: int, stop: Callable[[], None]) -> tuple[int, int]:
