@@ -50,7 +50,11 @@ def as_they_come(
     parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered", initializer=exec, initargs=begin)
     while not _WORKERS.acquire(timeout=PATIENCE):
         look(True)
-    staging = temporary()
+    try:
+        staging = temporary()
+    except OSError as error:
+        _WORKERS.release()
+        raise PrunerError(f"expected room for a temporary file, found {error}; make room or set TMPDIR") from error
     stop = Stop(staging.files / "stop")
 
     def collect() -> None:
