@@ -164,7 +164,7 @@ def _reconstruction(lstm: LSTM, filled: Reconstruction, prefix: str, first: int 
 
 
 def _shrunk(wide: Tensor | Made, part: Part, mask: Tensor | None, rows: slice | None = None) -> Tensor:
-    """What stays of a tensor, or some rows of that; zero in units that stay although they are dropped: PyTorch needs some."""
+    """What stays of a tensor, or some rows of that; zero in dropped units that stay because PyTorch needs some."""
     source = (wide.make() if isinstance(wide, Made) else wide).detach()
     kept = part.rows
     if rows is not None:

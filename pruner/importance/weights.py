@@ -12,7 +12,7 @@ from pruner.lstm.gates import BLOCKS, GATES, SIDES, split_gates
 from pruner.lstm.lstm import LSTM, Place
 from pruner.recipe import row_norm
 
-_BUFFER_ELEMENTS = 2**19  # rows are scored in pieces that stay in cache, so that no copy of the weights is made
+_BUFFER_ELEMENTS = 2**18  # rows are scored in pieces that stay in cache, so that no copy of the weights is made
 
 
 def _l1(absolute: Tensor) -> Tensor:
