@@ -38,7 +38,7 @@ def row_saliency(weight: Tensor, criterion: str = "l1") -> Tensor:
     scores = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
     step = max(1, _BUFFER_ELEMENTS // max(1, rows.shape[1]))
     # The sign goes first, in the weight's own type, whose numbers are fewer bytes to read and to write than float64.
-    own, wide = (torch.empty_like(rows[:step], dtype=dtype) for dtype in (rows.dtype, torch.float64))
+    own, wide = (rows.new_empty(rows[:step].shape, dtype=dtype) for dtype in (rows.dtype, torch.float64))
     for start in range(0, len(rows), step):
         piece = rows[start : start + step]
         absolute = torch.abs(piece, out=own[: len(piece)])
