@@ -11,13 +11,14 @@ is pushed together, so that rows of different units become one unit.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.rows import Row
 from pruner import LSTMSaliencyPruner
 from pruner.lstm.sizes import macs_per_step
 from pruner.lstm.timing import in_turns, in_words, times_as_fast
@@ -25,6 +26,7 @@ from pruner.lstm.timing import in_turns, in_words, times_as_fast
 INPUT_SIZE, NUM_LAYERS, LENGTH = 256, 2, 64
 BATCH_SIZES, SECONDS = (1, 32), 12.0  # for each line of two
 GRANULARITIES = ("units", "rows")
+TAKES, LEAST_OF_ARITHMETIC = 70, 0.8  # seconds of `rows`; of what is saved, the share that shows
 
 
 def pruned(dense: nn.LSTM, sparsity: float, granularity: str) -> dict[str, nn.Module]:
@@ -102,6 +104,22 @@ def line(found: Mapping[str, float | None], granularity: str) -> str:
 
 def told(found: Mapping[str, float | None], form: str) -> str:
     return in_words(found[form]) if form in found else "-"
+
+
+def rows() -> Iterator[Row]:
+    """How much of what fewer units save shows in the time, at H = 512."""
+    torch.manual_seed(0)
+    dense = nn.LSTM(INPUT_SIZE, 512, NUM_LAYERS).eval()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for sparsity in (0.5, 0.75):
+        forms = {"dense": dense, **pruned(dense, sparsity, "units")}
+        for batch_size in BATCH_SIZES:
+            found = ratios(forms, torch.randn(LENGTH, batch_size, INPUT_SIZE))["units compact"]
+            share = None if found is None else found / arithmetic(dense, forms["units compact"])
+            name = f"{1 - sparsity:.0%} of the units, batch {batch_size}: speed over arithmetic"
+            yield Row(name, share, LEAST_OF_ARITHMETIC, at_least=True)
+    torch.set_num_threads(threads)
 
 
 def main() -> None:

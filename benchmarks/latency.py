@@ -11,13 +11,16 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 from safetensors.torch import save_file
 from torch import nn
 
+from benchmarks.rows import Row, Unavailable
 from tests.helpers.browser import installed_chromium, opened, serving
 from tests.helpers.project import PROJECT
 
@@ -41,6 +44,20 @@ WATCH = """(selectors) => {
       ? { attributes: true, attributeFilter: [attribute] } : { childList: true, subtree: true, characterData: true })
   }
 }"""
+TAKES = 120  # seconds of `rows`
+MOST_OVER_BARE = {"grids": 1.0}  # drawn no later than the number of a page that has nothing else
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Milliseconds from a key to what it changes: median, 95th percentile, and the median of the bare page."""
+
+    title: str
+    median: float
+    late: float
+    base: float
+
+
 GRIDS = ("grids", "canvas.grids", "data-fallen")
 NUMBER = ("number", "[data-testid=stMetricValue]", "")
 
@@ -68,7 +85,8 @@ def _masks_page(browser: Browser, url: str, checkpoint: Path) -> Page:
     return page
 
 
-def _moves(browser: Browser, app: str, bare: str, folder: Path, hidden: int, count: int) -> None:
+def _moves(browser: Browser, app: str, bare: str, folder: Path, hidden: int, count: int) -> Iterator[Seen]:
+    """What was seen of the bare page, of the grids and of the number beside them."""
     checkpoint = folder / f"h{hidden}.safetensors"
     torch.manual_seed(0)
     save_file({f"lstm.{name}": tensor for name, tensor in nn.LSTM(256, hidden).state_dict().items()}, checkpoint)
@@ -87,12 +105,7 @@ def _moves(browser: Browser, app: str, bare: str, folder: Path, hidden: int, cou
             number.append(seen["number"])
     base = statistics.median(floor)
     for title, times in (("bare page", floor), ("grids", grids), ("number", number)):
-        ordered = sorted(times)
-        print(
-            f"| {hidden} | {title} | {statistics.median(times):.0f} | {ordered[int(0.95 * (len(ordered) - 1))]:.0f} | "
-            f"{statistics.median(times) / base:.2f} |",
-            flush=True,
-        )
+        yield Seen(title, statistics.median(times), sorted(times)[int(0.95 * (len(times) - 1))], base)
     page.close()
     floor_page.close()
 
@@ -116,6 +129,23 @@ def _first_pictures(browser: Browser, app: str, bare: str, runs: int) -> None:
         print(f"| {title} | {statistics.median(times[1:]):.2f} s | {statistics.median(times[1:]) / base:.2f} |")
 
 
+def rows() -> Iterator[Row]:
+    """The Masks page at H = 1024 over the bare page."""
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        folder = Path(name)
+        (folder / "bare.py").write_text(BARE)
+        try:
+            browser = playwright.chromium.launch(executable_path=installed_chromium(), args=["--no-sandbox"])
+        except Error as error:
+            raise Unavailable(f"no Chromium starts here ({error.message.splitlines()[0]})") from error
+        with serving(PROJECT / "app.py", "--", "--local-files") as app, serving(folder / "bare.py") as bare:
+            for seen in _moves(browser, app, bare, folder, 1024, 15):
+                if seen.title != "bare page":
+                    target = MOST_OVER_BARE.get(seen.title)
+                    yield Row(f"Masks page, H = 1024: {seen.title} over a bare page", seen.median / seen.base, target)
+        browser.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", default="1024,4096")
@@ -130,7 +160,12 @@ def main() -> None:
             print("| H | what | median ms | 95 % | over the bare page |\n|---|---|---|---|---|")
             with serving(folder / "bare.py") as bare:
                 for hidden in map(int, arguments.hidden.split(",")):
-                    _moves(browser, app, bare, folder, hidden, arguments.moves)
+                    for seen in _moves(browser, app, bare, folder, hidden, arguments.moves):
+                        over = seen.median / seen.base
+                        print(
+                            f"| {hidden} | {seen.title} | {seen.median:.0f} | {seen.late:.0f} | {over:.2f} |",
+                            flush=True,
+                        )
             print("\n| first picture | median | over the bare page |\n|---|---|---|")
             with serving(folder / "bare_figure.py") as bare:
                 _first_pictures(browser, app, bare, 7)

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from benchmarks import rows as benchmark
 from benchmarks.quality import processor
 from pruner import Checkpoint, Recipe, open_checkpoint
 from pruner.compact.costs import cost_of_form
@@ -27,6 +28,7 @@ from pruner.exports.speed.table import Row, Table, side_by_side
 from pruner.lstm.timing import in_words
 from pruner.pipeline import prune
 
+SECONDS, TAKES = 40.0, 240  # for each batch size and model; in all
 CONSUMER = "linear.weight"
 LEFT = {
     "half the units": Recipe(0.5, "units", consumers=(CONSUMER,)),
@@ -65,37 +67,47 @@ def cells(table: Table, row: Row) -> list[str]:
     return [f"{share:.0%}", " / ".join(one)]
 
 
-def judged(title: str, table: Table) -> Iterator[str]:
-    """What was reached of the targets, a sentence each."""
+def judged(title: str, table: Table) -> Iterator[benchmark.Row]:
+    """What was reached of the targets."""
     over_int8, over_torch = TARGETS[title]
     by_title = {row.title: row for row in table.rows}
     dense, half = by_title["dense, ONNX Runtime, int8"], by_title["half the units, ONNX Runtime, int8"]
     for (batch_size, threads), bits, both in zip(table.settings, dense.faster, half.faster, strict=True):
         if threads == 1:
-            gain = None if bits is None or both is None else both / bits
-            yield f"{title}, batch {batch_size}: half the units in int8 are {in_words(gain)} dense int8, target {over_int8}"
+            gain, case = None if bits is None or both is None else both / bits, f"{title}, batch {batch_size}"
+            yield benchmark.Row(f"{case}: half the units in int8 over dense int8", gain, over_int8, at_least=True)
             if over_torch:
-                yield f"{title}, batch {batch_size}: and {in_words(both)} dense PyTorch, target {over_torch[batch_size]:g}"
+                target = over_torch[batch_size]
+                yield benchmark.Row(f"{case}: half the units in int8 over dense PyTorch", both, target, at_least=True)
     share = (half.size or 0) / (table.rows[0].size or 1)
-    wanted = f", target {SMALL_ENOUGH}" if title == "the example" else ""
-    yield f"{title}: half the units in int8 take {share:.4f} of the dense checkpoint's bytes{wanted}"
+    wanted = SMALL_ENOUGH if title == "the example" else None
+    yield benchmark.Row(f"{title}: bytes of half the units in int8 over dense ones", share, wanted)
+
+
+def tables_of(seconds: float) -> dict[str, Table]:
+    opened = {"the example": named("pydocs-chars").open(), "H = 512": wide()}
+    return {title: side_by_side(models_of(each), seconds=seconds) for title, each in opened.items()}
+
+
+def rows() -> Iterator[benchmark.Row]:
+    for title, table in tables_of(SECONDS).items():
+        yield from judged(title, table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=40.0, help="for each batch size and model")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for each batch size and model")
     seconds = parser.parse_args().seconds
     print(f"{processor()}, torch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}")
-    opened = {"the example": named("pydocs-chars").open(), "H = 512": wide()}
-    tables = {title: side_by_side(models_of(each), seconds=seconds) for title, each in opened.items()}
+    tables = tables_of(seconds)
     columns = [column for title in tables for column in (f"{title}: bytes", f"{title}: batch 1 / 32")]
     print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for rows in zip(*(table.rows for table in tables.values()), strict=True):
-        found = [cell for table, row in zip(tables.values(), rows, strict=True) for cell in cells(table, row)]
-        print(f"| {rows[0].title} | {' | '.join(found)} |")
+    for side in zip(*(table.rows for table in tables.values()), strict=True):
+        found = [cell for table, row in zip(tables.values(), side, strict=True) for cell in cells(table, row)]
+        print(f"| {side[0].title} | {' | '.join(found)} |")
     print()
     for title, table in tables.items():
-        print("\n".join(judged(title, table)))
+        print("\n".join(row.told() for row in judged(title, table)))
 
 
 if __name__ == "__main__":

@@ -169,6 +169,8 @@ if found is None:
         "Nothing was tried on this model yet: **Try sizes** prunes it to several sizes and shows what each is worth by "
         f"{given.measure.name}."
     )
+    if not (given.quality or given.measure.by_answers):
+        st.page_link("pages/calibrate.py", label="Give inputs to judge by", icon=":material/model_training:")
     st.stop()
 table = experiments.as_table(found)
 chosen = experiments.draw(found, table)

@@ -43,6 +43,11 @@ def load_recipe() -> None:
     session.recipe_upload.let_go()
 
 
+def moved() -> None:
+    speaking.hush()  # leaves the processor to what follows the slider
+    tuning.follow(GRIDS)
+
+
 @st.fragment
 def follow(checkpoint: Checkpoint, view: View, look: Look, a: comparing.Other | None) -> None:
     """What is left, the slider, the grids and the numbers, made anew by themselves while a slider moves, what is left first:
@@ -56,7 +61,7 @@ def follow(checkpoint: Checkpoint, view: View, look: Look, a: comparing.Other | 
             say_what_is_left(checkpoint, recipe, found, gathered, a)
         drawn = draw(checkpoint, view, look, recipe, found, gathered, a)
     with tuned:
-        grids.show(GRIDS, drawn, tuning.overall(GRIDS, recipe, view.layer), lambda: tuning.follow(GRIDS))
+        grids.show(GRIDS, drawn, tuning.overall(GRIDS, recipe, view.layer), moved)
         if drawn:
             explain(view, recipe, drawn)
     if isinstance(found, Preview):

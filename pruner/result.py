@@ -38,7 +38,7 @@ from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe, check_choice
 
 LATENCY_BATCHES = (1, 32)
-MOST_TIMED = 2**26  # weights of an LSTM: its forms are timed in turns, so they all lie in memory side by side
+MOST_TIMED = 2**25  # weights of an LSTM: its forms are timed in turns, so they all lie in memory side by side
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def draw(found: Compared, table: pd.DataFrame) -> str | None:
         selection_mode="points",
         alt=f"{found.measure} over {OVER_TITLES[session.over].lower()} of {len(found.tried)} models that were tried",
     )
-    points = chosen.selection.points
+    points = chosen["selection"]["points"]
     return str(points[0]["customdata"][0]) if points and "customdata" in points[0] else None
 
 

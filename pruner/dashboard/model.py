@@ -31,7 +31,7 @@ def open_example(name: str) -> None:
 
 def open_file(source: str | bytes, name: str | None = None, mapping: Mapping[str, Any] | None = None) -> None:
     """Open a path, or bytes with their file's name. Raises PrunerError; the model that was open then stays open."""
-    _opened(open_checkpoint(source, name, isolated=True, mapping=mapping), None)
+    _opened(open_checkpoint(source, name, isolated=True, mapping=mapping, own=True), None)
 
 
 def _opened(new: Checkpoint, example: str | None) -> None:

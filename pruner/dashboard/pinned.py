@@ -30,7 +30,7 @@ class Pinned:
 
 def pinned_file(opened: Checkpoint, source: str | bytes, name: str | None) -> Pinned:
     """Another checkpoint as A. Raises PrunerError if it cannot be opened, or has other LSTMs than the open model."""
-    other = open_checkpoint(source, name, isolated=True)
+    other = open_checkpoint(source, name, isolated=True, own=True)
     here, there = ({lstm.name: lstm.describe() | {"dtype": ""} for lstm in each.lstms} for each in (opened, other))
     if here != there:
         different = next(name for name in [*here, *there] if here.get(name) != there.get(name))

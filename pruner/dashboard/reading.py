@@ -42,13 +42,13 @@ def example_read(checkpoint: Checkpoint, lstm: LSTM) -> Example | None:
 
 def symbols_of(known: Alphabet | None, calibration: Calibration, sequence: Tensor) -> list[str] | None:
     """The symbols of a sequence (1, T) or (1, T, I) of calibration inputs, where they can be told."""
-    if known is None or calibration.source == "gaussian":
+    if known is None:
         return None
-    if sequence.is_floating_point() and (calibration.source != "example" or known.embedding is not None):
-        return None
-    if not sequence.is_floating_point() and calibration.embedding != known.embedding:
-        return None
-    return known.read(sequence)[0]
+    if sequence.is_floating_point():
+        told = calibration.source == "example" and known.embedding is None  # any others may be numbers of any kind
+    else:
+        told = calibration.embedding == known.embedding
+    return known.read(sequence)[0] if told else None
 
 
 def example_inputs(

@@ -1,6 +1,6 @@
 """The open example and what was pruned of it speak side by side, with the same dice; each is made to in a thread."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -20,7 +20,7 @@ from pruner.progress import Progress
 from pruner.result import Result
 
 EVERY = 0.1  # seconds between two looks at who still speaks
-MOST_REMEMBERED = 8  # speeches
+MOST_REMEMBERED = 8  # speeches that are not shown
 LONGEST_PROMPT = 80  # characters
 TALL = 220  # pixels: as much as the longest speech, so that nothing below moves meanwhile
 PRUNED = {"none": "Pruned", "fold": "Pruned and compensated", "heal": "Pruned and healed"}
@@ -73,16 +73,27 @@ def show(checkpoint: Checkpoint, pruned: Voice, waits: bool = False) -> None:
     voices = of_dense(checkpoint), pruned
     _begin(example.speech, prompt, voices[:1] if waits else voices)
     jobs = [session.spoken.get(_key(voice, prompt)) for voice in voices]
-    speaking = _any_speaks(jobs)
+    speaking = any(job is not None and job.status.state == "running" for job in jobs)
 
     def listen() -> None:
         for place, voice, job in zip(st.columns(2), voices, jobs, strict=True):
             with place:
                 _hear(voice, job, example.speech)
-        if speaking and not _any_speaks(jobs):
+        if speaking and all(job is None or job.status.state in ("done", "failed") for job in jobs):
             st.rerun()
 
     st.fragment(listen, run_every=EVERY if speaking else None)()
+
+
+def hush(but: Collection[str] = ()) -> None:
+    """Stop all who still speak, `but` some: what they say is out of date. Those who are wanted begin anew later."""
+    remembered = dict[str, Job[list[Line]]]()
+    for key, job in session.spoken.items():
+        if key in but or job.status.state == "done":
+            remembered[key] = job
+        else:
+            job.cancel()
+    session.spoken = remembered
 
 
 def _prompt(speech: Speech) -> str:
@@ -103,16 +114,10 @@ def _key(voice: Voice, prompt: str) -> str:
 def _begin(speech: Speech, prompt: str, voices: Sequence[Voice]) -> None:
     """Let those speak who have not yet; stop all others who still do."""
     wanted = {_key(voice, prompt): voice for voice in voices}
-    remembered = dict[str, Job[list[Line]]]()
-    for key, job in session.spoken.items():
-        if key not in wanted:
-            job.cancel()
-        if key in wanted or job.status.state == "done":
-            remembered[key] = job
-    for key, voice in wanted.items():
-        if key not in remembered:
-            remembered[key] = _started(speech, prompt, voice)
-    session.spoken = dict(list(remembered.items())[-MOST_REMEMBERED:])
+    hush(wanted)
+    newest = {key: session.spoken.get(key) or _started(speech, prompt, voice) for key, voice in wanted.items()}
+    others = [(key, job) for key, job in session.spoken.items() if key not in wanted]
+    session.spoken = dict(others[-MOST_REMEMBERED:]) | newest
 
 
 def _started(speech: Speech, prompt: str, voice: Voice) -> Job[list[Line]]:
@@ -121,10 +126,6 @@ def _started(speech: Speech, prompt: str, voice: Voice) -> Job[list[Line]]:
             return speech.speak(*voice.made(progress), prompt, progress)
 
     return Job(speak)
-
-
-def _any_speaks(jobs: Sequence[Job[list[Line]] | None]) -> bool:
-    return any(job is not None and job.status.state == "running" for job in jobs)
 
 
 def _hear(voice: Voice, job: Job[list[Line]] | None, speech: Speech) -> None:

@@ -42,7 +42,7 @@ def say_end(job: Job[Any], name: str) -> None:
     if status.state == "failed":
         st.error(plain(status.error), title=f"The {name} failed", icon=":material/error:")
     if status.state == "cancelled":
-        st.info(f"The {name} was cancelled. Nothing was changed.", icon=":material/stop_circle:")
+        st.info(f"The {name} was cancelled. What was there before stays.", icon=":material/stop_circle:")
 
 
 @st.fragment(run_every=0.3)

@@ -85,7 +85,7 @@ def way_of(recipe: Recipe) -> str:
 
 def in_words(recipe: Recipe) -> str:
     """A recipe in as few words as tell it from others of its kind."""
-    told = [f"{recipe.sparsity:.0%} of {way_of(recipe)}"]
+    told = [f"{100 * recipe.sparsity:.3g}% of {way_of(recipe)}"]
     if recipe.compensation == "heal":
         told.append(f"{recipe.steps} updates" if recipe.steps else f"{recipe.budget:.0f} s")
     if recipe.round_to > 1:

@@ -67,7 +67,11 @@ def save(
         there = folder.exists()  # perhaps where somebody stands, or a volume: it is filled, not replaced
         with Staging(folder, "") if there else Staging(folder.parent, folder.name) as staging:
             pruned.checkpoint.source.check_unchanged()
-            _write(staging.files, pruned, form, before, after, verdict, onnx, quality)
+            try:
+                _write(staging.files, pruned, form, before, after, verdict, onnx, quality)
+            except PrunerError:
+                pruned.checkpoint.source.check_unchanged()  # which then is the reason
+                raise
             if more is not None:
                 more(staging.files)
             staging.settle()

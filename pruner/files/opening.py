@@ -29,6 +29,7 @@ def open_checkpoint(
     *,
     isolated: bool = False,
     mapping: Mapping[str, Any] | None = None,
+    own: bool = False,
 ) -> Checkpoint:
     """Open a checkpoint: a path, or the bytes of one together with the name to call it by.
 
@@ -36,6 +37,10 @@ def open_checkpoint(
     `.safetensors`, `.npz`, raw pickles, ONNX, Keras and JSON; the format is told from the bytes. Nothing that a file names
     is imported or called. `isolated` reads it in a process of its own, with limits on memory and time: for files of
     strangers. `mapping` says which tensors are which of an LSTM that was written by hand (see `mapping.check_mapping`).
+
+    The file at a path is mapped and read again when needed, so it must stay as it is while its checkpoint is in use: a
+    process dies of mapped bytes that somebody else cut off. `own` reads a nameless copy instead, for servers.
+
     Raises PrunerError for a file that cannot be read safely and completely.
 
         >>> import tempfile, torch
@@ -45,7 +50,7 @@ def open_checkpoint(
         ...     [lstm.title for lstm in open_checkpoint(file.name).lstms]
         ['(root)']
     """
-    opened = open_source(source, as_file=isolated)
+    opened = open_source(source, as_file=isolated, own=own)
     opened.isolated = isolated
     name = label(name or ("checkpoint" if isinstance(source, bytes) else Path(source).name), most=255)
     try:

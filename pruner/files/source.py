@@ -1,8 +1,10 @@
 """A file's bytes, mapped and not copied, with their hash."""
 
 import hashlib
+import io
 import mmap
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from typing import IO, Any, TypeVar
 
 from pruner.errors import PrunerError
 
-_HASHED_AT_ONCE = 2**24
+_AT_ONCE = 2**24
 
 Item = TypeVar("Item")
 
@@ -25,13 +27,11 @@ class Source:
     """
 
     isolated = False
-    _opened: tuple[Path, os.stat_result] | None = None  # what was opened, if it is not this process's own
+    opened: tuple[Path, os.stat_result] | None = None  # what was opened, where that was a file, and what it was then
     data = memoryview(b"")  # in another process, which gets the facts alone
 
-    def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None, path: Path | None = None) -> None:
+    def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None) -> None:
         self.file = file
-        if file is not None and path is not None:
-            self._opened = path.absolute(), os.fstat(file.fileno())
         self.data = memoryview(data)
         self.size = len(data)
 
@@ -39,24 +39,24 @@ class Source:
     def sha256(self) -> str:
         """Hashed when it is first asked for, and without keeping in memory what was only read for that."""
         digest = hashlib.sha256()
-        for start in range(0, self.size, _HASHED_AT_ONCE):
-            digest.update(self.data[start : start + _HASHED_AT_ONCE])
+        for start in range(0, self.size, _AT_ONCE):
+            digest.update(self.data[start : start + _AT_ONCE])
             let_go(self.data)
         return digest.hexdigest()
 
     def check_unchanged(self) -> None:
         """Raise PrunerError if the file was written to, or another took its place, since it was opened; one that is gone is
         still held as it was."""
-        if self._opened is not None and _is_as(*self._opened) is False:
+        if self.opened is not None and _is_as(*self.opened) is False:
             raise PrunerError(
-                f"expected {self._opened[0].name} as it was when it was opened, found that it has changed since; open it "
+                f"expected {self.opened[0].name} as it was when it was opened, found that it has changed since; open it "
                 "again"
             )
 
     @property
     def path(self) -> Path | None:
         """Where the file lies as it was when it was opened, so that another process may map it; None where it does not."""
-        return self._opened[0] if self._opened is not None and _is_as(*self._opened) else None
+        return self.opened[0] if self.opened is not None and _is_as(*self.opened) else None
 
     def let_go(self) -> None:
         """Give back the memory of what was read, at the end of whatever has read much; it is read again when needed."""
@@ -81,11 +81,11 @@ class Source:
 
 
 def open_source(
-    source: str | os.PathLike[str] | bytes, as_file: bool = False, wanted: str = "a checkpoint file"
+    source: str | os.PathLike[str] | bytes, as_file: bool = False, wanted: str = "a checkpoint file", own: bool = False
 ) -> Source:
-    """Map the file at a path, or hold bytes as they are, or (`as_file`) in a nameless file.
+    """Map the file at a path, or (`own`) a nameless copy; or hold bytes as they are, or (`as_file`) in a nameless file.
 
-    Raises PrunerError for anything but a regular file, which says what was `wanted`.
+    Raises PrunerError for anything but a regular file, which says what was `wanted`, and without room for a copy.
     """
     if isinstance(source, bytes):
         return _from_bytes(source) if as_file else Source(bytearray(source))
@@ -97,10 +97,14 @@ def open_source(
         raise PrunerError(f"expected {wanted}, found {found}: {path}; check the path") from error
     except (OSError, ValueError) as error:
         raise PrunerError(f"expected {wanted}, found {error}: {path}; check its path and permissions") from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    facts = os.fstat(file.fileno())
+    if not stat.S_ISREG(facts.st_mode):
         file.close()
         raise PrunerError(f"expected {wanted}, found a pipe or a device: {path}; check the path")
-    return _mapped(file, path)
+    mapped = _mapped(_nameless(file) if own else file)
+    if not own:
+        mapped.opened = path.absolute(), facts
+    return mapped
 
 
 def _is_as(path: Path, before: os.stat_result) -> bool | None:
@@ -128,20 +132,26 @@ def read_small(path: Path, most: int, wanted: str) -> bytes:
 
 
 def _from_bytes(data: bytes) -> Source:
+    return _mapped(_nameless(io.BytesIO(data)))
+
+
+def _nameless(original: IO[bytes]) -> IO[bytes]:
+    """A copy that no other process can truncate: whoever touches mapped bytes that are gone is killed (SIGBUS)."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the source closes it
     try:
-        file.write(data)
+        with original:
+            shutil.copyfileobj(original, file, _AT_ONCE)
         file.flush()
     except OSError as error:
         file.close()
         raise PrunerError(f"expected room for a temporary file, found {error}; free some and try again") from error
-    return _mapped(file)
+    return file
 
 
-def _mapped(file: IO[bytes], path: Path | None = None) -> Source:
+def _mapped(file: IO[bytes]) -> Source:
     size = os.fstat(file.fileno()).st_size
     try:
-        return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file, path)
+        return Source(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if size else bytearray(), file)
     except (OSError, ValueError, OverflowError) as error:
         file.close()
         raise PrunerError(

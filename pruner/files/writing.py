@@ -2,7 +2,6 @@
 
 import copy
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.materialise import View, view_of
 from pruner.files.on_demand import Made, OnDemand, described, unmade, without_numbers
 from pruner.files.safetensors_file import ALIGNMENT, DTYPES, SAFETENSORS
+from pruner.files.staging import temporary
 from pruner.files.stale import stale_moments, written_plainly
 
 
@@ -57,8 +57,8 @@ def size_when_written(checkpoint: Checkpoint, changed: Mapping[str, Tensor | Non
         return len(_header(tensors, checkpoint.metadata)) + sum(map(_bytes_of, tensors.values()))
     container = _container(checkpoint, changed, _never_filled)
     try:
-        with tempfile.TemporaryDirectory() as folder, torch.serialization.skip_data():
-            path = Path(folder) / "pruned"
+        with temporary() as staging, torch.serialization.skip_data():
+            path = staging.files / "pruned"
             torch.save(container, path)
             return path.stat().st_size
     except (OSError, RuntimeError) as error:

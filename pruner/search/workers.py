@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-from joblib.externals.loky import BrokenProcessPool
+from joblib.externals.loky import BrokenProcessPool, process_executor
 
 from pruner.errors import PrunerError
 from pruner.files import orphans
@@ -50,7 +50,11 @@ def as_they_come(
     parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered", initializer=exec, initargs=begin)
     while not _WORKERS.acquire(timeout=PATIENCE):
         look(True)
-    staging = temporary()
+    try:
+        staging = temporary()
+    except OSError as error:
+        _WORKERS.release()
+        raise PrunerError(f"expected room for a temporary file, found {error}; make room or set TMPDIR") from error
     stop = Stop(staging.files / "stop")
 
     def collect() -> None:
@@ -80,7 +84,7 @@ def as_they_come(
     try:
         while True:
             look(False)
-            if not threading.main_thread().is_alive():
+            if process_executor._global_shutdown:
                 raise Cancelled  # joblib lets this process end only when its workers have nothing to do
             try:
                 result = arrived.get(timeout=PATIENCE)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import torch
 from torch import Tensor
 
 from pruner.errors import label
@@ -73,18 +74,20 @@ def distribution(tensor: Tensor) -> Distribution:
     low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
     zeros = finite = 0
     for part in _parts(tensor):
-        zeros += int((part == 0).sum())
-        known = part[part.isfinite()].double()
+        zeros += len(part) - int(part.count_nonzero())
+        known = _finite(part)
         if len(known):
             finite += len(known)
-            low, high = min(low, known.min().item()), max(high, known.max().item())
-            total, squares = total + known.sum().item(), squares + known.square().sum().item()
+            lowest, highest = known.aminmax()
+            low, high = min(low, lowest.item()), max(high, highest.item())
+            total += known.sum(dtype=torch.float64).item()
+            squares += torch.linalg.vector_norm(known, dtype=torch.float64).square().item()
     if not finite:
         nothing, unknown = np.zeros(0), math.nan
         return Distribution(nothing, nothing, unknown, unknown, unknown, unknown, zeros, tensor.numel())
     around = max(0.5, abs(low) / 1000)
     reach = (low, high) if high > low else (low - around, low + around)
-    counts = sum(np.histogram(part[part.isfinite()].double().numpy(), BINS, reach)[0] for part in _parts(tensor))
+    counts = sum(_finite(part).double().histc(BINS, *reach).numpy() for part in _parts(tensor))
     mean = total / finite
     deviation = math.sqrt(max(squares / finite - mean * mean, 0.0))
     edges = np.linspace(*reach, BINS + 1)
@@ -94,6 +97,11 @@ def distribution(tensor: Tensor) -> Distribution:
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
     for part in tensor.detach().reshape(-1).split(AT_ONCE):
         yield as_floats(part)
+
+
+def _finite(part: Tensor) -> Tensor:
+    finite = part.isfinite()
+    return part if finite.all() else part[finite]
 
 
 def distribution_figure(found: Distribution) -> go.Figure:

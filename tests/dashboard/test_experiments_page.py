@@ -1,5 +1,7 @@
 """The page Experiments, in process through `app.py`: what was tried, and what each part loses alone."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,8 +11,11 @@ from streamlit.testing.v1 import AppTest
 from pruner import Recipe
 from pruner.dashboard import explore
 from pruner.dashboard.jobs import Job
+from pruner.dashboard.words import in_words
+from pruner.exports.verdict import by_quality
 from pruner.lstm.gates import ALL_BLOCKS
 from pruner.search import experiments
+from pruner.search.experiments import Experiment
 from pruner.search.sweep import SEEDS
 from tests.helpers.files import npy, saved
 from tests.helpers.models import named, random_lstm, random_steps
@@ -40,6 +45,21 @@ SETTINGS = {"granularity": "units", "criterion": "l1", "compensation": "none"}
 def _tried(app: AppTest, **settings: Any) -> AppTest:
     """The page once a sweep of two sparsities, or of as many as are set, has ended."""
     return work(set_to(go(app, "experiments"), **{"sweep_count": 2} | settings), "Try sizes", "sweep")
+
+
+def _by_hand(app: AppTest) -> AppTest:
+    """The page with four models that were tried, the best of which loses 10 %."""
+    judged = partial(by_quality, "strings wholly right", True, 1.0)
+    tried = [
+        Experiment(recipe, judged(value), "strings wholly right", "", macs, macs, "Sweep")
+        for recipe, value, macs in (
+            (Recipe(0.9, "units", compensation="fold", **CONSUMERS), 0.2, 0.035),
+            (Recipe(0.1, "units", consumers=CONSUMERS["consumers"]), 0.9, 0.8),
+            (Recipe(0.5, "units", "random"), 0.1, 0.3),
+            (None, 0.95, 0.8),
+        )
+    ]
+    return set_to(go(app, "experiments"), history={each.key: each for each in tried})
 
 
 def _measured(app: AppTest) -> AppTest:
@@ -110,67 +130,66 @@ def test_a_second_sweep_a_run_and_a_reload_lose_nothing(calibrated: AppTest) -> 
 
 
 def test_what_was_tried_goes_with_its_model(example: AppTest) -> None:
-    example = _tried(example, sweep_criteria=["l1"], sweep_compensations=["none"])
-    assert example.session_state.history
+    example = _by_hand(example)
+    assert len(_table(example)[0]) == 4
     example = click(go(example, "open"), "open_pydocs-chars")
     assert "Nothing was tried" in texts(go(example, "experiments"))
 
 
 @pytest.mark.parametrize(("label", "page"), [("Open on Masks", "Masks"), ("Run it", "Run")])
 def test_a_pick_leads_on_with_its_recipe(calibrated: AppTest, label: str, page: str) -> None:
-    calibrated = _tried(calibrated, sweep_criteria=["l1"], sweep_compensations=["none", "fold"])
-    calibrated = press(_select(calibrated, "90% of units, L1 norm, folded"), label)
+    calibrated = _select(_by_hand(calibrated), "90% of units, L1 norm, folded")
+    assert "0.2, with 4% of the work" in texts(calibrated)
+    calibrated = press(calibrated, label)
     assert calibrated.title[0].value == page
     found = calibrated.session_state
     assert (found.granularity, found.sparsity, found.criterion, found.compensation) == ("units", 0.9, "l1", "fold")
     if page == "Masks":  # which knows what it is worth
-        value = next(
-            each.value
-            for each in found.history.values()
-            if each.recipe
-            and each.recipe.compensation == "fold"
-            and each.recipe.sparsity == 0.9
-            and each.recipe.criterion == "l1"
-        )
-        assert metrics(calibrated)["Quality"] == f"{value:.3f}"
+        assert metrics(calibrated)["Quality"] == "0.200"
 
 
-def test_a_size_is_sent_to_shrink(calibrated: AppTest) -> None:
-    calibrated = _tried(calibrated, sweep_criteria=["l1"], sweep_compensations=["none"])
-    calibrated = press(_select(calibrated, "90% of units, L1 norm"), "Shrink to its size")
-    assert calibrated.title[0].value == "Shrink"
-    assert (calibrated.session_state.shrink_for, calibrated.session_state.target_size) == ("macs", 4)
+def test_a_size_is_sent_to_shrink(example: AppTest) -> None:
+    example = press(_select(_by_hand(example), "90% of units, L1 norm, folded"), "Shrink to its size")
+    assert example.title[0].value == "Shrink"
+    assert (example.session_state.shrink_for, example.session_state.target_size) == ("macs", 4)
 
 
-def test_only_what_a_recipe_made_can_be_opened(calibrated: AppTest) -> None:
-    calibrated = _tried(calibrated, sweep_criteria=["l1"], sweep_compensations=["none"])
-    assert "Nothing of this loses so little" in texts(calibrated) and button(calibrated, "Run it").disabled
-    calibrated = _select(calibrated, "two factors a weight")
-    assert button(calibrated, "Open on Masks").disabled and not button(calibrated, "Shrink to its size").disabled
-    best = max(each.value for each in calibrated.session_state.history.values() if each.recipe)
-    calibrated = set_to(calibrated, most_lost=100.0 * (1.001 - best))
-    assert "The smallest that does" in texts(calibrated) and not button(calibrated, "Open on Masks").disabled
+def test_only_what_a_recipe_made_can_be_opened_and_the_smallest_that_loses_little_is_selected(example: AppTest) -> None:
+    example = _by_hand(example)
+    assert "Nothing of this loses so little" in texts(example) and button(example, "Run it").disabled
+    factors = _select(example, "two factors a weight")
+    assert button(factors, "Open on Masks").disabled and not button(factors, "Shrink to its size").disabled
+    example = set_to(example, most_lost=10.5)
+    assert "The smallest that does leaves **80%**" in texts(example)
+    assert press(example, "Open on Masks").session_state.sparsity == 0.1
 
 
-def test_the_front_is_found_once_for_a_history(calibrated: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    calibrated = _tried(calibrated, sweep_criteria=["l1"], sweep_compensations=["none"])
-    monkeypatch.setattr(experiments, "front", lambda *_: pytest.fail("the front is found again"))
-    calibrated = set_to(calibrated, over="sparsity", most_lost=50.0, sparsity=0.9)
-    calibrated = go(go(calibrated, "masks"), "experiments")
-    monkeypatch.undo()
-    calibrated = _tried(calibrated, sweep_criteria=["l2"], sweep_compensations=["none"])
-    assert "units, L2 norm" in _traces(calibrated)
+def test_a_point_that_is_chosen_in_the_figure_is_selected(example: AppTest) -> None:
+    example = _by_hand(example)
+    key = next(iter(example.session_state.history))
+    chosen = {"selection": {"points": [{"customdata": [key]}], "point_indices": [], "box": [], "lasso": []}}
+    example = set_to(example, frontier_of_macs=chosen)
+    assert "Selected: **90" in texts(example)
 
 
-def test_a_sweep_that_is_cancelled_keeps_what_it_has_rated(calibrated: AppTest) -> None:
-    calibrated = _tried(calibrated, sweep_criteria=["l1"], sweep_compensations=["none"])
-    calibrated.session_state.sweep = Job(endless)
-    calibrated = checked(calibrated.run())
-    assert "units, L1 norm" in _traces(calibrated) and not calibrated.dataframe  # the frontier grows meanwhile
-    wait(press(calibrated, "Cancel").session_state.sweep)
-    calibrated = checked(calibrated.run())
-    assert "cancelled" in calibrated.info[0].value
-    assert len(_table(calibrated)[0]) == len(calibrated.session_state.history) > 0
+def test_the_front_is_found_once_for_a_history(example: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = _by_hand(example)
+    with monkeypatch.context() as patched:
+        patched.setattr(experiments, "front", lambda *_: pytest.fail("the front is found again"))
+        example = set_to(example, over="sparsity", most_lost=50.0, sparsity=0.9)
+        example = go(go(example, "masks"), "experiments")
+    more = {**example.session_state.history}
+    last = replace(more.popitem()[1], recipe=Recipe(0.4, "units", "l2"))
+    example = set_to(example, history=more | {last.key: last})
+    assert "units, L2 norm" in _traces(example)
+
+
+def test_a_sweep_that_is_cancelled_keeps_what_it_has_rated(example: AppTest) -> None:
+    example = set_to(_by_hand(example), sweep=Job(endless))
+    assert "units, L1 norm" in _traces(example) and not example.dataframe  # the frontier grows meanwhile
+    wait(press(example, "Cancel").session_state.sweep)
+    example = checked(example.run())
+    assert "cancelled" in example.info[0].value and len(_table(example)[0]) == 4
 
 
 def test_what_is_judged_otherwise_does_not_stand_beside_it(app: AppTest) -> None:
@@ -192,6 +211,7 @@ def test_what_is_judged_otherwise_does_not_stand_beside_it(app: AppTest) -> None
 def test_inputs_that_are_not_there_are_asked_for(app: AppTest) -> None:
     app = go(upload(app.run(), "own.pt", saved(named(random_lstm()))), "experiments")
     assert not button(app, "Try sizes").disabled  # weights alone tell something
+    assert "by output drift on random inputs" in texts(app)
     app = set_to(app, sweep_criteria=["fisher"])
     assert button(app, "Try sizes").disabled and "None were gathered yet" in app.info[0].value
 
@@ -203,6 +223,26 @@ def test_a_grid_of_rows_names_consumers_where_they_are_of_use() -> None:
     assert all((each.consumers == ("linear.weight",)) == each.needs_data for each in recipes)
     units = explore.grid(Recipe(gate_sparsity={"hf": 0.1}), recipe, "units", [0.5], ["group"], ["none"])
     assert {(each.granularity, each.consumers, each.task) for each in units} == {("units", ("linear.weight",), None)}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (Recipe(), "50% of rows, L1 norm"),
+        (Recipe(0.125, "units", "random", seed=2), "12.5% of units, Random, seed 2"),
+        (Recipe(0.3, "units", "obs", compensation="heal"), "30% of units, Brain surgeon, healed, 60 s"),
+        (
+            Recipe(0.3, "units", "obs", "global", 16, compensation="heal", steps=9),
+            "30% of units, Brain surgeon, ranked together, healed, 9 updates, multiples of 16",
+        ),
+        (
+            Recipe(layer_sparsity={1: 0.1}, gate_sparsity={"hf": 0.2}, compensation="fold"),
+            "50% of rows, L1 norm, folded, layer 1 at 10%, hf at 20%",
+        ),
+    ],
+)
+def test_a_recipe_in_words(recipe: Recipe, words: str) -> None:
+    assert in_words(recipe) == words
 
 
 def test_sensitivity_shows_every_block_and_its_sparsities_lead_to_masks_and_run(calibrated: AppTest) -> None:

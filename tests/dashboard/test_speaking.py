@@ -6,14 +6,28 @@ from streamlit.testing.v1 import AppTest
 
 from pruner import Recipe, examples
 from pruner.dashboard.gathered import Gathered
+from pruner.dashboard.jobs import Job
 from pruner.dashboard.judging import SEQUENCES, STEPS
+from pruner.dashboard.speaking import MOST_REMEMBERED
 from pruner.examples.speaking import PROMPT
 from pruner.pipeline import prune
 from pruner.progress import silent
 from pruner.result import Result
 from tests.helpers.files import saved
 from tests.helpers.models import named, random_lstm
-from tests.helpers.pages import CONSUMERS, checked, click, go, run_to_the_end, set_to, slide, texts, upload, wait
+from tests.helpers.pages import (
+    CONSUMERS,
+    checked,
+    click,
+    endless,
+    go,
+    run_to_the_end,
+    set_to,
+    slide,
+    texts,
+    upload,
+    wait,
+)
 
 
 def _spoken(app: AppTest) -> AppTest:
@@ -85,3 +99,22 @@ def test_nothing_left_to_compensate_with_is_said(calibrated: AppTest) -> None:
     settings = {"granularity": "units", "criterion": "obs", "compensation": "fold", "sparsity": 1.0}
     calibrated = _spoken(go(set_to(calibrated, **settings), "masks"))
     assert texts(calibrated).replace("\\", "").count("expected units left in every layer") >= 2
+
+
+def test_few_speeches_are_remembered_and_those_that_are_shown_among_them(example: AppTest) -> None:
+    example = _spoken(go(example, "masks"))
+    done = next(iter(example.session_state.spoken.values()))
+    example.session_state.spoken = {**example.session_state.spoken, **{f"other {n}": done for n in range(20)}}
+    example = _spoken(slide(example, overall=0.3))
+    assert _shown(example) == [_lines(Recipe(0.0)), _lines(Recipe(0.3))]
+    assert len(example.session_state.spoken) == MOST_REMEMBERED + 2
+
+
+def test_a_slider_that_moves_is_not_spoken_over(example: AppTest) -> None:
+    example = _spoken(slide(go(example, "masks"), overall=0.3))
+    before = dict(example.session_state.spoken)
+    speaking = Job(endless)
+    example.session_state.spoken = {**before, "someone": speaking}
+    slide(example, overall=0.4)
+    assert wait(speaking).status.state == "cancelled"
+    assert before.items() <= example.session_state.spoken.items() and "someone" not in example.session_state.spoken

@@ -1,5 +1,9 @@
 """Workers: calls side by side, what they raise, how they are stopped, and that none leaves anything behind."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -7,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pruner import Cancelled
+from pruner import Cancelled, PrunerError
 from pruner.search.workers import Stop, as_they_come
+from tests.helpers.project import PROJECT
 
 TIMEOUT = 60  # seconds, on a busy machine
 
@@ -28,6 +33,10 @@ def endless(stop: Stop) -> None:
 
 def broken(stop: Stop) -> None:
     raise ValueError("broken")
+
+
+def killed(stop: Stop) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def all_of(function: Callable[..., object], calls: Sequence[tuple[int, ...]]) -> dict[int, object]:
@@ -109,6 +118,52 @@ def test_whoever_waits_can_be_cancelled_too() -> None:
     finally:
         held.let_go()
     assert all_of(double, [(1,)]) == {0: 2}
+
+
+def test_a_killed_worker_ends_the_calls_of_its_time_alone() -> None:
+    with pytest.raises(PrunerError, match="expected all workers to compute to their end, found one killed"):
+        all_of(killed, [()] * 3)
+    assert all_of(double, [(1,), (2,)]) == {0: 2, 1: 4}
+
+
+SEARCH = """
+import sys, threading, time
+from pruner.search.workers import as_they_come
+
+def endless(stop):
+    print("computing", flush=True)
+    until = time.monotonic() + 100
+    while time.monotonic() < until:
+        stop()
+        time.sleep(0.02)
+
+def search():
+    list(as_they_come(endless, [()] * 4, lambda waiting: None))
+
+threading.Thread(target=search, daemon=True).start()
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("end", ["killed", "at its end"])
+def test_no_worker_outlives_its_parent(end: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SEARCH],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=PROJECT,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout and process.stdin
+        assert process.stdout.readline() == b"computing\n"
+        process.kill() if end == "killed" else process.stdin.close()
+        process.wait(TIMEOUT)
+        started = time.monotonic()
+        with pytest.raises(ProcessLookupError):  # of a group that has no process any more
+            while time.monotonic() - started < 10:
+                os.killpg(process.pid, 0)
+                time.sleep(0.05)
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

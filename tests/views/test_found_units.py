@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -134,6 +134,7 @@ def test_a_unit_that_never_moves_follows_nothing() -> None:
 
 
 @pytest.mark.parametrize(("layer", "direction"), [(0, 0), (1, 1)])
+@settings(max_examples=20)
 @given(seed=st.integers(0, 20), burn_in=st.integers(0, 3))
 def test_correlations_are_pearsons(layer: int, direction: int, seed: int, burn_in: int) -> None:
     lstm, tensors = found_in(random_lstm(num_layers=2, bidirectional=True))

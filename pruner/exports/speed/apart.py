@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pickle
 import queue
 import subprocess
@@ -60,7 +61,7 @@ def timed_apart(contenders: Mapping[str, Contender], seconds: float, progress: P
 
 def _timed(asked: Asked, progress: Progress) -> list[Timed]:
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
-        [sys.executable, "-P", str(_TIMER)],
+        [sys.executable, "-P", str(_TIMER), str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -10,16 +10,19 @@ from pathlib import Path
 from types import ModuleType
 
 
-def main() -> None:
-    """Answer with how many settings follow, then with each: batch size, threads, and the seconds of every turn."""
+def main(parent: int) -> None:
+    """Answer with how many settings follow, then with each: batch size, threads, and the seconds of every turn; as long as
+    the process of the number `parent` is there to hear it."""
     package = ModuleType("pruner")  # in place of the real one, which imports all of it
     package.__path__ = [str(Path(__file__).parents[2])]
     sys.modules["pruner"] = package
     import torch
 
     from pruner.exports.speed.apart import BATCH_SIZES, Asked
+    from pruner.files.orphans import end_with
     from pruner.lstm.timing import in_turns
 
+    end_with(parent)
     asked: Asked = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own process
     settings = [
         (batch_size, threads) for threads in dict.fromkeys((1, torch.get_num_threads())) for batch_size in BATCH_SIZES
@@ -37,4 +40,4 @@ def _say(what: object) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))
