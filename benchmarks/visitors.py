@@ -1,12 +1,12 @@
 """Many visitors at once: how long pages take, with idle and with full workers, what memory they leave, and whether anybody
 ever sees anything of another.
 
-    python -m benchmarks.visitors [--visitors 50] [--moves 6] [--think 4] [--idle 60] [--wait 600] [--quick]
+    python -m benchmarks.visitors [--visitors 50] [--rounds 3] [--moves 3] [--think 8] [--wait 600] [--quick]
 
-Every visitor opens a checkpoint of their own under a recipe of their own and moves the sparsity slider, at first with idle
-workers, then while more sweeps run than there are workers; a third of them calibrate, run and export. They talk to the
-server as a browser does, and whatever comes is searched for the marks of all others: a name in the file and in its tensors,
-two numbers next to each other that its weights make, and the seed of the recipe. Then all leave; their models are forgotten
+Every visitor opens a checkpoint of their own under a recipe of their own and moves the sparsity slider, by turns with idle
+workers and while more sweeps run than there are workers; a third of them calibrate, run and export. They talk to the server
+as a browser does, and whatever comes is searched for the marks of all others: a name in the file and in its tensors, two
+numbers next to each other that its weights make, and the seed of the recipe. Then all leave; their models are forgotten
 after `--idle` seconds (an hour on other servers), and memory is measured again after `--wait`.
 """
 
@@ -44,6 +44,7 @@ HIDDEN, INPUT = 128, 64
 FIRST_SEED = 914_000_000  # of recipes; whole, with no digit beside it, it is found nowhere by chance
 NAMES, SEEDS = re.compile(rb"zq\d{3}[a-z]{6}"), re.compile(rb"(?<![\d.])9140\d{5}(?!\d)")
 MOST_RATIO, MOST_GROWTH, LEAST_MESSAGES = 2.0, 0.15, 2000
+LONGEST = 300.0  # seconds that a visitor waits for work
 
 
 @dataclass
@@ -124,7 +125,7 @@ class Visitor:
         await tab.choose("Inputs", "andom")
         await self.heard.timed("calibrate", self.until_done(tab, "Gather", lambda: tab.shows("markdown", "time steps")))
         await tab.go("run")
-        await self.heard.timed("run", self.until_done(tab, "Run", lambda: tab.shows("metric", "Parameters, compact")))
+        await self.heard.timed("run", self.until_done(tab, "Run", lambda: tab.shows("metric", "Output drift")))
         await self.heard.timed("export", tab.go("export"))
         files = zipfile.ZipFile(io.BytesIO(await self.zip_of(tab)))
         for name in files.namelist():
@@ -146,15 +147,18 @@ class Visitor:
     async def until_done(self, tab: Tab, label: str, done: Callable[[], bool]) -> None:
         """Start work and look at it as a page does, as long as it takes."""
         await tab.press(label)
+        until = time.monotonic() + LONGEST
         while not done():
+            if time.monotonic() > until:
+                raise Failed(f"{label} does not end")
             await asyncio.sleep(0.5)
             await tab.run()
 
     async def keep_busy(self, tab: Tab, over: asyncio.Event) -> None:
         """Sweep, and sweep again, until it is over."""
-        await tab.go("sweep")
+        await tab.go("experiments")
         while not over.is_set():
-            await tab.press("Sweep")
+            await tab.press("Try sizes")
             while tab.shows("button", "Cancel") and not over.is_set():
                 await asyncio.sleep(1.0)
                 await tab.run()
@@ -237,13 +241,16 @@ class Scene:
             present = list(zip(visitors, tabs, strict=True))
             await self._all(present, self._arrive)
             busy, others = present[: self.workers + 1], present[self.workers + 1 :]
-            await self._all(others, partial(self._move, "slider, workers idle"))
-            over = asyncio.Event()
-            sweeps = asyncio.gather(*(self._noted(visitor.keep_busy(tab, over)) for visitor, tab in busy))
-            await asyncio.sleep(2.0)
-            await self._all(others, partial(self._move, "slider, workers full"))
-            over.set()
-            await sweeps
+            for _ in range(
+                self.arguments.rounds
+            ):  # by turns, so that what else runs on the machine disturbs both alike
+                await self._all(others, partial(self._move, "slider, workers idle"))
+                over = asyncio.Event()
+                sweeps = asyncio.gather(*(self._noted(visitor.keep_busy(tab, over)) for visitor, tab in busy))
+                await asyncio.sleep(2.0)
+                await self._all(others, partial(self._move, "slider, workers full"))
+                over.set()
+                await sweeps
             await self._all(others[:: self.arguments.every], lambda visitor, tab: visitor.work(tab))
             print(f"{'with all of them':<24}{self.memory():>9,.0f} MiB", flush=True)
 
@@ -270,10 +277,9 @@ class Scene:
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Many visitors of one server at once")
     parser.add_argument("--visitors", type=int, default=50)
-    parser.add_argument(
-        "--moves", type=int, default=6, help="of the slider, with idle workers, and again with full ones"
-    )
-    parser.add_argument("--think", type=float, default=4.0, help="seconds between two moves, about")
+    parser.add_argument("--rounds", type=int, default=3, help="with idle workers, and then with full ones")
+    parser.add_argument("--moves", type=int, default=3, help="of the slider in each round")
+    parser.add_argument("--think", type=float, default=8.0, help="seconds between two moves, about")
     parser.add_argument("--every", type=int, default=3, help="which of the visitors calibrate, run and export")
     parser.add_argument("--idle", type=int, default=60, help="seconds after which the server forgets what is not used")
     parser.add_argument(
@@ -284,12 +290,8 @@ def main(words: list[str] | None = None) -> int:
     )
     arguments = parser.parse_args(words)
     if arguments.quick:
-        arguments.visitors, arguments.moves, arguments.think, arguments.every = (
-            len(os.sched_getaffinity(0)) + 3,
-            1,
-            0.1,
-            2,
-        )
+        arguments.visitors, arguments.every = len(os.sched_getaffinity(0)) + 3, 2
+        arguments.rounds, arguments.moves, arguments.think = 1, 1, 0.1
     heard = Heard()
     with serving(arguments.idle) as (url, arguments.process):
         scene = Scene(arguments, url, heard)

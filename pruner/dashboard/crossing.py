@@ -41,6 +41,7 @@ class Channel:
             header = _LENGTHS.pack(len(pickled), len(blobs)) + b"".join(_LENGTH.pack(len(blob)) for blob in blobs)
             for part in (memoryview(header), *blobs, pickled):
                 self._socket.sendall(part)
+            self._crossed.let_go()
             if descriptor is not None:
                 socket.send_fds(self._socket, [b"-"], [descriptor])
 
@@ -97,6 +98,7 @@ class _Crossed:
         self._places: dict[tuple[int, int], Name] = {}  # address and length of a blob
         self._files: list[Name] = []  # blobs of whole files, which tensors may be parts of
         self._names: dict[int, Name] = {}  # of objects by their ids
+        self._read: list[Source] = []  # whose bytes are sent with this message
         self._counts = {"blobs": 0, "objects": 0, "files": 0, "received": 0}  # sent from here, but for the last
 
     def dump(self, message: object) -> tuple[memoryview, list[memoryview]]:
@@ -150,6 +152,11 @@ class _Crossed:
             self._files.append(_turned(name))
         return _bytes(self.bytes_at(name, offset, length))
 
+    def let_go(self) -> None:
+        """Give back the memory of files that were read to be sent."""
+        while self._read:
+            self._read.pop().let_go()
+
     def name(self, known: object) -> tuple[Name, bool]:
         """The name of an object, and whether it is new."""
         if id(known) in self._names:
@@ -157,6 +164,7 @@ class _Crossed:
         name = True, self._counts["objects"]
         self._counts["objects"] += 1
         self._know(name, known)
+        self._read += [known] if isinstance(known, Source) else []
         return name, True
 
     def _know(self, name: Name, known: object) -> None:

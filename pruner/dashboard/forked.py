@@ -6,21 +6,26 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 NEEDED = ("pruner.dashboard.given", "pruner.dashboard.speeds", "pruner.lessons")
 NICE = 10  # that of workers: pages go before
+FIRST_TO_GO = "500"  # of 1000: where memory ends, the system takes a worker and leaves the server
 
 
 def main(descriptor: int) -> None:
     """Make a worker for each socket that comes, until there is nobody any more to send one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the server decides
     from pruner.dashboard.worker import serve
     from pruner.examples import embedded_reber
 
     for name in NEEDED:
         importlib.import_module(name)
     embedded_reber.strings()  # half a second that no worker needs to spend again
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the server decides
     os.nice(NICE)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
     control = socket.socket(fileno=descriptor)
     while True:
         asked, streams, *_ = socket.recv_fds(control, 1, 1)

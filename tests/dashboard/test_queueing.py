@@ -34,6 +34,7 @@ from tests.helpers.heavy import (
     last,
     look_around,
     look_at_file,
+    look_at_rank,
     make_what_does_not_pickle,
     overdo,
     refuse,
@@ -80,6 +81,11 @@ def test_work_is_done_elsewhere_and_its_turn_ends_with_it(queue: Queue) -> None:
     found = [wait(begin(queue, look_around)).status.result for _ in range(3)]
     assert len({*found, os.getpid()}) == 4
     until(lambda: not any(map(is_there, found)))
+
+
+def test_pages_go_before_workers_and_these_go_first_where_memory_ends(queue: Queue) -> None:
+    nice, first = wait(begin(queue, look_at_rank)).status.result
+    assert nice > os.nice(0) and int(first) > int(Path("/proc/self/oom_score_adj").read_text())
 
 
 def test_progress_moments_and_enough_cross_the_border(queue: Queue) -> None:

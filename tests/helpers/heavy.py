@@ -27,6 +27,10 @@ def look_around(seen: Seen, progress: Progress) -> int:
     return os.getpid()
 
 
+def look_at_rank(seen: Seen, progress: Progress) -> tuple[int, str]:
+    return os.nice(0), Path("/proc/self/oom_score_adj").read_text().strip()
+
+
 def count_up(to: int, seen: Seen, progress: Progress) -> str:
     for number in range(to):
         seen(number)
