@@ -16,7 +16,7 @@ from pruner.lstm.lstm import LSTM, title_of
 SOURCES = ("example", "file", "sampled", "gaussian", "model")
 LEAST_STEPS = 10  # on either side of a split
 BURN_IN = 20  # steps after which little of a zero state is left
-ENOUGH_HELD_BACK = 2**15  # time steps; more judge no better, and are missed where models learn
+ENOUGH_HELD_BACK = 2**13  # time steps; more judge no better, and are missed where models learn
 
 
 @dataclass(frozen=True)

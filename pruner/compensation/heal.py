@@ -18,7 +18,7 @@ from pruner.progress import Progress
 from pruner.recipe import Recipe
 
 RATE, RATE_WITHOUT_CONSUMERS = 8e-3, 1e-3
-BETAS, NORM, WARM_UP = (0.9, 0.99), 1.0, 0.05
+BETAS, DECAY, NORM, WARM_UP = (0.9, 0.99), 0.03, 1.0, 0.05
 LOOKS = (0.2, 0.4, 0.6, 0.75, 0.85, 0.95, 1.0)  # shares of the budget after which what is held back is looked at
 WATCHED = (0.03, 0.06, *(step / 10 for step in range(1, 10)), 1.0)  # where somebody watches: most happens early
 
@@ -90,13 +90,13 @@ def heal(
 ) -> Healed[Left]:
     """Train a student on its lessons, and return the best of it that was seen by `loss_of`, on what is held back.
 
-    AdamW (Loshchilov & Hutter 2019, "Decoupled weight decay regularization") without decay, with a warm-up and a cosine
+    AdamW (Loshchilov & Hutter 2019, "Decoupled weight decay regularization") with a warm-up and a cosine
     down to zero over the budget. `progress` may return True: what was reached is then kept. Where nothing betters the
     start, the start is what is returned.
     """
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     rate = RATE if len(student.weights) else RATE_WITHOUT_CONSUMERS
-    optimizer = torch.optim.AdamW(trained, rate, BETAS, weight_decay=0)
+    optimizer = torch.optim.AdamW(trained, rate, BETAS, weight_decay=DECAY)
     reached = _Reached(student.shrunk(), loss_of)
     started, done, looks, state, stopped = time.monotonic(), 0, list(budget.looks), None, False
     for inputs, answers, begins in lessons.windows():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from pruner.calibration.calibration import Calibration
+from pruner.calibration.calibration import ENOUGH_HELD_BACK, Calibration
 from pruner.calibration.gathering import ENOUGH_STEPS
 from pruner.errors import PrunerError
 from pruner.in_memory.own_forward import floating, moved, run
@@ -16,7 +16,7 @@ from pruner.progress import Progress
 
 MOST_STEPS, MOST_BYTES = 2**20, 2**28  # of batches that are kept; a loader may have no end
 MOST_OBSERVED = 4 * ENOUGH_STEPS  # steps of one LSTM, where another is called far less
-HELD_BACK, MOST_HELD_BACK = 0.2, 2**15  # share of the batches, and steps of an LSTM in them
+HELD_BACK = 0.2  # share of the batches
 
 Call = Callable[[nn.Module, Any], Any]
 
@@ -115,7 +115,7 @@ def observe(
             f"expected a loader of at least two batches, the last to judge by, found {len(batches) or 'none'}; give smaller "
             "batches, or a loader that is not used up"
         )
-    apart = max(1, min(round(HELD_BACK * len(batches)), MOST_HELD_BACK // max(1, steps)))
+    apart = max(1, min(round(HELD_BACK * len(batches)), ENOUGH_HELD_BACK // max(1, steps)))
     fit_on, held_back = batches[:-apart], batches[-apart:]
     seen = _see(model, call, fit_on, lstms, device, steps, progress)
     seen_apart = _see(model, call, held_back, lstms, device, steps, progress)

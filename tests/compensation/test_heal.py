@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from pruner import Cancelled, Recipe, Result, run
+from pruner.calibration.calibration import Calibration
 from pruner.compensation.fold import Shrunk
 from pruner.compensation.heal import LOOKS, Budget
-from pruner.compensation.lessons import Lessons
+from pruner.compensation.lessons import STEPS, Lessons
 from pruner.compensation.student import Student
 from pruner.files.consumers import load_consumers
 from pruner.lstm.traces import layers_of, run_layers
@@ -172,6 +173,31 @@ def test_answers_that_do_not_fit_are_computed_in_passing(monkeypatch: pytest.Mon
     for (inputs, answers, begins), (same, in_passing, too) in zip(*windows, strict=True):
         assert torch.equal(inputs, same) and begins == too
         torch.testing.assert_close(answers, in_passing, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "steps", "streams"), [(3, 2000, 11), (1, 1024, 2), (70, 1100, 32)])
+def test_long_sequences_are_read_as_streams_that_begin_elsewhere_each_time(
+    count: int, steps: int, streams: int
+) -> None:
+    lstm, tensors = found_in(random_lstm(hidden_size=6), "rnn.")
+    numbered = torch.arange(count * steps, dtype=torch.float32).view(count, steps, 1).expand(-1, -1, 3).contiguous()
+    once = Calibration("file", {"rnn": [numbered]})
+    teacher = Student(Shrunk(layers_of(lstm, tensors), []), lstm, None, None).requires_grad_(False)
+    stream = Lessons(lstm, tensors, once, teacher, teacher.widths(), None, "cpu").windows()
+    length, begun = count * steps // streams, set()
+    for _ in range(3):
+        read, begins = [], True
+        while sum(map(len, read)) < length:
+            inputs, _, first = next(stream)
+            assert first == begins and inputs.shape[1] == streams
+            read.append(inputs[..., 0])
+            begins = False
+        assert [len(window) for window in read[1:-1]] == [STEPS] * (len(read) - 2) and len(read[0]) > STEPS // 2
+        places = torch.cat(read)
+        assert torch.equal(places.diff(dim=0) % (streams * length), torch.ones(length - 1, streams))
+        assert len(places.unique()) == streams * length
+        begun.add(float(places[0, 0]))
+    assert len(begun) == 3
 
 
 @pytest.mark.parametrize(("text", "expected"), [("30s", 30.0), ("2m", 120.0), ("1.5h", 5400.0), ("45", 45.0)])
