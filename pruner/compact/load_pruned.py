@@ -296,8 +296,8 @@ def assemble(
     """The module of one LSTM from its entry in the manifest and its stored tensors; of full output width, or as narrow as
     the stored LSTM.
 
-    It computes with these tensors themselves, not with copies. Raises ValueError or RuntimeError where the two do not fit
-    each other; nothing unchecked reaches a forward pass.
+    It computes with these tensors themselves, not with copies, where their type is that of the entry. Raises ValueError or
+    RuntimeError where the two do not fit each other; nothing unchecked reaches a forward pass.
     """
     hidden_size, cell = entry["dense_hidden_size"], entry["kind"] == "LSTMCell"
     settings: dict[str, Any] = {"bias": entry["bias"], "dtype": getattr(torch, entry["dtype"])}
@@ -310,6 +310,8 @@ def assemble(
     # An LSTM that reads a smaller one may have fewer inputs than before.
     first = next((state[name] for name in _INPUT_WEIGHTS if name in state), None)
     sizes = entry["input_size"] if first is None else first.shape[-1], hidden_size
+    dtype = settings["dtype"]
+    state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     with torch.device("meta"):  # without numbers, which the state brings
         module, state = _assembled(entry, state, sizes, settings, full_width)
     module.load_state_dict(state, assign=True)
