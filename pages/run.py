@@ -18,7 +18,7 @@ from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.words import CRITERION_WORDS
 from pruner.dashboard.work import Work, work
 from pruner.lstm.measure import SEQUENCE_LENGTH
-from pruner.result import Result, available_devices
+from pruner.result import MOST_TIMED, Result, available_devices
 
 frame.stand_in_app()
 
@@ -119,11 +119,16 @@ st.dataframe(
     hide_index=True,
     alt="Parameters, zeros, bytes, multiply-accumulates, time and quality of the dense, the masked and the compact form",
 )
-st.caption(
-    f"Masked: of full size with zeros, which are stored and multiplied like any other number. Compact: without them, and "
-    f"computing the same. Times are for {SEQUENCE_LENGTH} steps of all LSTMs in float32 on "
+times_told = (
+    f"Times are for {SEQUENCE_LENGTH} steps of all LSTMs in float32 on "
     f"{'one CPU thread' if result.device == 'cpu' else result.device}: the median of the lowest quarter of their turns, "
     "and where 10 to 90 % of them lie."
+    if result.latency
+    else f"LSTMs of more than {MOST_TIMED:,} weights are not timed: all forms would lie in memory side by side."
+)
+st.caption(
+    "Masked: of full size with zeros, which are stored and multiplied like any other number. Compact: without them, and "
+    f"computing the same. {times_told}"
 )
 st.dataframe(
     pd.DataFrame(

@@ -96,7 +96,6 @@ def take() -> None:
     palette = shots[len(shots) // 4].quantize(COLOURS)
     first, *rest = [shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot in shots]
     first.save(FILM, save_all=True, append_images=rest, duration=list(milliseconds), loop=0, optimize=True)
-    print(f"{FILM.name}: {len(shots)} frames, {FILM.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

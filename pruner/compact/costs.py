@@ -10,7 +10,7 @@ from pruner.compact.layout import Layout, chained, compact_layout, stored_tensor
 from pruner.compact.masked_and_compact import Form, leftover_masks
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
-from pruner.files.on_demand import Made, OnDemand, described
+from pruner.files.on_demand import Made, OnDemand, described, pieces
 from pruner.files.writing import size_when_written
 from pruner.lstm.sizes import Size, size
 from pruner.recipe import Recipe
@@ -90,10 +90,9 @@ def _stored(checkpoint: Checkpoint, layouts: Sequence[Layout]) -> list[Iterable[
 def _cost(
     checkpoint: Checkpoint, tensors: Mapping[str, Tensor], lstms: list[Iterable[str]], bytes_written: int
 ) -> Cost:
-    counted, zeros = size(described(tensors), lstms), 0
-    for name in (name for names in lstms for name in names):
-        tensor = tensors[name]
-        if tensor.dtype.is_floating_point:
-            zeros += tensor.numel() - int(tensor.count_nonzero())
-            checkpoint.source.let_go()
+    likes = described(tensors)
+    counted, zeros = size(likes, lstms), 0
+    for name in (name for names in lstms for name in names if likes[name].dtype.is_floating_point):
+        zeros += sum(piece.numel() - int(piece.count_nonzero()) for piece in pieces(tensors, name))
+        checkpoint.source.let_go()
     return Cost(counted.parameters, zeros, bytes_written, counted.macs_per_step)

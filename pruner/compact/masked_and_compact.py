@@ -77,7 +77,7 @@ def masked_form(
     tensors = {**checkpoint.tensors, **compensation.tensors}
     changed: dict[str, Tensor | Made | None] = {**compensation.tensors}
     for name, mask in masks.items():
-        changed[name] = Made(without_numbers(tensors[name]), partial(drop_rows, tensors[name], mask))
+        changed[name] = Made(without_numbers(tensors[name]), partial(drop_rows, tensors[name], mask), True)
     layouts = []
     for lstm in lstms:
         filled = compensation.reconstructions.get(lstm.name)
@@ -121,7 +121,7 @@ def compact_form(
         if layout.stored_as != "LSTM":
             _check_names(layout, checkpoint, set())
             changed |= dict.fromkeys(lstm.tensors.values())
-        state = _compacted(layout, OnDemand(tensors), masks, rebuilt.get(lstm.name))
+        state = _compacted(layout, tensors, masks, rebuilt.get(lstm.name))
         changed |= {stored: state[name] for name, stored in layout.tensors.items()}
         touched += lstm.tensors.values()
     now = described(OnDemand(changed))
@@ -131,12 +131,12 @@ def compact_form(
 
 def _trimmed(layout: Layout, consumer: Tensor) -> Made:
     part = layout.trimmed
-    return Made(part.shrink(without_numbers(consumer)), partial(part.shrink, consumer))
+    return Made(part.shrink(without_numbers(consumer)), partial(_shrunk, consumer, part, None), True)
 
 
 def _compacted(
     layout: Layout,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor | Made],
     masks: Mapping[str, Tensor],
     filled: Reconstruction | None,
 ) -> dict[str, Tensor | Made]:
@@ -145,7 +145,8 @@ def _compacted(
     state: dict[str, Tensor | Made] = {**stored_indices(layout, masks)}
     for standard, name, part in layout.parts(masks):
         source = lstm.tensors[standard]
-        state[name] = Made(like[name], partial(_shrunk, tensors, source, part, masks.get(source)))
+        given = tensors[source], part, masks.get(source)
+        state[name] = Made(like[name], partial(_shrunk, *given), isinstance(given[0], Tensor))
     if filled is not None:
         state |= _reconstruction(lstm, filled, "layers.{}.reconstruction.", len(lstm.places) - lstm.directions)
     return state
@@ -162,11 +163,15 @@ def _reconstruction(lstm: LSTM, filled: Reconstruction, prefix: str, first: int 
     return state
 
 
-def _shrunk(tensors: Mapping[str, Tensor], name: str, part: Part, mask: Tensor | None) -> Tensor:
-    """What stays of a tensor; units that stay although they are dropped, because PyTorch needs some, are zero."""
-    small = part.shrink(tensors[name].detach())
+def _shrunk(wide: Tensor | Made, part: Part, mask: Tensor | None, rows: slice | None = None) -> Tensor:
+    """What stays of a tensor, or some rows of that; zero in dropped units that stay because PyTorch needs some."""
+    source = (wide.make() if isinstance(wide, Made) else wide).detach()
+    kept = part.rows
+    if rows is not None:
+        kept = torch.arange(len(source))[rows] if kept is None else kept[rows]
+    small = Part(kept, part.columns).shrink(source)
     if mask is not None:
-        small[~(mask if part.rows is None else mask[part.rows])] = 0
+        small[~(mask if kept is None else mask[kept])] = 0
     return small
 
 

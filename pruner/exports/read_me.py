@@ -19,6 +19,7 @@ from pruner.exports.lines import (
 )
 from pruner.exports.onnx.facts import FLOAT, INT8, is_whole
 from pruner.exports.verdict import Verdict
+from pruner.lstm.measure import SEQUENCE_LENGTH
 
 _FIGURES = {
     "parameters": "parameters",
@@ -160,6 +161,12 @@ def _limits(manifest: Facts) -> list[str]:
             "Removed units come back as "
             + ("what the others tell of them" if _reconstructs(manifest) else "zeros")
             + ", so the output is as wide as before and whatever reads it stays as it is."
+        )
+    certificate = manifest["certificate"]
+    if certificate["sequence_length"] < SEQUENCE_LENGTH:
+        told.append(
+            f"LSTMs as large as these are certified on a short sample: {certificate['batch_size']} random sequences of "
+            f"{certificate['sequence_length']} steps in place of {SEQUENCE_LENGTH}, which read every weight."
         )
     if any(entry["stored_as"] != "LSTM" for entry in entries):
         told.append("Scripted modules take tensors, not packed sequences.")

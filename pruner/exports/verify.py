@@ -44,7 +44,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.consumers import bias_beside
 from pruner.files.export_files import unpack
-from pruner.files.on_demand import described
+from pruner.files.on_demand import described, pieces
 from pruner.files.opening import open_checkpoint
 from pruner.files.staging import temporary
 from pruner.lstm.measure import Quality
@@ -254,7 +254,7 @@ def _compare_with_source(
             raise not_the_export(
                 folder, f"{name} {tuple(tensor.shape)} {tensor.dtype}", f"{tuple(found.shape)} {found.dtype}"
             )
-        if name not in refitted and not _same_bits(found, tensors[name]):
+        if name not in refitted and not _same_bits(pruned.tensors, tensors, name):
             raise not_the_export(folder, f"the source's own values in {name}", "others")
         source.source.let_go()
         pruned.source.let_go()
@@ -292,6 +292,7 @@ def _expected(source: Checkpoint, manifest: Manifest, masks: Mapping[str, Tensor
     return pruned_by(source, recipe, masks, Compensation({name: source.tensors[name] for name in names}, filled, {}))
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Equal to the bit, NaN and types without arithmetic included."""
-    return torch.equal(a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8))
+def _same_bits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str) -> bool:
+    """Equal to the bit, NaN and types without arithmetic included; both have the same shape and type."""
+    pairs = zip(pieces(found, name), pieces(wanted, name), strict=True)
+    return all(torch.equal(*(each.contiguous().flatten().view(torch.uint8) for each in pair)) for pair in pairs)

@@ -1,5 +1,6 @@
 """Tensors by name that are made when they are asked for, so that nobody holds a second model of full size."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -7,16 +8,19 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+_PIECE = 2**21  # numbers
+
 Value = TypeVar("Value", bound=Tensor | None)
 
 
 @dataclass(frozen=True)
 class Made:
-    """A tensor that `make()` makes anew whenever it is asked for. `like` has its shape and type, but no numbers: it lies on
-    the device "meta"."""
+    """A tensor that `make()` makes anew whenever it is asked for, `make(rows)` only some rows of it where it is made row by
+    row. `like` has its shape and type, but no numbers: it lies on the device "meta"."""
 
     like: Tensor
-    make: Callable[[], Tensor]
+    make: Callable[..., Tensor]
+    by_rows: bool = False
 
 
 class OnDemand(Mapping[str, Value]):
@@ -53,6 +57,27 @@ def described(tensors: Mapping[str, Value]) -> dict[str, Value]:
     """The same with what has shape and type alone in place of those that are made on demand."""
     values = unmade(tensors).items()
     return {name: value.like if isinstance(value, Made) else value for name, value in values}  # type: ignore[misc]
+
+
+def pieces(tensors: Mapping[str, Value], name: str) -> Iterator[Tensor]:
+    """A tensor as blocks of rows one after the other, so small that memory is used again and again."""
+    value = tensors.unmade()[name] if isinstance(tensors, OnDemand) else tensors[name]
+    if value is None:
+        return
+    if not isinstance(value, Made):
+        make: Callable[..., Tensor] = value.__getitem__
+    elif value.by_rows:
+        make = value.make
+    else:
+        value = value.make()
+        make = value.__getitem__
+    like = value.like if isinstance(value, Made) else value
+    if like.dim() == 0 or like.numel() <= _PIECE:
+        yield value.make() if isinstance(value, Made) else value
+        return
+    step = max(1, _PIECE // math.prod(like.shape[1:]))
+    for start in range(0, len(like), step):
+        yield make(slice(start, start + step))
 
 
 def without_numbers(tensor: Tensor) -> Tensor:

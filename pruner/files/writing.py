@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pruner.errors import PrunerError, shown
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.materialise import View, view_of
-from pruner.files.on_demand import Made, OnDemand, described, unmade, without_numbers
+from pruner.files.on_demand import Made, OnDemand, described, pieces, unmade, without_numbers
 from pruner.files.safetensors_file import ALIGNMENT, DTYPES, SAFETENSORS
 from pruner.files.staging import temporary
 from pruner.files.stale import stale_moments, written_plainly
@@ -158,8 +158,8 @@ def write_safetensors(
         with path.open("wb", buffering=0) as file:
             _write_all(file, memoryview(_header(likes, metadata)))
             for name in _in_order(likes):
-                raw = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-                _write_all(file, raw.numpy().data)
+                for piece in pieces(tensors, name):
+                    _write_all(file, piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
                 after_each()
     except OSError as error:
         raise PrunerError(

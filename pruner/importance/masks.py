@@ -164,10 +164,10 @@ def check_layers(recipe: Recipe, lstms: list[LSTM]) -> None:
             raise PrunerError(f"expected a layer from 0 to {deepest - 1} in layer_sparsity, found {layer}")
 
 
-def drop_rows(weight: Tensor, mask: Tensor) -> Tensor:
-    """A copy of a packed weight or bias (4H, ...) with the rows that its (4H,) mask drops set to zero."""
-    pruned = weight.detach().clone(memory_format=torch.contiguous_format)
-    pruned[~mask] = 0
+def drop_rows(weight: Tensor, mask: Tensor, rows: slice = slice(None)) -> Tensor:
+    """A copy of a packed weight or bias (4H, ...), or of some of its rows, with zeros in those that its (4H,) mask drops."""
+    pruned = weight[rows].detach().clone(memory_format=torch.contiguous_format)
+    pruned[~mask[rows]] = 0
     return pruned
 
 

@@ -165,5 +165,6 @@ def _as_in(module: nn.LSTM | nn.LSTMCell, state: Mapping[str, Tensor], width: in
     if isinstance(module, nn.LSTM):
         new.dropout = module.dropout  # afterwards, because nn.LSTM warns of one with a single layer
     trained = any(parameter.requires_grad for parameter in module.parameters())
-    new.to(next(module.parameters()).device).train(module.training).requires_grad_(trained)
+    like = next(module.parameters())
+    new.to(like.device, like.dtype).train(module.training).requires_grad_(trained)
     return with_hooks_of(module, new)
