@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.error import HTTPError
 
 import safetensors.torch
@@ -51,6 +51,7 @@ LONGEST = 300.0  # seconds that a visitor waits for work
 class Heard:
     """What all visitors heard: messages, and what of another was among them."""
 
+    visitors: list["Visitor"] = field(default_factory=list)
     messages: int = 0
     size: int = 0
     clicked_again: int = 0
@@ -68,8 +69,6 @@ class Heard:
 class Visitor:
     """One of them, with a model and a recipe that nobody else has."""
 
-    every: ClassVar[list["Visitor"]] = []
-
     def __init__(self, number: int, heard: Heard) -> None:
         letters = random.Random(number)
         self.number, self.heard, self.seed = number, heard, FIRST_SEED + 1 + number
@@ -79,7 +78,7 @@ class Visitor:
         sums = tensors[f"{self.name}.lstm.weight_ih_l0"].abs().sum(1)
         self.numbers = sums[:2].numpy().tobytes()
         self.secret = "".join(letters.choice("abcdefghijklmnop") for _ in range(43))
-        self.every.append(self)
+        heard.visitors.append(self)
 
     def _weights(self) -> dict[str, Tensor]:
         torch.manual_seed(self.number)
@@ -97,7 +96,9 @@ class Visitor:
         self.heard.size += len(data)
         mine = {self.name.encode(), str(self.seed).encode()}
         found = {each.decode() for each in {*NAMES.findall(data), *SEEDS.findall(data)} - mine}
-        found |= {f"weights of {other.name}" for other in self.every if other is not self and other.numbers in data}
+        found |= {
+            f"weights of {other.name}" for other in self.heard.visitors if other is not self and other.numbers in data
+        }
         self.heard.leaks += [f"{self.name} received {each}" for each in sorted(found)]
 
     async def arrive(self, tab: Tab) -> None:

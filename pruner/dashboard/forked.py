@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 NEEDED = ("pruner.dashboard.given", "pruner.dashboard.speeds", "pruner.lessons")
-NICE = 10  # that of workers: pages go before
+NICE = 10  # that of workers: as nice as the server, all of them at work make a slider take more than twice as long
 FIRST_TO_GO = "500"  # of 1000: where memory ends, the system takes a worker and leaves the server
 
 

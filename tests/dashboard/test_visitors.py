@@ -8,7 +8,6 @@ from benchmarks.visitors import Heard, Visitor, main
 
 @pytest.fixture
 def visitors() -> list[Visitor]:
-    Visitor.every.clear()
     heard = Heard()
     return [Visitor(number, heard) for number in (1, 2)]
 
