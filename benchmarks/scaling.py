@@ -4,8 +4,8 @@
 
 One layer of H = 64 to 8192 units (4096 where memory or disk is short of 8192), then one to eight layers of 512, one thread.
 An exponent of 1 means that twice the weights take twice the time. It is fitted to the larger half of the sizes, because the
-small ones tell of calls and not of numbers. Writing has no target: the system takes up to seven times as long for a byte of a
-large file as of a small one, whose pages it has at hand, and a plain file of as many bytes shows the same.
+small ones tell of calls and not of numbers. Writing has no target: the system takes up to seven times as long for a byte of
+a large file as of a small one, whose pages it has at hand, and a plain file of as many bytes shows the same.
 """
 
 import math
