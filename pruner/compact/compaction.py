@@ -13,29 +13,15 @@ from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import described
 
 
-def compact_units(
-    lstm: nn.LSTM, masks: Sequence[Tensor], reconstruction: Sequence[tuple[Tensor, Tensor]] | None = None
-) -> CompactLSTM:
+def compact_units(lstm: nn.LSTM, masks: Sequence[Tensor]) -> CompactLSTM:
     """The `CompactLSTM` of a masked `nn.LSTM`, equal to it from a zero state in `output`, `h_n` and `c_n`.
 
     `masks` holds a (H,) bool mask for each layer and direction in the order of `nn.LSTM`. The rows and biases of dropped
-    units must be zero in `lstm` already. `reconstruction` holds weight (R, K) and bias (R,) for each direction of the last
-    layer, if its removed units are to be reconstructed.
+    units must be zero in `lstm` already.
     """
     facts = described(lstm)
     kept = dict(zip(facts.places, (units_to_hold(mask, lstm.proj_size) for mask in masks), strict=True))
-    small = CompactLSTM(
-        lstm.input_size,
-        lstm.hidden_size,
-        list(kept.values()),
-        **_settings(lstm),
-        reconstruct=reconstruction is not None,
-    )
-    for direction, (weight, bias) in enumerate(reconstruction or ()):
-        prefix = f"layers.{_first_of_last(facts) + direction}.reconstruction."
-        with torch.no_grad():
-            small.get_parameter(f"{prefix}weight").copy_(weight)
-            small.get_parameter(f"{prefix}bias").copy_(bias)
+    small = CompactLSTM(lstm.input_size, lstm.hidden_size, list(kept.values()), **_settings(lstm))
     for name, part in unit_parts(facts, kept).items():
         _take(small, inside(name, lstm.bidirectional), lstm, name, part)
     return small.train(lstm.training)
@@ -99,11 +85,6 @@ def row_parts(lstm: LSTM, kept: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tup
                 yield f"bias_{side}{suffix}", f"{prefix}{side}_bias", Part()
         if lstm.proj_size:
             yield f"weight_hr{suffix}", f"{prefix}projection", Part()
-
-
-def _first_of_last(lstm: LSTM) -> int:
-    """Where the first direction of the last layer stands among all places."""
-    return len(lstm.places) - lstm.directions
 
 
 def _settings(lstm: nn.LSTM | CompactLSTM | RowCompactLSTM) -> dict[str, Any]:
