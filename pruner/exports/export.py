@@ -21,6 +21,7 @@ from pruner.compact.costs import Cost
 from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError
 from pruner.exports import read_me
+from pruner.exports.ancestry import first_of
 from pruner.exports.certificate import Layers, as_stored, certify, length_to_certify
 from pruner.exports.keras.writing import write_keras_file
 from pruner.exports.lines import QUALITY
@@ -179,6 +180,7 @@ def _described(
         },
         compensation=pruned.compensation.facts or None,
         verdict=verdict.told(),
+        first=first_of(checkpoint, form.layouts),
         learned={name: learned.told() for name, learned in checkpoint.learned.items()} or None,
         notes=stale.notes(checkpoint, form.changed) or None,
         rest=rest(form.layouts, written),

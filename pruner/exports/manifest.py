@@ -19,7 +19,9 @@ from pruner.recipe import Recipe
 MASKS, MANIFEST, LOADER = "masks.safetensors", "manifest.json", "load_pruned.py"
 README, EXAMPLE = "README.md", "example.py"
 MODELS = ("pruned.pt", "pruned.safetensors")
-_OPTIONAL = dict.fromkeys(("compensation", "verdict", "learned", "rest", "settings", "onnx"), dict) | {"notes": list}
+_OPTIONAL = dict.fromkeys(("compensation", "verdict", "learned", "rest", "settings", "onnx", "first"), dict) | {
+    "notes": list
+}
 MAX_BYTES = 2**23  # of the file
 
 
@@ -58,6 +60,9 @@ class Manifest:
     )
     settings: dict[str, Any] | None = (
         None  # {number beside the tensors: {"before", "after"}}, as `stale.new_settings` has it
+    )
+    first: dict[str, Any] | None = (
+        None  # the model before all pruning, if that was not the source, as `ancestry` has it
     )
     onnx: dict[str, Any] | None = None  # the ONNX files, if they were asked for, as `onnx.facts.well_formed` has it
     counts_integers: bool = False  # as manifests did that know no `dense_hidden_size`: as parameters, in their totals

@@ -63,6 +63,7 @@ def readme(manifest: Facts) -> str:
         "Pruner; `manifest.json` says how.",
         "\n".join(["| | before | after |", "|---|---|---|", *rows]),
         *_sizes(manifest),
+        *_first(manifest),
         *_quality(manifest),
         "## Load it",
         "In this folder, with torch"
@@ -130,6 +131,17 @@ def _sizes(manifest: Facts) -> list[str]:
         if entry["consumers"]:
             lines.append(f"- {', '.join(map(_quoted, entry['consumers']))}: columns of the removed units went along")
     return ["\n".join(lines)] if lines else []
+
+
+def _first(manifest: Facts) -> list[str]:
+    """Which model numbered the units first, if the source was pruned already."""
+    if not (first := manifest.get("first")):
+        return []
+    source = first["source"]
+    return [
+        "What it was made of was pruned already: `first` in `manifest.json` tells the units that stay by their numbers in "
+        f"the first model, {_quoted(source['name'])} (sha256 `{source['sha256']}`)."
+    ]
 
 
 def _quality(manifest: Facts) -> list[str]:
