@@ -40,7 +40,7 @@ st.markdown(
 
 def start() -> None:
     """Start to gather; everything it needs is bound here, because a worker cannot ask the session."""
-    session.gathering = begin(partial(gathering.gather, checkpoint, example, wanted(), controls.to_gather()))
+    session.calibrating = begin(partial(gathering.gather, checkpoint, example, wanted(), controls.to_gather()))
 
 
 def layer_titles(opened: Checkpoint, lstm: LSTM) -> dict[tuple[int, int], str]:
@@ -74,20 +74,20 @@ try:
 except PrunerError as error:
     stop_with(error, "These tensors cannot be used")
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    watching.start_button("Gather", session.gathering, start)
-watching.follow(session.gathering, "gathering")
+    watching.start_button("Calibrate", session.calibrating, start)
+watching.follow(session.calibrating, "calibrating")
 gathered = inputs.present()
 if gathered is None:
     st.stop()
 if inputs.current() is None:
     st.warning(
-        "The LSTMs, what reads them or the task have changed since. Gather again to use what the inputs show.",
+        "The LSTMs, what reads them or the task have changed since. Calibrate again to use what the inputs show.",
         icon=":material/history:",
     )
     st.stop()
 
 calibration = gathered.calibration
-st.subheader("What was gathered")
+st.subheader("What the units do on these inputs")
 st.markdown(
     f"**{sum(calibration.steps().values()):,}** time steps of {gathering.told(calibration.source, calibration.name)}, "
     f"`{calibration.sha256[:12]}`. The last sequences, a fifth at most, are held back to judge by."
@@ -125,7 +125,7 @@ st.markdown(
     "ranked together by what dropping them costs on these inputs."
 )
 if gathered.calibration.source == "gaussian":
-    st.caption("These inputs are random: which gate bears most on real ones, they do not tell.")
+    st.caption("These inputs are random: which gate matters most on real ones, they do not tell.")
 else:
     st.markdown(
         "Costs mean the same in every gate, so they may be ranked together, and then each gate gets a share of its own; "

@@ -26,7 +26,7 @@ SMALL = "&".join(
     )
 )
 WORKED = (
-    ("Calibrate", "Gather"),
+    ("Calibrate", "Calibrate"),
     ("Unit", None),
     ("Masks", None),
     ("Run", "Run"),
@@ -64,7 +64,7 @@ def take() -> None:
             expect(page.locator(".js-plotly-plot")).to_have_count(charts)
             _save(page, name)
         page.goto(f"{url}/calibrate?{DATA}")
-        page.get_by_role("button", name="Gather", exact=True).click()
+        page.get_by_role("button", name="Calibrate", exact=True).click()
         expect(page.get_by_role("heading", name="Uneven by nature")).to_be_visible(timeout=WORK)
         expect(page.locator(".js-plotly-plot")).to_have_count(2)
         _save(page, "calibrate")

@@ -88,9 +88,7 @@ def choose_a(checkpoint: Checkpoint, recipe: Recipe) -> None:
             f"**A** is {plain(pinned.checkpoint.name)}, **now** is {plain(checkpoint.name)}, both under the present recipe."
         )
         if pinned.recipe_beside(recipe) != recipe:
-            st.caption(
-                "Inputs were gathered for the open model only, so A is scored by its weights and not compensated."
-            )
+            st.caption("Only the open model is calibrated, so A is scored by its weights and not compensated.")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button("Pin the present recipe as A", icon=":material/keep:", on_click=history.pin)
         with st.popover("Compare with another checkpoint", icon=":material/upload_file:"):

@@ -22,12 +22,12 @@ from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.recipe import DATA_CRITERIA, Recipe
 
-GATHERING = "The example’s own inputs are gathered, once; scores come from them."
+GATHERING = "The model reads the example’s own inputs, once; scores come from what its units do there."
 
 
 def present() -> Gathered | None:
     """What was gathered last from the open model, whether or not it still holds."""
-    found = session.gathering.status.result if session.gathering else None
+    found = session.calibrating.status.result if session.calibrating else None
     if found is not None and found is not session.gathered:
         session.gathered = found
         session.inputs_upload.let_go()
@@ -83,23 +83,23 @@ def _gathering_the_examples(checkpoint: Checkpoint) -> Job[Gathered] | None:
     if example is None or present() is not None:
         return None
     controls.name_consumers()
-    if session.gathering is None:
-        session.gathering = begin(
+    if session.calibrating is None:
+        session.calibrating = begin(
             partial(gathering.gather, checkpoint, example, gathering.Wanted("example"), controls.to_gather())
         )
-    return session.gathering if session.gathering.status.state == "running" else None
+    return session.calibrating if session.calibrating.status.state == "running" else None
 
 
 def ask_for(why: str) -> None:
     if present() is None:
-        st.info(f"{why} None were gathered yet.", icon=":material/model_training:")
+        st.info(f"{why} The model is not calibrated yet.", icon=":material/model_training:")
     else:
         st.info(
-            f"{why} Those gathered belong to other LSTMs, other consumers or another task: gather them again.",
+            f"{why} The calibration is that of other LSTMs, other consumers or another task: calibrate again.",
             icon=":material/model_training:",
         )
     _lead_there()
 
 
 def _lead_there() -> None:
-    st.page_link("pages/calibrate.py", label="Gather inputs", icon=":material/arrow_forward:")
+    st.page_link("pages/calibrate.py", label="Calibrate on inputs", icon=":material/arrow_forward:")

@@ -168,7 +168,7 @@ class Session:
     inputs_upload = Upload()
     time_major = Kept(False)
     embedding: Kept[str | None] = Kept(None, "model")
-    gathering: Kept[Job[Gathered] | None] = Kept(None, "model")
+    calibrating: Kept[Job[Gathered] | None] = Kept(None, "model")
     gathered: Kept[Gathered | None] = Kept(None, "model")
 
     # What a reload finds: under which secret, and as what it was shared last, by the name of the model.

@@ -67,8 +67,8 @@ class Work:
         """Take the inputs that other work has gathered, and set the controls to the smaller model that was just found."""
         while self.made:
             session.gathered = self.made.pop(0)
-            if session.gathering and session.gathering.status.result:
-                session.gathering = None  # whose inputs are older
+            if session.calibrating and session.calibrating.status.result:
+                session.calibrating = None  # whose inputs are older
         found = self.shrink.status.result if self.shrink else None
         if found is not None and found is not self.shrunk:
             self.shrunk, session.gathered = found, found.gathered

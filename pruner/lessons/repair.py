@@ -103,8 +103,8 @@ LESSON = Lesson(
     introduction=(
         "Whatever reads a hidden unit, the next step, the next layer or the output layer, loses it when it is "
         "removed. But units repeat each other. On the training strings we measure how all of them vary together, "
-        "their covariance, and let each reader take from the kept units what they tell of the removed ones. That "
-        "changes the weights of the readers and trains nothing; it is called **compensation**."
+        "their covariance, and let each of these consumers take from the kept units what they tell of the removed ones. "
+        "That changes the weights of the consumers and trains nothing; it is called **compensation**."
     ),
     code=(takeover,),
     check="A unit is removed that goes with no other unit at all. What does compensation do for it?",
@@ -122,7 +122,7 @@ LESSON = Lesson(
         Answer(
             "It makes the model worse",
             False,
-            "What a reader gets is fitted by least squares. At worst the fit finds nothing in the kept units and "
+            "What a consumer gets is fitted by least squares. At worst the fit finds nothing in the kept units and "
             "adds the mean.",
         ),
     ),

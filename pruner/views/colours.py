@@ -1,13 +1,13 @@
 """The colours and limits that figures share.
 
 Sequential colours are left to the Plotly template, so that a figure follows the theme it is shown in, light or dark. What
-a mask drops is drawn in one colour that no sequential scale of the dashboard contains.
+a mask drops is drawn in one colour that no sequential scale of the dashboard contains, and no gate is near.
 """
 
 DROPPED = "#e69f00"
 GATE_COLORS = {
     "i": "#0072b2",
-    "f": "#d55e00",
+    "f": "#56b4e9",
     "g": "#009e73",
     "o": "#cc79a7",
 }  # Okabe & Ito, safe for colour-blind eyes

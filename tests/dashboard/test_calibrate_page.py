@@ -24,7 +24,7 @@ def test_an_example_gathers_its_own_inputs_with_one_click(example: AppTest) -> N
     example = go(example, "calibrate")
     assert example.session_state.consumers == ["linear.weight"]
     assert (example.session_state.task, example.session_state.inputs_from) == ("softmax", "example")
-    example = work(example, "Gather", "gathering")
+    example = work(example, "Calibrate", "calibrating")
     steps = sum(examples.named("embedded-reber").calibration(example.session_state.checkpoint).steps().values())
     found = next(text.value for text in example.markdown if "time steps" in text.value)
     assert f"**{steps:,}** time steps of the example’s own inputs" in found
@@ -61,9 +61,9 @@ def test_what_was_gathered_for_other_consumers_must_be_gathered_again(
     calibrated: AppTest, change: dict[str, Any]
 ) -> None:
     calibrated = set_to(go(calibrated, "calibrate"), **change)
-    assert "Gather again" in calibrated.warning[0].value
+    assert "Calibrate again" in calibrated.warning[0].value
     calibrated = set_to(go(calibrated, "masks"), criterion="fisher")
-    assert "gather them again" in calibrated.info[0].value
+    assert "calibrate again" in calibrated.info[0].value
     assert not calibrated.get("plotly_chart")
 
 
@@ -72,14 +72,14 @@ def test_what_was_gathered_for_other_consumers_must_be_gathered_again(
 def test_without_inputs_a_criterion_leads_to_them(app: AppTest, page: str, criterion: str) -> None:
     app = set_to(go(upload(app.run(), "own.pt", saved(named(random_lstm()))), page), criterion=criterion)
     assert "scores come from inputs" in app.info[0].value
-    assert "Gather inputs" in [link.label for link in app.get("page_link")]
+    assert "Calibrate on inputs" in [link.label for link in app.get("page_link")]
 
 
 @pytest.mark.parametrize("page", ["masks", "saliency"])
 def test_an_examples_own_inputs_are_gathered_unasked(example: AppTest, page: str) -> None:
     example = set_to(go(example, page), criterion="fisher")
-    assert not example.info and any("own inputs are gathered" in text.value for text in example.caption)
-    wait(example.session_state.gathering)
+    assert not example.info and any("own inputs, once" in text.value for text in example.caption)
+    wait(example.session_state.calibrating)
     assert checked(example.run()).get("bidi_component")
 
 
@@ -110,7 +110,7 @@ def test_inputs_can_be_sampled_only_from_a_model_that_generates(app: AppTest) ->
 def test_sampling_needs_to_know_the_head(app: AppTest) -> None:
     app = set_to(go(_own_model(app), "calibrate"), inputs_from="sampled")
     assert app.session_state.embedding == "embed.weight"
-    app = work(app, "Gather", "gathering")
+    app = work(app, "Calibrate", "calibrating")
     assert "1 tensor" not in app.error[0].value and "name both" in app.error[0].value
 
 
@@ -120,7 +120,7 @@ def test_inputs_are_made_for_a_model_of_ones_own(app: AppTest, source: str, monk
     monkeypatch.setattr("pruner.calibration.inputs.STEPS", 64)
     app = go(_own_model(app), "calibrate")
     app = set_to(app, inputs_from=source, consumers=["head.weight"], task="softmax")
-    app = work(app, "Gather", "gathering")
+    app = work(app, "Calibrate", "calibrating")
     assert not app.error
     calibration = app.session_state.gathered.calibration
     assert (calibration.source, calibration.embedding) == (source, "embed.weight" if source == "sampled" else None)
@@ -134,14 +134,14 @@ def test_inputs_from_a_file_are_read_and_the_upload_let_go(app: AppTest) -> None
     app = set_to(go(_own_model(app), "calibrate"), inputs_from="file")
     values = np.random.default_rng(0).normal(size=(40, 6, 3)).astype(np.float32)
     app.file_uploader[0].upload("inputs.npy", npy(values))
-    app = work(set_to(checked(app.run()), time_major=True), "Gather", "gathering")
+    app = work(set_to(checked(app.run()), time_major=True), "Calibrate", "calibrating")
     assert not app.error
     calibration = app.session_state.gathered.calibration
     assert torch.equal(calibration.sequences["rnn"][0], torch.from_numpy(values).transpose(0, 1))
     assert app.session_state.inputs_upload == 1
     app = set_to(app, consumers=["head.weight"])
-    assert "Gather again" in app.warning[0].value
-    app = work(app, "Gather", "gathering")
+    assert "Calibrate again" in app.warning[0].value
+    app = work(app, "Calibrate", "calibrating")
     assert app.session_state.gathered.calibration is calibration
     assert not app.warning and not app.error
 
@@ -160,7 +160,7 @@ def test_inputs_from_a_file_are_read_and_the_upload_let_go(app: AppTest) -> None
 def test_a_bad_file_of_inputs_gets_one_message(app: AppTest, name: str, content: bytes) -> None:
     app = set_to(go(_own_model(app), "calibrate"), inputs_from="file")
     app.file_uploader[0].upload(name, content)
-    app = work(checked(app.run()), "Gather", "gathering")
+    app = work(checked(app.run()), "Calibrate", "calibrating")
     assert len(app.error) == 1
     assert "expected" in app.error[0].value
     assert app.session_state.gathered is None
@@ -168,7 +168,7 @@ def test_a_bad_file_of_inputs_gets_one_message(app: AppTest, name: str, content:
 
 def test_no_file_of_inputs_is_said(app: AppTest) -> None:
     app = set_to(go(_own_model(app), "calibrate"), inputs_from="file")
-    assert "found none" in work(app, "Gather", "gathering").error[0].value
+    assert "found none" in work(app, "Calibrate", "calibrating").error[0].value
 
 
 def test_sampling_refuses_what_it_cannot_read() -> None:

@@ -87,7 +87,7 @@ def _select(app: AppTest, what: str) -> AppTest:
 def test_an_example_is_tried_with_one_click_and_gathers_its_inputs_on_the_way(example: AppTest) -> None:
     example = go(example, "experiments")
     assert "Nothing was tried on this model yet" in texts(example) and not example.get("plotly_chart")
-    assert example.session_state.gathering is None
+    assert example.session_state.calibrating is None
     example = work(example, "Try sizes", "sweep")
     assert example.session_state.gathered.calibration.source == "example"
     tried = list(example.session_state.history.values())
@@ -200,7 +200,7 @@ def test_what_is_judged_otherwise_does_not_stand_beside_it(app: AppTest) -> None
     drifted = len(app.session_state.history)
     app = go(app, "calibrate")
     app.file_uploader[0].upload("inputs.npy", npy(random_steps(40, 8, 3, dtype=torch.float32).numpy()))
-    app = _tried(work(checked(app.run()), "Gather", "gathering"), sweep_criteria=["l1"])
+    app = _tried(work(checked(app.run()), "Calibrate", "calibrating"), sweep_criteria=["l1"])
     assert figure_of(app)["layout"]["yaxis"]["title"]["text"] == "difference of the answers on held-back inputs"
     assert len(_table(app)[0]) == len(app.session_state.history) - drifted
     judged = next(each for each in app.selectbox if each.label == "Judged by")
@@ -213,7 +213,7 @@ def test_inputs_that_are_not_there_are_asked_for(app: AppTest) -> None:
     assert not button(app, "Try sizes").disabled  # weights alone tell something
     assert "by output drift on random inputs" in texts(app)
     app = set_to(app, sweep_criteria=["fisher"])
-    assert button(app, "Try sizes").disabled and "None were gathered yet" in app.info[0].value
+    assert button(app, "Try sizes").disabled and "is not calibrated yet" in app.info[0].value
 
 
 def test_a_grid_of_rows_names_consumers_where_they_are_of_use() -> None:

@@ -51,10 +51,10 @@ def test_a_link_that_needs_inputs_opens_every_page(app: AppTest, page: str) -> N
     assert (app.session_state.criterion, app.session_state.compensation) == ("obs", "heal")
     assert app.session_state.consumers == ["linear.weight"]
     if page in ("masks", "run"):
-        assert any("own inputs are gathered" in text.value for text in app.caption)
+        assert any("own inputs, once" in text.value for text in app.caption)
         if page == "run":
             assert button(app, "Run").disabled
-        wait(app.session_state.gathering)
+        wait(app.session_state.calibrating)
         app = checked(app.run())
         assert app.session_state.gathered is not None and not app.info
         if page == "run":
@@ -64,7 +64,7 @@ def test_a_link_that_needs_inputs_opens_every_page(app: AppTest, page: str) -> N
 def test_a_link_to_ones_own_model_that_needs_inputs_asks_for_them(app: AppTest) -> None:
     app = upload(app.run(), "own.pt", saved(named(random_lstm())))
     app = set_to(go(app, "run"), granularity="units", criterion="obs")
-    assert "None were gathered yet" in app.info[0].value
+    assert "is not calibrated yet" in app.info[0].value
     assert button(app, "Run").disabled
 
 

@@ -41,7 +41,7 @@ def test_a_run_that_fails_says_why(example: AppTest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "key"), [("calibrate", "gathering"), ("experiments", "sweep"), ("sensitivity", "sensitivity")]
+    ("page", "key"), [("calibrate", "calibrating"), ("experiments", "sweep"), ("sensitivity", "sensitivity")]
 )
 def test_long_work_can_be_cancelled_and_fails_with_a_sentence(example: AppTest, page: str, key: str) -> None:
     example.session_state[key] = Job(endless)

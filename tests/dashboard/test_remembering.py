@@ -146,7 +146,7 @@ def test_long_work_is_seen_and_cancelled_from_every_page(opened: Opened, page: s
     assert not [each for each in app.sidebar.button if each.label == "Cancel"]
 
 
-@pytest.mark.parametrize("key", ["gathering", "shrink", "run", "sweep", "sensitivity"])
+@pytest.mark.parametrize("key", ["calibrating", "shrink", "run", "sweep", "sensitivity"])
 def test_every_kind_of_long_work_is_said(opened: Opened, key: str) -> None:
     app = set_to(opened(MINE, example="embedded-reber"), **{key: Job(endless)})
     assert button(app, "Cancel").key == f"cancel_{key.capitalize()}"
@@ -154,5 +154,5 @@ def test_every_kind_of_long_work_is_said(opened: Opened, key: str) -> None:
 
 
 def test_every_job_is_of_the_model_and_so_stopped_with_it() -> None:
-    jobs = {"gathering", "shrink", "run", "sweep", "sensitivity"}
+    jobs = {"calibrating", "shrink", "run", "sweep", "sensitivity"}
     assert {kept.lives for kept in Kept.every if kept.key in jobs} == {"model"}

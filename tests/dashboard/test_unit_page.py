@@ -83,7 +83,7 @@ def test_token_numbers_are_read_where_the_file_holds_an_embedding(own: AppTest) 
 
 def test_without_symbols_or_inputs_the_page_leads_to_them(app: AppTest) -> None:
     app = set_to(go(upload(app.run(), "model.pt", saved(named(random_lstm()))), "unit"), unit=0)
-    assert "None were gathered yet" in app.info[0].value
+    assert "is not calibrated yet" in app.info[0].value
     assert not app.text_area
 
 

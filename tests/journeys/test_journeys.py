@@ -89,7 +89,7 @@ def test_from_the_example_by_its_inputs_to_the_best_recipe(server: str, page: Pa
     page.goto(f"{server}/?example=embedded-reber&granularity=units&round_to=1")
     opened(page)
     go(page, "Calibrate")
-    page.get_by_role("button", name="Gather", exact=True).click()
+    page.get_by_role("button", name="Calibrate", exact=True).click()
     expect(page.get_by_role("heading", name="Uneven by nature")).to_be_visible(timeout=WORK)
     go(page, "Masks")
     page.get_by_role("button", name="Recipe").click()
