@@ -39,7 +39,7 @@ def test_doors_lead_into_the_model_that_is_shown(app: AppTest, door: str, title:
 
 def test_doors_keep_the_model_that_is_open(app: AppTest) -> None:
     app = press(upload(app.run(), "own.pt", saved(named(random_lstm()))), "Look inside")
-    assert (app.title[0].value, app.session_state.checkpoint.name) == ("Saliency", "own.pt")
+    assert (app.title[0].value, app.session_state.checkpoint.name) == ("Rows", "own.pt")
 
 
 @pytest.mark.parametrize("name", examples.EXAMPLES)

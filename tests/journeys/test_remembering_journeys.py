@@ -80,7 +80,7 @@ def test_a_reload_finds_a_run_and_its_inputs_again_and_another_browser_none_of_i
         other = others.new_page()
         heard = _received(other)
         other.goto(page.url)
-        expect(other.get_by_text("Open an example or a checkpoint of your own first")).to_be_visible()
+        expect(other.get_by_text("No model is open yet")).to_be_visible()
         other.goto(page.url.replace("/masks", "/"))
         expect(other.get_by_text("This link was made with a checkpoint that stays with its owner")).to_be_visible()
         at_rest(other)

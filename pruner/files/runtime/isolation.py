@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -154,4 +155,5 @@ def _stop(process: subprocess.Popen[bytes], timer: threading.Timer) -> None:
     process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            stream.close()
+            with suppress(OSError):  # what was still to be written is read by nobody
+                stream.close()
