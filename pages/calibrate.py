@@ -75,7 +75,7 @@ except PrunerError as error:
     stop_with(error, "These tensors cannot be used")
 with st.container(horizontal=True, vertical_alignment="bottom"):
     watching.start_button("Calibrate", session.calibrating, start)
-watching.follow(session.calibrating, "calibrating")
+watching.follow(session.calibrating, "calibration")
 gathered = inputs.present()
 if gathered is None:
     st.stop()
