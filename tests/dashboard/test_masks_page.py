@@ -97,7 +97,7 @@ def test_units_of_a_model_whose_inputs_are_known_are_ordered_from_them_and_heale
     state = example.session_state
     assert (state.criterion, state.compensation, state.consumers) == ("obs", "heal", ["linear.weight"])
     assert any("own inputs, once" in text.value for text in example.caption)
-    wait(state.gathering)
+    wait(state.calibrating)
     example = checked(example.run())
     assert metrics(example)["Removable, of 32"] == "16"
     choose(example, "Granularity", "rows")
