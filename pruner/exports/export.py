@@ -21,11 +21,21 @@ from pruner.compact.costs import Cost
 from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError
 from pruner.exports import read_me
-from pruner.exports.ancestry import first_of
 from pruner.exports.certificate import Layers, as_stored, certify, length_to_certify
 from pruner.exports.keras.writing import write_keras_file
 from pruner.exports.lines import QUALITY
-from pruner.exports.manifest import LOADER, MANIFEST, MASKS, Manifest, entry, model_file, new_sizes, rest, totals
+from pruner.exports.manifest import (
+    LOADER,
+    MANIFEST,
+    MASKS,
+    Manifest,
+    entry,
+    first_of,
+    model_file,
+    new_sizes,
+    rest,
+    totals,
+)
 from pruner.exports.onnx.facts import DECLINED, ONNX_FILES
 from pruner.exports.verdict import Verdict
 from pruner.files import stale

@@ -62,7 +62,7 @@ class Manifest:
         None  # {number beside the tensors: {"before", "after"}}, as `stale.new_settings` has it
     )
     first: dict[str, Any] | None = (
-        None  # the model before all pruning, if that was not the source, as `ancestry` has it
+        None  # the model before all pruning, if that was not the source, as `first_of` has it
     )
     onnx: dict[str, Any] | None = None  # the ONNX files, if they were asked for, as `onnx.facts.well_formed` has it
     counts_integers: bool = False  # as manifests did that know no `dense_hidden_size`: as parameters, in their totals
@@ -154,6 +154,36 @@ def new_sizes(layouts: Sequence[Layout]) -> dict[int, int]:
 def totals(before: Cost, after: Cost) -> dict[str, Any]:
     """{figure: {"before", "after"}} of a source and what became of it."""
     return {key: {"before": value, "after": asdict(after)[key]} for key, value in asdict(before).items()}
+
+
+def first_of(checkpoint: Checkpoint, layouts: Sequence[Layout]) -> dict[str, Any] | None:
+    """{"source": what the first model was, "kept_units": {LSTM: for each layer and direction the units in the file, as the
+    first model numbers them}}; None unless the checkpoint was opened in the folder of an export, as that was written."""
+    opened = checkpoint.source.opened
+    if opened is None:
+        return None
+    path, _ = opened
+    try:
+        manifest = Manifest.read(path.parent)
+        if manifest.files[path.name]["sha256"] != checkpoint.sha256:
+            return None
+        numbers = {each["name"]: [layer["kept_units"] for layer in each["layers"]] for each in manifest.lstms}
+        first = manifest.first or {"source": manifest.source, "kept_units": numbers}
+        return {
+            "source": {key: str(first["source"][key]) for key in ("name", "sha256", "format")},
+            "kept_units": {
+                layout.lstm.name: [
+                    [int(before[unit]) for unit in units]
+                    for before, units in zip(
+                        first["kept_units"][layout.lstm.name], layout.kept_units.values(), strict=True
+                    )
+                ]
+                for layout in layouts
+                if layout.lstm.name in first["kept_units"]
+            },
+        }
+    except (PrunerError, KeyError, IndexError, TypeError, ValueError):  # no export, or one that is not as we write them
+        return None
 
 
 def _types() -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The dashboard as most tests of its pages find it."""
 
+from collections.abc import Iterator
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from pruner import Recipe, examples
-from pruner.dashboard import gathering
+from pruner.dashboard import gathering, jobs
 from pruner.dashboard.gathered import Gathered
 from tests.helpers.pages import CONSUMERS, UNITS, checked, click, new_app, set_to
 
@@ -39,3 +41,11 @@ def gathered() -> Gathered:
 def calibrated(example: AppTest, gathered: Gathered) -> AppTest:
     """The grammar example, with its inputs gathered and its consumers named."""
     return set_to(example, gathered=gathered, consumers=["linear.weight"], task="softmax")
+
+
+@pytest.fixture(autouse=True)
+def _nobody_computes_on() -> Iterator[None]:
+    """Work that a test began takes the turns of the next one's."""
+    yield
+    for job in list(jobs._started):
+        job.cancel()

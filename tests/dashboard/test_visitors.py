@@ -1,9 +1,8 @@
-"""The benchmark of many visitors: that it finds what is another's, and, in small, that there is nothing to find."""
+"""The benchmark of many visitors: that it finds what is another's."""
 
 import pytest
-import torch
 
-from benchmarks.visitors import Heard, Visitor, main
+from benchmarks.visitors import Heard, Visitor
 
 
 @pytest.fixture
@@ -29,10 +28,3 @@ def test_what_is_anothers_is_found_and_ones_own_is_not(visitors: list[Visitor], 
     mine.hear(told(other))  # type: ignore[operator]
     assert mine.heard.leaks and all(f"{mine.name} received" in leak for leak in mine.heard.leaks)
     assert mine.heard.messages == 2
-
-
-def test_few_visitors_meet_no_error_and_nothing_of_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    state = torch.get_rng_state()
-    assert main(["--quick"]) == 0, capsys.readouterr().out
-    torch.set_rng_state(state)
-    assert capsys.readouterr().out.count("holds") == 2

@@ -1,7 +1,6 @@
 """The lessons in a real Chromium: from a link, with controls that change what they say, and questions that react."""
 
 import re
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -92,6 +91,7 @@ def test_numbers_are_edited_in_the_table_and_stand_in_the_link(server: str, page
     drawn(page, 2)  # one of them on the other tab
     table, changed = page.get_by_test_id("stDataFrame").first, page.get_by_text("7 + 0.25 = 7.25.")
     for _ in range(4):  # a click misses its cell where the table still moves, and keys are lost before it has the focus
+        page.wait_for_timeout(1000)
         table.click(position={"x": 270, "y": 52})  # weight 1 of the first row
         page.wait_for_timeout(500)
         page.keyboard.press("Enter")
@@ -99,8 +99,8 @@ def test_numbers_are_edited_in_the_table_and_stand_in_the_link(server: str, page
         page.keyboard.press("Control+a")
         page.keyboard.type("7")
         page.keyboard.press("Enter")
-        with suppress(AssertionError):
-            expect(changed).to_be_visible(timeout=3000)
+        page.wait_for_timeout(2000)
+        if changed.is_visible():
             break
     expect(changed).to_be_visible()
     expect(page).to_have_url(re.compile(r"weights=7(\+|%20)-0\.25"))
