@@ -4,6 +4,7 @@ import streamlit as st
 
 from pruner.dashboard import frame, lesson, watching
 from pruner.dashboard.computing import begin_seen
+from pruner.dashboard.growing import Growing
 from pruner.dashboard.work import work
 from pruner.examples.speaking import PROMPT
 from pruner.lessons import figures as lesson_figures
@@ -15,7 +16,7 @@ frame.stand_in_app()
 
 def start() -> None:
     """Heal in a worker; each moment is added to those that the page shows as it comes."""
-    moments = list[Moment]()
+    moments = Growing[Moment]()
     work.healing, work.moments = begin_seen(healing.heal, moments.append), moments
 
 

@@ -16,6 +16,7 @@ from pruner.dashboard.downloads import csv_button, png_button, zip_button
 from pruner.dashboard.figures import SIZE_TITLES, show_size, show_speed
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.gathering import Wanted
+from pruner.dashboard.growing import Growing
 from pruner.dashboard.inputs_chooser import choose_inputs, wanted
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
@@ -85,7 +86,7 @@ def start() -> None:
         controls.to_gather(), granularity="units", criterion="obs", compensation="heal", budget=work.shrink_budget
     )
     given = replace(work.given(checkpoint), inputs=source)
-    work.tried, work.newest = [], "shrink"
+    work.tried, work.newest = Growing(), "shrink"
     work.shrink = work.begin(partial(given.shrink, recipe, target, work.device))
 
 

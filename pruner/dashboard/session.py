@@ -12,6 +12,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from pruner.dashboard.gathered import Gathered
+from pruner.dashboard.growing import GrowingMap
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.pinned import Pinned
 from pruner.dashboard.standing import Said, Standing
@@ -181,7 +182,7 @@ class Session:
     sweep_compensations: Kept[list[str]] = Kept([])  # likewise
     sweep_count = Kept(5)
     sensitivity_count = Kept(5)
-    history: Kept[dict[str, Experiment]] = Kept({}, "model")  # by their keys, the oldest first
+    history: Kept[GrowingMap[Experiment]] = Kept(GrowingMap(), "model")  # by their keys, the oldest first
     compared: Kept[Compared | None] = Kept(None, "model")  # of the history, as it was compared last
     experiments = Kept("frontier")  # or "parts"
     over = Kept("macs")  # or "sparsity"

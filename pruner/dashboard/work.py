@@ -14,6 +14,7 @@ from pruner.dashboard.controls import controls
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.given import Given, Measured, Seen, Smaller
+from pruner.dashboard.growing import Growing
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import Kept, session
 from pruner.exports.speed.table import Table
@@ -38,7 +39,7 @@ class Work:
     run: Kept[Job[Result] | None] = Kept(None, "model")
     timing: Kept[Job[Table] | None] = Kept(None, "model")  # of what the run made
     shrink: Kept[Job[Smaller] | None] = Kept(None, "model")
-    tried: Kept[list[Candidate]] = Kept([], "model")  # by the shrinking that runs or ran last, as they come
+    tried: Kept[Growing[Candidate]] = Kept(Growing(), "model")  # by the shrinking that runs or ran last, as they come
     shrunk: Kept[Smaller | None] = Kept(None, "model")  # what the controls were set to last
     keep = Kept(97.0)  # per cent of the quality
     target_size = Kept(50)  # per cent
@@ -49,11 +50,13 @@ class Work:
     batch_first: Kept[bool | None] = Kept(None, "model")  # what the visitor says, where the file does not
     # The folders of a run, by form, what was said of `batch_first`, and whether ONNX files lie in them.
     export: Kept[tuple[Result, dict[tuple[str, bool | None, bool], Path]] | None] = Kept(None, "model")
-    made: Kept[list[Gathered]] = Kept([], "model")  # by other work, on its way, until the session takes it over
+    made: Kept[Growing[Gathered]] = Kept(
+        Growing(), "model"
+    )  # by other work, on its way, until the session takes it over
     sweep: Kept[Job[Sweep] | None] = Kept(None, "model")
     sensitivity: Kept[Job[Measured] | None] = Kept(None, "model")
     healing: Kept[Job[list[Moment]] | None] = Kept(None)  # of the lesson
-    moments: Kept[list[Moment]] = Kept([])  # of the healing that runs or ran last, as they come
+    moments: Kept[Growing[Moment]] = Kept(Growing())  # of the healing that runs or ran last, as they come
 
     @property
     def result(self) -> Result | None:

@@ -105,14 +105,15 @@ class Workspaces:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether nothing has changed: plain values and what they hold are compared, other objects only told apart."""
+    """Whether nothing has changed: plain values and what they hold are compared; other objects, and what grows in place, are
+    only told apart."""
     if one is other:
         return True
     if type(one) is not type(other):
         return False
-    if isinstance(one, list | tuple):
+    if type(one) in (list, tuple):
         return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, dict):
+    if type(one) is dict:
         return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
     return isinstance(one, str | int | float) and one == other
 

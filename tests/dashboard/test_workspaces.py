@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pruner.dashboard.growing import Growing, GrowingMap
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.limits import Limits
 from pruner.dashboard.pinned import Pinned
@@ -54,6 +55,15 @@ def test_a_secret_finds_what_was_kept_under_it_and_no_other_does(clock: Clock) -
     assert workspaces.find("yours", "model") is workspaces.find("yours", None) is None
     assert keep(workspaces, "yours", "model", mark="yours") == {"mark": "yours"}
     assert keep(workspaces, "mine", "model", mark="new") == {"mark": "mine"}
+
+
+@pytest.mark.parametrize("kind", [Growing, GrowingMap])
+def test_what_grows_in_place_is_kept_from_its_begin(clock: Clock, kind: type[Any]) -> None:
+    workspaces, before, begun = Workspaces(USUAL, clock), {"tried": kind()}, {"tried": kind()}
+    workspaces.join("mine", "model", before, before)
+    held = workspaces.join("mine", "model", begun, before)
+    assert held["tried"] is begun["tried"]
+    assert workspaces.join("mine", "model", begun, held)["tried"] is begun["tried"]
 
 
 def test_without_a_name_the_model_that_was_used_last_is_found(clock: Clock) -> None:
