@@ -171,8 +171,11 @@ def _clear(folder: Path) -> None:
 
 
 def _moved(folder: Path) -> list[tuple[PurePath, list[int]]]:
-    """What was, or was to be, moved out of a folder, each with what it is known by; nothing if the list was not finished."""
+    """What was, or was to be, moved out of a folder, each with what it is known by; nothing if the list was not finished, or
+    is that of another user, who may name anything of ours."""
     try:
+        if hasattr(os, "geteuid") and folder.lstat().st_uid != os.geteuid():
+            return []
         listed = json.loads((folder / _MOVING).read_text(encoding="utf-8"))
         found = [(PurePath(path), identity) for path, *identity in listed]
     except (OSError, ValueError, TypeError, RecursionError):

@@ -195,6 +195,21 @@ def test_not_even_outside_by_its_identity(here: Path) -> None:
         folder.mkdir()
 
 
+def test_a_list_of_another_user_removes_nothing_of_ours(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "a.txt").write_text("mine")
+    facts = (here / "a.txt").stat()
+    folder = here / ".export-0123456789abcdef"
+    for stranger in (True, False):
+        folder.mkdir()
+        listed = [["a.txt", facts.st_ino, facts.st_size, facts.st_mtime_ns], [LAST, 0, 0, 0]]
+        (folder / "moving.json").write_text(json.dumps(listed))
+        if stranger:
+            monkeypatch.setattr("os.geteuid", lambda: facts.st_uid + 1)
+        clear_dead(here)
+        monkeypatch.undo()
+        assert (here / "a.txt").exists() == stranger
+
+
 def test_temporary_files_of_the_dead_go_with_the_next(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(here))
     dies(lambda: write(temporary().files))
