@@ -6,6 +6,7 @@ import torch
 
 from pruner import PrunerError, Recipe
 from pruner.dashboard import comparing, frame, grids, history, inputs, judging, model, speaking, tuning
+from pruner.dashboard.again import make_anew
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.gate_canvas import Grids, Look
@@ -78,7 +79,7 @@ def say_what_is_left(
         judged, judged_a = judging.found(asked), judging.found(a.asked) if a else None
         show_left(found, judged, judged_a)
         if waits and not (judged.waits or (judged_a and judged_a.waits)):
-            st.rerun()
+            make_anew()
 
     waits = any(judging.found(each).waits for each in (asked, *([a.asked] if a else [])))
     st.fragment(look_again, run_every=EVERY if waits else None)()

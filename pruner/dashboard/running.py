@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 
 from pruner.dashboard import remembering
+from pruner.dashboard.again import make_anew
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import Kept
 from pruner.dashboard.text import plain
@@ -22,7 +23,7 @@ def lines() -> None:
 def _line(name: str, job: Job[Any]) -> None:
     status = job.status
     if status.state != "running":
-        st.rerun()
+        make_anew()
     remembering.stay()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.progress(status.fraction, f"**{name}**, {status.fraction:.0%}")

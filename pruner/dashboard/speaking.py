@@ -9,6 +9,7 @@ from torch import Tensor
 from pruner import examples
 from pruner.compact.masked_and_compact import Pruned
 from pruner.dashboard import judging
+from pruner.dashboard.again import make_anew
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain
@@ -80,7 +81,7 @@ def show(checkpoint: Checkpoint, pruned: Voice, waits: bool = False) -> None:
             with place:
                 _hear(voice, job, example.speech)
         if speaking and all(job is None or job.status.state in ("done", "failed") for job in jobs):
-            st.rerun()
+            make_anew()
 
     st.fragment(listen, run_every=EVERY if speaking else None)()
 
@@ -139,7 +140,7 @@ def _hear(voice: Voice, job: Job[list[Line]] | None, speech: Speech) -> None:
     elif speech.prompt is not None:
         st.code(lines[0].text if lines else "…", language=None, wrap_lines=True, height=TALL)
     else:
-        st.container(height=TALL).markdown("  \n".join(map(_marked, lines)) if lines else "…")
+        st.markdown("  \n".join(map(_marked, lines)) if lines else "…")
 
 
 def _marked(line: Line) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from pruner.dashboard.again import make_anew
 from pruner.dashboard.jobs import Job
 from pruner.dashboard.text import plain
 
@@ -50,6 +51,6 @@ def show(job: Job[Any], beside: Callable[[], None] = lambda: None) -> None:
     """Show how a job goes while it runs, then the whole page anew."""
     status = job.status
     if status.state != "running":
-        st.rerun()
+        make_anew()
     st.progress(status.fraction, plain(status.what))
     beside()
