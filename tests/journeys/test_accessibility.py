@@ -33,6 +33,8 @@ DRAWN_BY_STREAMLIT = [
     ["[data-testid=stBaseButton-primary]"],
     ["[data-testid=stMultiSelect]"],
 ]
+EVERY = ["", *STUDIO, *LEARN]
+DARK = ["", "saliency", "masks", "unit", "experiments", "shrink", "lesson_cell", "lesson_steps", "lesson_healing"]
 LOOKS = 6  # what fades in, or has no words yet, is gone at the next look
 
 
@@ -61,9 +63,9 @@ def _findings(page: Page, rules: list[str] | None) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize(("theme", "rules"), [("light", None), ("dark", ["color-contrast"])])
+@pytest.mark.parametrize(("theme", "rules", "pages"), [("light", None, EVERY), ("dark", ["color-contrast"], DARK)])
 def test_no_page_adds_a_serious_finding(
-    server: str, bare: str, browser: Browser, theme: str, rules: list[str] | None
+    server: str, bare: str, browser: Browser, theme: str, rules: list[str] | None, pages: list[str]
 ) -> None:
     added, asked = {}, list[str]()
     with browser.new_context(viewport={"width": 1280, "height": 1000}, color_scheme=theme) as context:
@@ -75,7 +77,7 @@ def test_no_page_adds_a_serious_finding(
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda socket: asked.append(socket.url.replace("ws", "http", 1)))
-        for name in ["", *STUDIO, *LEARN]:
+        for name in pages:
             _open(page, f"{server}/{name}?example=embedded-reber&unit=3")
             for _ in range(LOOKS):
                 new = {rule: nodes for rule, nodes in _findings(page, rules).items() if rule not in known}
