@@ -6,7 +6,7 @@ import torch
 
 from pruner import PrunerError, Recipe
 from pruner.dashboard import comparing, frame, grids, history, inputs, judging, model, speaking, tuning
-from pruner.dashboard.again import make_anew
+from pruner.dashboard.again import heed, make_anew
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.gate_canvas import Grids, Look
@@ -53,6 +53,7 @@ def moved() -> None:
 def follow(checkpoint: Checkpoint, view: View, look: Look, a: comparing.Other | None) -> None:
     """What is left, the slider, the grids and the numbers, made anew by themselves while a slider moves, what is left first:
     with the rest of the page, which follows once it rests, they would take twice as long."""
+    heed()
     recipe, gathered = controls.recipe(), inputs.current()
     found = preview(checkpoint, recipe, gathered)
     left, tuned = st.columns([2, 7])
@@ -117,6 +118,7 @@ def explain(view: View, recipe: Recipe, drawn: Grids) -> None:
 @st.fragment
 def slide_parts(view: View) -> None:
     """The sliders of layers and gates, made anew by themselves while one moves."""
+    heed()
     if shown := tuning.parts(GRIDS, controls.recipe(), view.layer):
         grids.show(PARTS, None, shown, lambda: tuning.follow(PARTS))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from pruner.dashboard.again import all_is_made
 from pruner.dashboard.queueing import queue
 from pruner.dashboard.text import stop_with
 from pruner.errors import NO_MEMORY, PrunerError, no_memory
@@ -43,6 +44,7 @@ def _settle() -> None:
 def run(page: st.Page) -> None:
     """Run a page inside the frame that was just drawn."""
     outside = _drawn.set(True)
+    all_is_made()
     try:
         page.run()
     except (MemoryError, RuntimeError) as error:

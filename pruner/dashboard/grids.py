@@ -7,6 +7,7 @@ import streamlit as st
 import torch
 from torch import Tensor
 
+from pruner.dashboard.again import ask_for_all
 from pruner.dashboard.gate_canvas import Falling, Grids, Look, Sliders, gate_canvas
 from pruner.dashboard.session import Session, session
 from pruner.dashboard.standing import Standing
@@ -91,7 +92,7 @@ def show(
         unit = session.clicked_unit(key)
         if unit is not None:
             _select(None if unit < 0 or unit == session.unit else unit)
-            st.rerun()  # grids may stand in a part of the page that is made anew by itself
+            ask_for_all()  # grids may stand in a part of the page that is made anew by itself
 
     gate_canvas(key, grids, sliders, clicked, on_move)
 

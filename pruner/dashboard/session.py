@@ -196,6 +196,8 @@ class Session:
     prompt = Kept(PROMPT, "model")
     spoken: Kept[dict[str, Job[list[Line]]]] = Kept({}, "tab")  # by who says it, and the prompt
 
+    asked_for_all = Kept(False, "tab")  # whether a part of the page wants the whole page made anew
+
     # Lessons, whose controls are bound to the link.
     step = Kept("", "widget")
     weights = Kept("", "widget")

@@ -5,6 +5,7 @@ What controls the sparsities is the browser's; here it is told where its sliders
 
 import streamlit as st
 
+from pruner.dashboard.again import ask_for_all
 from pruner.dashboard.controls import CONTROLS, Controls, controls, number_of_layers
 from pruner.dashboard.gate_canvas import Sliders
 from pruner.dashboard.session import session
@@ -70,7 +71,7 @@ def follow(key: str) -> None:
     # What was moved before the browser took up what was said meanwhile is about to be taken back there.
     session.shown = stands if session.said and move["edition"] == session.said.edition else None
     if move["rests"]:
-        st.rerun()
+        ask_for_all()
 
 
 def in_detail(checkpoint: Checkpoint, recipe: Recipe) -> None:

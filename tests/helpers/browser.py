@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as NotInTime
 
 from tests.helpers.project import PROJECT
 
 TIMEOUT = 30_000  # milliseconds: a first page load on a busy machine
+SOON = 5_000  # milliseconds: what needs no server
 WORK = 180_000  # milliseconds: jobs of a page on a busy machine
 THEMES = ["light", "dark"]
 
@@ -91,6 +93,20 @@ def number(page: Page, label: str) -> Locator:
     """The value of the figure whose label begins so."""
     figure = page.get_by_test_id("stMetric").filter(has_text=re.compile(f"^{label}(?! of A)"))
     return figure.get_by_test_id("stMetricValue")
+
+
+def choose(page: Page, box: str, option: str) -> None:
+    """Choose from a box, which a page that is still being made may close again."""
+    offered = page.get_by_role("option", name=option, exact=True)
+    for _ in range(5):
+        page.get_by_role("combobox", name=box).fill(option)
+        try:
+            offered.click(timeout=SOON)
+        except NotInTime:
+            continue
+        at_rest(page)
+        return
+    raise AssertionError(f"{box} does not offer {option}")
 
 
 def go(page: Page, name: str) -> None:

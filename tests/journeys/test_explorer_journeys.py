@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.helpers.browser import TIMEOUT, at_rest, drawn, go, titled
+from tests.helpers.browser import TIMEOUT, at_rest, choose, drawn, go, titled
 
 
 def _table_of_blocks(page: Page) -> Locator:
@@ -79,8 +79,7 @@ def test_a_unit_is_found_by_what_it_does_and_pointing_at_a_symbol_shows_its_step
     titled(page, "Unit")
     page.get_by_text("Find units by what they do").click()
     at_rest(page)
-    page.get_by_role("combobox", name="What is true of the place").fill("began with T")
-    page.get_by_role("option", name="The string began with T").click()
+    choose(page, "What is true of the place", "The string began with T")
     expect(page.get_by_text("which no unit can know")).to_be_visible()
     page.get_by_test_id("stDataFrame").first.click(position={"x": 25, "y": 35 + 17})
     expect(page).to_have_url(re.compile("unit="))
