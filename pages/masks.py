@@ -6,7 +6,7 @@ import torch
 
 from pruner import PrunerError, Recipe
 from pruner.dashboard import comparing, frame, grids, history, inputs, judging, model, speaking, tuning
-from pruner.dashboard.again import heed, make_anew
+from pruner.dashboard.again import make_anew
 from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.gate_canvas import Grids, Look
@@ -15,6 +15,7 @@ from pruner.dashboard.preview import Preview, preview, show_left, show_numbers
 from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.view import View, choose_side, choose_view
+from pruner.dashboard.whole import heed
 from pruner.dashboard.words import CRITERION_WORDS, CUT_MEANING, measure_of_rows
 from pruner.dashboard.work import work
 from pruner.files.checkpoint import Checkpoint

@@ -1,10 +1,8 @@
-"""Pages that are made anew by themselves: when work that they watch has ended, when a part of them changed what all show."""
+"""Pages that are made anew by themselves, when work that they watch has ended."""
 
 from typing import NoReturn
 
 import streamlit as st
-
-from pruner.dashboard.session import session
 
 
 def make_anew() -> NoReturn:
@@ -15,20 +13,3 @@ def make_anew() -> NoReturn:
     """
     st.empty()
     st.rerun()
-
-
-def ask_for_all() -> None:
-    """Have the whole page made anew by the part of it whose callback asks; the callback itself could not draw before."""
-    session.asked_for_all = True
-
-
-def heed() -> None:
-    """Make the whole page anew if this part of it has been asked to."""
-    if session.asked_for_all:
-        session.asked_for_all = False
-        make_anew()
-
-
-def all_is_made() -> None:
-    """What all of the page was asked for is answered by this run of it."""
-    session.asked_for_all = False

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from pruner.dashboard.again import all_is_made
 from pruner.dashboard.queueing import queue
 from pruner.dashboard.text import stop_with
+from pruner.dashboard.whole import all_is_made
 from pruner.errors import NO_MEMORY, PrunerError, no_memory
 
 APP = Path(__file__).parents[2] / "app.py"

@@ -7,11 +7,11 @@ import streamlit as st
 import torch
 from torch import Tensor
 
-from pruner.dashboard.again import ask_for_all
 from pruner.dashboard.gate_canvas import Falling, Grids, Look, Sliders, gate_canvas
 from pruner.dashboard.session import Session, session
 from pruner.dashboard.standing import Standing
 from pruner.dashboard.view import View, choose_scale, scale
+from pruner.dashboard.whole import ask_for_all
 from pruner.dashboard.words import measure_of_rows
 from pruner.importance.scores import Scores
 from pruner.lstm.gates import SIDES, split_gates

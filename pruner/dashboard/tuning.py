@@ -5,12 +5,12 @@ What controls the sparsities is the browser's; here it is told where its sliders
 
 import streamlit as st
 
-from pruner.dashboard.again import ask_for_all
 from pruner.dashboard.controls import CONTROLS, Controls, controls, number_of_layers
 from pruner.dashboard.gate_canvas import Sliders
 from pruner.dashboard.session import session
 from pruner.dashboard.standing import Said, Standing, said_next
 from pruner.dashboard.text import plain
+from pruner.dashboard.whole import ask_for_all
 from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, SIDES
 from pruner.recipe import Recipe

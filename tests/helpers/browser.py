@@ -99,6 +99,10 @@ def choose(page: Page, box: str, option: str) -> None:
     """Choose from a box, which a page that is still being made may close again."""
     offered = page.get_by_role("option", name=option, exact=True)
     for _ in range(5):
+        at_rest(page)
+        page.get_by_role("combobox", name=box).fill(
+            ""
+        )  # the same text once more would be no news to a box that has closed
         page.get_by_role("combobox", name=box).fill(option)
         try:
             offered.click(timeout=SOON)
