@@ -1,6 +1,7 @@
 """How far pruning moved the outputs of a checkpoint's LSTMs, on inputs that nothing was fitted to."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from pruner.calibration.calibration import Calibration
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import along, consumers_of, feeders, outside_of_lstms, task_of
-from pruner.files.consumers import load_consumers
+from pruner.files.consumers import Consumer, load_consumers
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import Drift, ForwardPass, Modules, difference, outputs, sample_of
 from pruner.progress import Progress, silent, split
@@ -81,6 +82,8 @@ def loss_on(
     passed_on: dict[str, tuple[Tensor, Tensor]] = {}  # outputs, before and after
     for lstm in along(held_back.fed, checkpoint.select(recipe.lstms)):
         if forward is not None:
+            if lstm.name in held_back.fed:
+                continue
             batches = held_back.read_by_models(lstm, AT_ONCE)
             worst = max(worst, _of_answers(forward, batches, (checkpoint.tensors, before), (tensors, after)))
             if held_back.batches is not None:
@@ -97,19 +100,26 @@ def loss_on(
                 continue
         pairs = [(wanted.float().cpu(), found.float().cpu())]
         if names:
-            dense, pruned = load_consumers(checkpoint.tensors, names), load_consumers(tensors, names)
             inside = set(names) - set(outside_of_lstms(checkpoint, names))
-            left = [
-                each.weight.any(1) if each.name in inside else slice(None) for each in pruned
-            ]  # rows of removed units
+            both = zip(load_consumers(checkpoint.tensors, names), load_consumers(tensors, names), strict=True)
             pairs = [
-                (one(pairs[0][0])[..., rows], other(pairs[0][1])[..., rows])
-                for one, other, rows in zip(dense, pruned, left, strict=True)
+                _as_read(one, other, *pairs[0]) if one.name in inside else (one(pairs[0][0]), other(pairs[0][1]))
+                for one, other in both
             ]
         task = task_of(checkpoint, recipe, names)
         for one, other in pairs:
             worst = max(worst, _divergence(one, other) if task == "softmax" else _squared(one, other))
     return worst
+
+
+def _as_read(dense: Consumer, pruned: Consumer, wanted: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """What the input of an LSTM makes of outputs in the rows of units that stay, but for constants: its bias is its own."""
+    rows = pruned.weight.any(1)
+    one, other = (
+        replace(each, weight=each.weight[rows], bias=None)(outputs).flatten(0, -2)
+        for each, outputs in ((dense, wanted), (pruned, found))
+    )
+    return one - one.mean(0), other - other.mean(0)
 
 
 def _of_answers(

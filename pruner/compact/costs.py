@@ -58,7 +58,7 @@ def size_when_compact(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str
         named = consumers.get(lstm.name, [])
         rebuilt = recipe.compensation != "none" and recipe.granularity == "units" and not named and not lstm.proj_size
         layouts.append(compact_layout(lstm, masks, recipe.granularity, named, rebuilt, recipe.needs_data))
-    layouts = chained(layouts)
+    layouts = chained(layouts, recipe.needs_data)
     changed: dict[str, Tensor | Made | None] = {}
     for layout in layouts:
         for name in layout.consumers:

@@ -156,12 +156,15 @@ def masked_layout(lstm: LSTM, masks: Mapping[str, Tensor], reconstructed: bool) 
     return Layout(lstm, stored_as, names, _everything(lstm), _kept_rows(lstm, masks), [])
 
 
-def chained(layouts: list[Layout]) -> list[Layout]:
+def chained(layouts: list[Layout], from_data: bool = False) -> list[Layout]:
     """The layouts of a file with the `inputs` of those that read one of the others.
 
-    Raises PrunerError where such a one has layers of different sizes, which the file does not hold under its own names, or
-    other inputs than the one before it has outputs.
+    Raises PrunerError where such a one has layers of different sizes, which the file does not hold under its own names (of
+    a recipe `from_data`, the one that it reads then keeps its width), or other inputs than that has outputs.
     """
+    if from_data:
+        uneven = {name for each in layouts if each.stored_as != "LSTM" for name in each.lstm.input_weights}
+        layouts = [replace(each, consumers=[]) if uneven & set(each.consumers) else each for each in layouts]
     found = []
     for layout in layouts:
         names = layout.lstm.input_weights

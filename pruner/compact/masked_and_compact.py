@@ -110,7 +110,8 @@ def compact_form(
         [
             compact_layout(lstm, masks, granularity, consumers.get(lstm.name, []), lstm.name in rebuilt, from_data)
             for lstm in lstms
-        ]
+        ],
+        from_data,
     )
     trimmed = {name: _trimmed(layout, OnDemand(tensors)[name]) for layout in layouts for name in layout.consumers}
     tensors |= trimmed  # before the LSTMs, which may be consumers themselves

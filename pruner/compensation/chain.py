@@ -18,13 +18,13 @@ from pruner.compensation.fold import Shrunk
 from pruner.compensation.heal import WATCHED, Budget, Healed, heal
 from pruner.compensation.judge import Judge
 from pruner.compensation.lessons import Lessons
-from pruner.compensation.start import Start, start_of
+from pruner.compensation.start import Start, joined, start_of
 from pruner.compensation.whole import Batches, Model, Whole, judge
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import along, consumers_of, feeders, task_of
 from pruner.lstm.kept import Kept, Part, Reconstruction, consumer_part, unit_parts
-from pruner.lstm.lstm import LSTM, title_of
+from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import ForwardPass
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
@@ -114,7 +114,6 @@ def compensate(
         left = _one_by_one(checkpoint, recipe, consumers, start, calibration, device, progress, seen)
     else:
         starts = [start(lstm, checkpoint.tensors) for lstm in lstms]
-        _check_apart(feeders(checkpoint, consumers))
         left = _together(checkpoint, starts, recipe, calibration, forward, device, progress)
     changed = {name: tensor for each in left for name, tensor in each.tensors.items()}
     reconstructions = {each.lstm.name: each.reconstruction for each in left if each.reconstruction is not None}
@@ -170,15 +169,6 @@ def _one_by_one(
     return left
 
 
-def _check_apart(feeder_of: Mapping[str, str]) -> None:
-    """Raise PrunerError for LSTMs that a forward pass feeds to each other, which are trained in their places there."""
-    for reader, feeder in feeder_of.items():
-        raise PrunerError(
-            "expected consumers outside of the LSTMs with a forward pass, found the input of "
-            f"{title_of(reader)}, which reads {title_of(feeder)}; leave it out, or prune without the forward pass"
-        )
-
-
 def _together(
     checkpoint: Checkpoint,
     starts: list[Start],
@@ -192,18 +182,21 @@ def _together(
     fit_on, held_back = calibration.split()
     progress(0.0, "Compensating the model: what is held back")
     lstms = [start.lstm for start in starts]
+    first = next(lstm for lstm in lstms if lstm.name not in calibration.fed)  # whose inputs are those of the model
     model = Model(checkpoint, lstms, [start.teacher() for start in starts], forward, device)
-    loss = judge(model, lstms[0], [start.student for start in starts], held_back)
-    now, losses = [start.bare for start in starts], [loss([start.bare for start in starts])]
+    loss = judge(model, first, [start.student for start in starts], held_back)
+    now = [start.bare for start in starts]
+    losses = [loss(joined(starts, now))]
     steps: list[list[Step]] = []
     for place, start in enumerate(starts):
         folded = [*now[:place], start.folded, *now[place + 1 :]]
-        steps.append([Step(**start.step(losses[-1], loss(folded)), facts={})])
+        steps.append([Step(**start.step(losses[-1], loss(joined(starts, folded))), facts={})])
         if steps[-1][0].kept:
             now = folded
             losses.append(steps[-1][0].after)
+    now = joined(starts, now)
     if recipe.compensation == "heal":
-        lessons = Batches(model, fit_on, lstms[0])
+        lessons = Batches(model, fit_on, first)
         students = [start.student(shrunk) for start, shrunk in zip(starts, now, strict=True)]
         titles = ", ".join(lstm.title for lstm in lstms)
         healed = heal(Whole(students, model), lessons, loss, Budget.of(recipe, 1), progress, titles)

@@ -101,16 +101,19 @@ def _read_layout(
 
 
 def _check_consumers(folder: Path, form: str, recipe: Recipe, layouts: list[Layout], pruned: Checkpoint) -> None:
-    """A consumer that no entry names has its full width still, and reads an LSTM whose consumers cannot be trimmed."""
+    """A consumer that no entry names has its full width still, and reads an LSTM whose consumers cannot be trimmed, or is
+    one itself."""
     named = [name for layout in layouts for name in layout.consumers]
     if len(named) != len(set(named)):
         raise not_the_export(folder, "every consumer in one LSTM", shown(named))
     trims = form == "compact" and recipe.granularity == "units"
-    untrimmed = {(each.lstm.output_width,) for each in layouts if not (trims and each.stored_as == "LSTM")}
+    apart = [each.lstm for each in layouts if not (trims and each.stored_as == "LSTM")]
+    untrimmed = {(width,) for lstm in apart for width in (lstm.output_width, lstm.input_size)}
+    inputs = {name for lstm in apart for name in lstm.input_weights}
     for text in recipe.consumers:
         name = text if text in pruned.tensors else text.partition("=")[2] or text
         width = tuple(pruned.tensors[name].shape[1:2]) if name in pruned.tensors else ()
-        if name not in named and width not in untrimmed:
+        if name not in named and name not in inputs and width not in untrimmed:
             raise not_the_export(folder, f"the consumer {shown(name)} in the entry of the LSTM it reads", "it in none")
 
 

@@ -1,13 +1,14 @@
 """Consumers: the tensors that read the output of an LSTM, with the biases beside them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pruner.files.computed_weights import beside
+from pruner.lstm.gates import parse_standard_name
 from pruner.lstm.lstm import DTYPES
 
 
@@ -48,12 +49,14 @@ def load_consumers(tensors: Mapping[str, Tensor], names: Iterable[str], device: 
 
 
 def bias_beside(tensors: Mapping[str, Tensor], consumer: str) -> str | None:
-    """The name of the bias that belongs to a consumer: `linear.bias` beside `linear.weight`, of one number an output."""
-    shape = tensors[consumer].shape[:1]
+    """The name of the bias that belongs to a consumer, of one number an output: `linear.bias` beside `linear.weight`,
+    `lstm.bias_ih_l0` beside `lstm.weight_ih_l0`."""
+    shape, own = tensors[consumer].shape[:1], parse_standard_name(consumer.rpartition(".")[2])
+    bias = "bias" if own is None else str(replace(own, kind="bias"))
     return next(
         (
             name
-            for name in beside(consumer, "bias")
+            for name in beside(consumer, bias)
             if name in tensors and tensors[name].shape == shape and tensors[name].dtype in DTYPES
         ),
         None,

@@ -23,7 +23,8 @@ class Described:
     """The `checkpoint` that torch.save makes of a model's state dict, and the `modules` in it that can be pruned, by name.
 
     `declined` says of the other LSTMs why not, `reasons` of those whose readers keep their width why; `read` has the paths
-    of the `nn.Linear` layers that are trimmed along, by LSTM. `task` is the recipe's: that of layers which give the answers.
+    of the `nn.Linear` layers and the LSTMs that are trimmed along, by LSTM. `task` is the recipe's: that of layers which
+    give the answers.
     """
 
     checkpoint: Checkpoint
@@ -41,12 +42,23 @@ class Described:
     @property
     def consumers(self) -> tuple[str, ...]:
         """As a recipe names them."""
-        return tuple(f"{lstm}={path}.weight" for lstm, paths in self.read.items() for path in paths)
+        inputs = {lstm.name: lstm.input_weights for lstm in self.checkpoint.lstms}
+        return tuple(
+            f"{lstm}={name}"
+            for lstm, paths in self.read.items()
+            for path in paths
+            for name in inputs.get(path, [f"{path}.weight"])
+        )
+
+    @property
+    def linears(self) -> set[str]:
+        """The paths of the layers outside of the LSTMs that are trimmed along."""
+        return {path for paths in self.read.values() for path in paths} - set(self.names)
 
     @property
     def trained(self) -> list[str]:
         """The names of the tensors outside of the LSTMs that change with them."""
-        weights = [f"{path}.weight" for paths in self.read.values() for path in paths]
+        weights = [f"{path}.weight" for path in sorted(self.linears)]
         biases = [bias for name in weights if (bias := bias_beside(self.checkpoint.tensors, name)) is not None]
         return weights + biases
 
@@ -71,21 +83,25 @@ class Described:
         }
         reasons = {name: reason for name, reason in self.reasons.items() if name in called}
         read = {name: paths for name, paths in self.read.items() if name in called}
-        answering = {path for paths in read.values() for path in paths} <= seen.answering
+        for name, paths in list(read.items()):
+            if any(path in self.modules and path not in called for path in paths):
+                reasons[name] = "because an LSTM reads it that no batch reached"
+                del read[name]
         notes = [
             f"{title_of(name)} is handed states of others, of which it drops what they say of units that it no longer has."
             for name in sorted(seen.handed_states)
         ]
-        return replace(
+        found = replace(
             self,
             checkpoint=replace(self.checkpoint, learned=learned),
             modules=called,
             declined=declined,
             reasons=reasons,
             read=read,
-            task=task if read and answering else None,
             notes=tuple(notes),
         )
+        answering = found.linears and found.linears <= seen.answering
+        return replace(found, task=task if answering else None)
 
 
 def described(model: nn.Module) -> Described:
@@ -140,22 +156,27 @@ def _declined(module: nn.LSTM | nn.LSTMCell, owners: Mapping[int, set[int]]) -> 
 
 
 def _readers(model: nn.Module, modules: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """({LSTM: why nothing that reads it is trimmed}, {LSTM: paths of the layers that are})."""
+    """({LSTM: why nothing that reads it is trimmed}, {LSTM: paths of what is})."""
     readers = readers_in(model)
     reasons = {name: f"because {readers.reasons[name]}" for name in modules if name in readers.reasons}
-    read = {}
-    for name, module in modules.items():
-        if isinstance(module, nn.LSTMCell):
-            reasons[name] = "as every LSTMCell does"
-        elif name in readers.consumers:
-            consumers = readers.consumers[name]
-            places = list(range(module.num_layers * (2 if module.bidirectional else 1)))
-            last = places[-2:] if module.bidirectional else places[-1:]
-            others = [path for path in consumers if isinstance(model.get_submodule(path), nn.LSTM)]
-            if others:
-                reasons[name] = f"because an LSTM reads it ({', '.join(others)}), which is pruned itself"
-            elif any(blocks != last for blocks in consumers.values()):
-                reasons[name] = "because single layers or directions of its state are read"
-            else:
-                read[name] = tuple(consumers)
-    return reasons, read
+    reasons |= {name: "as every LSTMCell does" for name, module in modules.items() if isinstance(module, nn.LSTMCell)}
+    read: dict[str, tuple[str, ...]] = {}
+    # Who reads comes before whom it reads: the input of an LSTM is trimmed only where its output is.
+    for name, consumers in reversed(readers.consumers.items()):
+        if name not in modules:
+            continue
+        module = modules[name]
+        places = list(range(module.num_layers * (2 if module.bidirectional else 1)))
+        last = places[-2:] if module.bidirectional else places[-1:]
+        lstms = [path for path in consumers if isinstance(model.get_submodule(path), nn.LSTM)]
+        wide = [path for path in lstms if path not in read]
+        if wide:
+            what = "keeps its own" if wide[0] in modules else "stays as it is"
+            reasons[name] = f"because {wide[0]} (LSTM) reads it, which {what}"
+        elif not consumers:
+            reasons[name] = "because nothing reads it"
+        elif any(blocks != last for blocks in consumers.values()):
+            reasons[name] = "because single layers or directions of its state are read"
+        else:
+            read[name] = tuple(consumers)
+    return reasons, {name: read[name] for name in modules if name in read}

@@ -153,7 +153,7 @@ def _consumers(
                 index = user.args[1] if type(user.args[1]) is tuple else (user.args[1],)
             if isinstance(what, list):
                 if not index or type(index[0]) is not int or not -len(what) <= index[0] < len(what) or index[1:]:
-                    raise _Unclear(_named(user, module))
+                    raise _Unclear(_named(user, module, value))
                 follow(user, what[index[0]])
             elif index is not None:
                 if len(index) > what[0] or any(type(part) not in (int, slice) for part in index):
@@ -165,10 +165,10 @@ def _consumers(
                 follow(user, [what, None])  # the lengths
             elif user.target is F.dropout or (type(module) in (nn.Dropout, nn.Identity) and not _hooked(module)):
                 if user.args[:1] != (value,):
-                    raise _Unclear(_named(user, module))
+                    raise _Unclear(_named(user, module, value))
                 follow(user, what)
             else:
-                raise _Unclear(_named(user, module))
+                raise _Unclear(_named(user, module, value))
 
     directions = 2 if lstm.bidirectional else 1
     places = list(range(lstm.num_layers * directions))
@@ -199,12 +199,15 @@ def _consumers(
     return found
 
 
-def _named(user: fx.Node, module: Any) -> str:
-    """Who reads it that cannot be trimmed."""
+def _named(user: fx.Node, module: Any, value: fx.Node) -> str:
+    """Who reads a value that cannot be trimmed."""
     if user.op == "output":
         return "the model gives it away"
     what = getattr(user.target, "__name__", str(user.target))
-    return f"{what} ({type(module).__name__}) reads it" if module is not None else f"{what} reads it"
+    title = what if module is None else f"{what} ({type(module).__name__})"
+    if isinstance(module, nn.LSTM | nn.LSTMCell):
+        return f"{title} reads it, and a state" if user.args[:1] == (value,) else f"its state is handed to {title}"
+    return f"{title} reads it"
 
 
 def _inputs(consumer: Any) -> int | None:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from graphlib import TopologicalSorter
 from typing import Any
@@ -124,12 +125,15 @@ def moves_into(small: nn.Module, layouts: Sequence[Layout], before: Mapping[str,
     are still themselves are left out."""
     parts, after = dict[str, tuple[str, Part]](), dict(small.named_parameters(remove_duplicate=False))
     for layout in layouts:
+        parts |= {name: (name, layout.trimmed) for name in layout.consumers}
+    for layout in layouts:  # which may be consumers themselves
         kept = {place: torch.tensor(units) for place, units in layout.kept_units.items()}
         for standard, name in layout.lstm.tensors.items():
             own = standard if name in after else inside(standard, layout.lstm.bidirectional)
             part = unit_parts(layout.lstm, kept).get(standard, Part())
+            if name in layout.lstm.input_weights and layout.inputs is not None:
+                part = replace(part, columns=torch.tensor(layout.inputs))
             parts[name] = f"{name.removesuffix(standard)}{own}", part
-        parts |= {name: (name, layout.trimmed) for name in layout.consumers}
     for name, old in before.items():
         place, part = parts.get(name, (name, Part()))
         if after[place] is not old:

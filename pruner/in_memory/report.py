@@ -151,7 +151,8 @@ def removed_by(form: Form, declined: Mapping[str, str], reasons: Mapping[str, st
     for layout in form.layouts:
         name, size = layout.lstm.name, layout.lstm.hidden_size
         units = tuple((size, len(left)) for left in layout.kept_units.values())
-        uneven = "because its layers keep different numbers of units"
+        whose = "its layers" if layout.stored_as == "CompactLSTM" else "the layers of the LSTM that reads it"
+        uneven = f"because {whose} keep different numbers of units"
         reason = None if layout.consumers else reasons.get(name, uneven)
         found.append(Removed(name, units, tuple(layout.consumers), reason))
     return (*found, *(Removed(name, (), (), reason) for name, reason in sorted(declined.items())))

@@ -12,6 +12,7 @@ from pruner import PrunerError, Recipe, run
 from pruner.calibration.calibration import Calibration
 from pruner.calibration.fed import complete
 from pruner.calibration.inputs import gaussian, read_calibration
+from pruner.compact.costs import size_when_compact
 from pruner.exports.verify import verify
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import along, feeders, offered
@@ -69,6 +70,24 @@ def test_the_chain_is_judged_from_end_to_end(checkpoint: Checkpoint) -> None:
     held_back = of_first().split()[1].sequences["first"][0]
     wanted, found = (answers(checkpoint, each, held_back) for each in (checkpoint.tensors, result.pruned.tensors()))
     assert result.answers == pytest.approx(float((wanted - found).square().sum() / wanted.square().sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("form", ["masked", "compact"])
+def test_a_reader_of_two_sizes_leaves_the_one_before_it_its_width(tmp_path: Path, form: str) -> None:
+    """Units that are ranked together leave layers of other sizes, whose input keeps its name in no file."""
+    tensors = named(nn.LSTM(5, 16), "first.") | named(nn.LSTM(16, 12, 2), "second.") | named(nn.Linear(12, 7), "fc.")
+    checkpoint = saved_in(tmp_path, {name: 2 * tensor for name, tensor in tensors.items()})
+    recipe = Recipe(0.4, "units", "obs", compensation="fold", consumers=READERS, allocation="global")
+    result = run(checkpoint, recipe, calibration=of_first())
+    first, second = result.forms["compact"].layouts
+    assert (first.consumers, second.stored_as, second.inputs) == ([], "CompactLSTM", None)
+    assert result.costs["compact"].macs_per_step == size_when_compact(checkpoint, recipe, result.masks).macs_per_step
+    assert verify(result.save(tmp_path / "small", form, batch_first=True), checkpoint)
+    inputs = slow_steps(9, 20)
+    small, lstms = dict(result.pruned.tensors()), result.pruned.modules("compact")
+    with torch.no_grad():
+        found = F.linear(lstms["second"](lstms["first"](inputs)[0])[0], small["fc.weight"], small["fc.bias"])
+    torch.testing.assert_close(found, answers(checkpoint, small, inputs), rtol=0, atol=1e-5)
 
 
 def test_inputs_of_its_own_go_first(checkpoint: Checkpoint) -> None:

@@ -1,6 +1,7 @@
 """Healing inside a model's own forward pass, whatever stands around its LSTMs."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruner import Recipe, Result, run
+from pruner import Checkpoint, Recipe, Result, run
 from pruner.calibration.calibration import Calibration
+from pruner.calibration.fed import complete
+from pruner.compact.masked_and_compact import FORMS
 from pruner.compensation.fold import Shrunk
 from pruner.compensation.student import Student
+from pruner.exports.verify import verify
 from pruner.files.consumers import load_consumers
 from pruner.lstm.traces import layers_of
 from tests.helpers.compensated import calibration, check_exports, check_zeros, model, steps_of
@@ -91,6 +95,55 @@ def test_a_state_that_is_handed_over_reaches_the_other_lstm(tmp_path: Path) -> N
     )
     assert pruned.shape == (2, 5, 4)
     assert torch.equal(result.pruned.tensors()["decoder.weight_hh_l0"], tensors["decoder.weight_hh_l0"])
+
+
+def one_after_the_other(tensors: Mapping[str, Tensor], lstms: LSTMs, batch: Tensor) -> Tensor:
+    between, _ = lstms["rnn"](batch)
+    return tagger(tensors, {"rnn": lstms["second"]}, between)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> tuple[Checkpoint, Recipe, Calibration]:
+    tensors = model(head=True) | named(random_lstm(seed=5, input_size=6, hidden_size=6), "second.")
+    checkpoint = saved_in(tmp_path, tensors)
+    consumers = ("rnn=second.weight_ih_l0", "second=linear.weight")
+    recipe = Recipe(0.4, "units", compensation="heal", consumers=consumers, task="softmax", steps=80)
+    return checkpoint, recipe, complete(calibration("rnn", count=64), checkpoint, recipe)
+
+
+@pytest.mark.parametrize("granularity", ["units", "rows"])
+def test_lstms_that_feed_each_other_heal_together(chain: Any, tmp_path: Path, granularity: str) -> None:
+    checkpoint, recipe, inputs = chain
+    recipe = replace(recipe, granularity=granularity)
+    result = run(checkpoint, recipe, calibration=inputs, forward=one_after_the_other)
+    folded, healed = (
+        [steps[place] for steps in (lstm["steps"] for lstm in result.compensation.facts["lstms"])] for place in (0, 1)
+    )
+    assert folded[0]["after"] == folded[1]["before"] and healed[0]["after"] < 0.9 * folded[1]["after"]
+    gone = ~result.masks["rnn.weight_ih_l0"][:6]
+    read = result.pruned.tensors()["second.weight_ih_l0"]
+    assert granularity == "rows" or (gone.any() and not read[:, gone].any() and read[:, ~gone].any())
+    batch = inputs.split()[1].sequences["rnn"][0]
+    with torch.no_grad():
+        answers = [one_after_the_other(result.pruned.tensors(), result.pruned.modules(form), batch) for form in FORMS]
+    torch.testing.assert_close(*answers, rtol=0, atol=1e-5)
+    assert verify(result.save(tmp_path / "small", "compact", batch_first=True), checkpoint)
+
+
+def test_a_chain_is_folded_as_one_lstm_after_the_other_is(chain: Any) -> None:
+    checkpoint, recipe, inputs = chain
+    recipe = replace(recipe, compensation="fold", steps=None)
+    apart, together = (
+        run(checkpoint, recipe, calibration=inputs, forward=forward) for forward in (None, one_after_the_other)
+    )
+    for result in (apart, together):
+        assert all(step["kept"] for lstm in result.compensation.facts["lstms"] for step in lstm["steps"])
+    wanted, found = apart.compensation.tensors, together.compensation.tensors
+    assert found.keys() == wanted.keys() and not torch.equal(
+        *(each["rnn.weight_hh_l0"] for each in (found, checkpoint.tensors))
+    )
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6)
 
 
 def test_token_ids_reach_the_forward_pass_as_they_are(tmp_path: Path) -> None:

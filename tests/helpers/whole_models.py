@@ -128,7 +128,9 @@ CASES = {
     "labels": Case(Labels, numbers(SEQUENCES, STEPS, WIDTH), {"lstm": ("linear.weight",)}),
     "tagger": Case(Tagger, tagged, {"lstm": ("head.weight",)}),
     "encoder and decoder": Case(EncoderDecoder, numbers(STEPS, SEQUENCES, WIDTH), {"encoder": (), "decoder": ()}),
-    "chain": Case(Chain, numbers(SEQUENCES, STEPS, WIDTH), {"first": (), "second": ("head.weight",)}),
+    "chain": Case(
+        Chain, numbers(SEQUENCES, STEPS, WIDTH), {"first": ("second.weight_ih_l0",), "second": ("head.weight",)}
+    ),
     "loop": Case(Loop, numbers(SEQUENCES, STEPS, WIDTH), {"cell": ()}),
     "normed": Case(Normed, lambda generator: {"ids": ids(generator)}, {"lstm": ()}),
 }
