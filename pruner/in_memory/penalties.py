@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pruner.errors import PrunerError
 from pruner.importance.weights import outgoing
+from pruner.in_memory.wrappers import check_whole
 from pruner.lstm.gates import split_gates
 from pruner.lstm.module import described
 
@@ -20,7 +21,7 @@ def unit_penalty(lstm: nn.LSTM | nn.LSTMCell, consumers: Iterable[Tensor] = ()) 
     eight rows and biases, and the columns that read it, in its own `weight_hh` (or `weight_hr`), in the next layer and
     in the `consumers` (.., D*H), weights that read the last one (Wen et al. 2018, "Learning intrinsic sparse structures
     within LSTM"). The criterion `group` then finds those units. Raises PrunerError for what is not an `nn.LSTM` or
-    `nn.LSTMCell`.
+    `nn.LSTMCell`, and for one that FSDP shards.
 
         >>> from pruner import unit_penalty
         >>> lstm = torch.nn.LSTM(8, 16)
@@ -31,6 +32,7 @@ def unit_penalty(lstm: nn.LSTM | nn.LSTMCell, consumers: Iterable[Tensor] = ()) 
         raise PrunerError(
             f"expected an nn.LSTM or nn.LSTMCell, found {type(lstm).__name__}; penalise the LSTM inside it"
         )
+    check_whole(lstm)
     facts = described(lstm)
     read = {f"consumer {index}": weight for index, weight in enumerate(consumers)}
     tensors = {name: getattr(lstm, name) for name in facts.tensors} | read

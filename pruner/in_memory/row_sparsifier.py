@@ -75,6 +75,7 @@ class RowSparsifier(abc.ABC):
         if self.model is not None:
             raise PrunerError("expected a new pruner, found one already prepared; call squash_mask() or prune() first")
         wrappers.check_not_distributed(model)
+        wrappers.check_whole(model)
         widened = row_compact(model)
         for path, small in widened:
             model.set_submodule(path, expand(small))
@@ -228,6 +229,7 @@ class RowSparsifier(abc.ABC):
     def _prepared(self) -> nn.Module:
         if self.model is None:
             raise PrunerError("expected a prepared pruner, found none; call prepare(model) first")
+        wrappers.check_whole(self.model)
         return self.model
 
     def _check_attachable(self, model: nn.Module, groups: list[dict[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from pruner.errors import PrunerError, shown
 from pruner.files.staging import Staging
 from pruner.in_memory.replacing import with_hooks_of
 from pruner.in_memory.row_mask import attach
-from pruner.in_memory.wrappers import unwrapped
+from pruner.in_memory.wrappers import check_whole, unwrapped
 from pruner.lstm.gates import GATES
 from pruner.lstm.module import described
 
@@ -29,8 +29,8 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to a file, whatever stage of pruning it is in: dense, under masks, squashed or pruned.
 
     The file holds its `state_dict` under that name, which `load_pruned` and the dashboard open; of a model that
-    DataParallel or torch.compile wrap, that of the model inside. Raises PrunerError where it cannot be written, and
-    leaves what was there.
+    DataParallel or torch.compile wrap, that of the model inside. Raises PrunerError for one that FSDP shards, and where it
+    cannot be written; what was there stays.
 
         >>> import tempfile
         >>> from pruner import load_pruned, save_pruned
@@ -41,6 +41,7 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     whole = unwrapped(model)[1]
+    check_whole(whole)
     compact = {
         path: own.hidden_size for path, own in whole.named_modules() if isinstance(own, CompactLSTM | RowCompactLSTM)
     }

@@ -25,6 +25,7 @@ from pruner.in_memory.optimizers import carry_over, check_optimizers, take_in
 from pruner.in_memory.own_forward import OwnForward, Precision, moved, run
 from pruner.in_memory.replacing import moves_into, new_beside, with_hooks_of
 from pruner.in_memory.report import Report, removed_by
+from pruner.in_memory.wrappers import check_whole
 from pruner.lstm.measure import ForwardPass, Modules, Quality
 from pruner.pipeline import prune
 from pruner.progress import Progress, silent, split
@@ -171,6 +172,7 @@ def _unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
             break
         taken_off.append(type(model).__name__)
         model = within
+    check_whole(model)
     if hasattr(type(model), "report"):
         raise PrunerError(
             f"expected a model without a `report` of its own, where that of shrink goes, found one of {type(model).__name__}"

@@ -5,6 +5,7 @@ import warnings
 
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.parametrize import ParametrizationList
 
 from pruner.errors import PrunerError
 
@@ -26,6 +27,22 @@ def check_not_distributed(model: nn.Module) -> None:
             "expected the model itself, found it wrapped by DistributedDataParallel, which would not send the masks to "
             "other processes; call prepare(model) first and wrap it then"
         )
+
+
+def check_whole(model: nn.Module) -> None:
+    """Raise PrunerError for a model whose parameters lie in pieces, as FullyShardedDataParallel and `fully_shard` leave
+    them; the first takes them out of the modules that it wraps."""
+    parameters = list(model.parameters())
+    gone = not parameters and any(isinstance(module, ParametrizationList) for module in model.modules())
+    if gone or any(getattr(each, "_fsdp_flattened", False) or _is_piece(each) for each in parameters):
+        raise PrunerError(
+            f"expected whole parameters, found {type(model).__name__} sharded by FSDP, which holds pieces of them; prune "
+            "first, and shard the smaller model"
+        )
+
+
+def _is_piece(parameter: nn.Parameter) -> bool:
+    return type(parameter).__name__ == "DTensor"  # of a module that is slow to import, and there already if it is used
 
 
 def warn_if_distributed(model: nn.Module) -> None:

@@ -121,3 +121,13 @@ def test_a_penalty_is_of_an_lstm() -> None:
         PrunerError, match=r"expected an nn\.LSTM or nn\.LSTMCell, found Tagger; penalise the LSTM inside"
     ):
         unit_penalty(seeded())
+
+
+def test_a_penalty_falls_with_what_is_masked_and_gone() -> None:
+    """Under masks the columns that read a unit are left of it; after prune nothing."""
+    model = seeded()
+    dense = float(unit_penalty(model.lstm).detach())
+    pruner = stepped(model)
+    masked = float(unit_penalty(model.lstm).detach())
+    pruner.prune()
+    assert float(unit_penalty(model.lstm).detach()) < masked < dense

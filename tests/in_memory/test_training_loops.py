@@ -3,27 +3,25 @@
 import copy
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed import fsdp
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pruner import LSTMSaliencyPruner, PrunerError, load_pruned, save_pruned, unit_penalty
+from pruner import LSTMSaliencyPruner, PrunerError, load_pruned, save_pruned, shrink
 from pruner.compact.load_pruned import CompactLSTM
-from tests.helpers.training import BATCH, STEPS, H, Opaque, Tagger, batch, loss_of, seeded, stepped, train
+from tests.helpers.training import BATCH, STEPS, H, Opaque, Tagger, batch, loss_of, rows_of, seeded, stepped, train
 
 
 def adam(model: nn.Module, **settings: Any) -> torch.optim.Adam:
     return torch.optim.Adam(model.parameters(), lr=0.02, **settings)
-
-
-def rows_of(lstm: nn.LSTM, mask: torch.Tensor) -> int:
-    """How many numbers of the rows that a mask drops are not zero."""
-    return int(lstm.weight_hh_l0[~mask].count_nonzero())
 
 
 def test_an_optimizer_from_before_prepare_goes_on_under_masks() -> None:
@@ -362,6 +360,39 @@ def test_prepared_after_distributed_data_parallel_is_refused(one_process: None) 
     assert not hasattr(distributed.module.lstm, "parametrizations")
 
 
+def sharded_by_wrapper(model: nn.Module, **settings: Any) -> nn.Module:
+    return fsdp.FullyShardedDataParallel(model, device_id=torch.device("cpu"), **settings)
+
+
+SHARDINGS: dict[str, Any] = {
+    "FullyShardedDataParallel": sharded_by_wrapper,
+    "under their own names": lambda model: sharded_by_wrapper(model, use_orig_params=True),
+    "fully_shard": lambda model: fsdp.fully_shard(model, mesh=init_device_mesh("cpu", (1,))),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of FSDP on a CPU
+@pytest.mark.parametrize("shard", SHARDINGS.values(), ids=SHARDINGS)
+def test_what_is_sharded_is_refused_and_a_smaller_model_can_be(one_process: None, shard: Any) -> None:
+    """No mask, no step and no file of pieces; a model that was pruned first is sharded and trained like any other."""
+    whole, masked, small = seeded(), seeded(), seeded()
+    pruner = stepped(masked)
+    stepped(small).prune()
+    sharded, _, after = shard(whole), shard(masked), shard(small)
+    calls = [
+        pruner.step,
+        pruner.prune,
+        partial(LSTMSaliencyPruner().prepare, sharded),
+        partial(save_pruned, sharded, "it.pt"),
+    ]
+    for call in [*calls, partial(shrink, sharded, [batch()[0]] * 4)]:
+        with pytest.raises(PrunerError, match=r"expected whole parameters, found \w+ sharded by FSDP"):
+            call()
+    assert not Path("it.pt").exists()
+    train(sharded, adam(sharded))
+    train(after, adam(after))
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # which torch.compile looks at
 @pytest.mark.parametrize("when", ["before prepare", "after prepare"])
 def test_torch_compile(when: str) -> None:
@@ -452,16 +483,6 @@ def test_weights_that_are_not_finite_are_told() -> None:
     with pytest.raises(PrunerError, match="expected finite weights, found NaN or infinite values in"):
         pruner.step()
     assert all(torch.equal(mask, masks[name]) for name, mask in pruner.masks().items())
-
-
-def test_a_penalty_falls_with_what_is_masked_and_gone() -> None:
-    """Under masks the columns that read a unit are left of it; after prune nothing."""
-    model = seeded()
-    dense = float(unit_penalty(model.lstm).detach())
-    pruner = stepped(model)
-    masked = float(unit_penalty(model.lstm).detach())
-    pruner.prune()
-    assert float(unit_penalty(model.lstm).detach()) < masked < dense
 
 
 def test_nothing_is_said_of_a_loop_that_is_right() -> None:
