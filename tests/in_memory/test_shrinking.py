@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from pruner import PrunerError, shrink
 from pruner.compact.load_pruned import CompactLSTM, replace
-from pruner.examples import embedded_reber, named
 from pruner.exports.verify import verify
 from pruner.in_memory.own_forward import floating
 from tests.helpers.whole_models import CASES, Labels, Loop, loader, made
@@ -101,19 +100,6 @@ def test_what_heals_inside_the_model_loses_less_than_what_was_folded() -> None:
         for steps in (1, 40)
     )
     assert longer.report.verdict.loss < 0.8 * brief.report.verdict.loss
-
-
-def test_reber_strings_stay_right_at_a_quarter_of_the_arithmetic() -> None:
-    model = Labels(32, 7, 7)
-    model.load_state_dict({name: tensor.clone() for name, tensor in named("embedded-reber").open().tensors.items()})
-    by_length: dict[int, list[str]] = {}
-    for text, _ in embedded_reber.strings()[0]:
-        by_length.setdefault(len(text), []).append(text)
-    batches = [batch for texts in by_length.values() for batch in embedded_reber.encode(texts)[0].split(32)]
-    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0))
-    small = shrink(model, [batches[place] for place in order], target={"macs": 0.25}, task="softmax", steps=200)
-    assert small.report.macs[1] <= 0.25 * small.report.macs[0]
-    assert embedded_reber.strings_right(small.state_dict(), small.lstm) == 1.0
 
 
 def test_a_share_to_keep_is_sought_and_a_loss_judges() -> None:
