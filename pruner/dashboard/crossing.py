@@ -1,9 +1,8 @@
 """Objects that cross from one process to another and back, over a socket.
 
 What cannot be changed (frozen dataclasses, files) crosses once: what the other side has already is only named. So a result
-that comes back does not bring the model along that it was made from, it holds the one that is there. Tensors and the bytes
-of files cross as they lie in memory, but for a file at a path, which both sides map; tensors of a CUDA device come as
-tensors of the CPU.
+that comes back does not bring the model along that it was made from, it holds the one that is there. Tensors cross as they
+lie in memory, those of a CUDA device as tensors of the CPU; of a mapped file its descriptor crosses, and both sides map it.
 """
 
 import io
@@ -13,15 +12,14 @@ import socket
 import struct
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pruner.files.source import Source, open_source
+from pruner.files.source import Source, mapped_again
 
-_LENGTHS = struct.Struct("!QQ")  # of the pickle, and how many blobs stand before it
+_LENGTHS = struct.Struct("!QQQ")  # of the pickle, how many blobs stand before it, and how many descriptors follow
 _LENGTH = struct.Struct("!Q")  # of a blob
 
 Name = tuple[bool, int]  # of what has crossed: whether it came from here, and its number
@@ -37,25 +35,28 @@ class Channel:
     def send(self, message: object, descriptor: int | None = None) -> None:
         """Send anything that pickles, perhaps with an open file. Raises OSError where nobody is there any more."""
         with self._lock:
-            pickled, blobs = self._crossed.dump(message)
-            header = _LENGTHS.pack(len(pickled), len(blobs)) + b"".join(_LENGTH.pack(len(blob)) for blob in blobs)
+            pickled, blobs, files = self._crossed.dump(message)
+            lengths = b"".join(_LENGTH.pack(len(blob)) for blob in blobs)
+            header = _LENGTHS.pack(len(pickled), len(blobs), len(files)) + lengths
             for part in (memoryview(header), *blobs, pickled):
                 self._socket.sendall(part)
-            self._crossed.let_go()
+            for file in files:
+                socket.send_fds(self._socket, [b"-"], [file])
             if descriptor is not None:
                 socket.send_fds(self._socket, [b"-"], [descriptor])
 
     def receive(self) -> Any:
         """Wait for the next message. Raises EOFError where there will be none."""
-        size, count = _LENGTHS.unpack(_bytes(self._read(_LENGTHS.size)))
+        size, count, files = _LENGTHS.unpack(_bytes(self._read(_LENGTHS.size)))
         lengths = [_LENGTH.unpack(_bytes(self._read(_LENGTH.size)))[0] for _ in range(count)]
         blobs = [self._read(length) for length in lengths]
         pickled = self._read(size)
+        descriptors = [self.receive_descriptor() for _ in range(files)]
         with self._lock:
-            return self._crossed.load(pickled, blobs)
+            return self._crossed.load(pickled, blobs, descriptors)
 
     def receive_descriptor(self) -> int:
-        """The open file that comes with the message just received."""
+        """An open file that comes with the message just received."""
         _, (descriptor,), *_ = socket.recv_fds(self._socket, 1, 1)
         return descriptor
 
@@ -98,17 +99,19 @@ class _Crossed:
         self._places: dict[tuple[int, int], Name] = {}  # address and length of a blob
         self._files: list[Name] = []  # blobs of whole files, which tensors may be parts of
         self._names: dict[int, Name] = {}  # of objects by their ids
-        self._read: list[Source] = []  # whose bytes are sent with this message
+        self._descriptors: list[int] = []  # that are sent with this message, or came with it
         self._counts = {"blobs": 0, "objects": 0, "files": 0, "received": 0}  # sent from here, but for the last
 
-    def dump(self, message: object) -> tuple[memoryview, list[memoryview]]:
-        """The pickle of a message, and the bytes that must be there before it is read."""
+    def dump(self, message: object) -> tuple[memoryview, list[memoryview], list[int]]:
+        """The pickle of a message, and the bytes and open files that must be there before it is read."""
         pickled, first = io.BytesIO(), self._counts["blobs"]
+        self._descriptors = []
         _Pickler(self, pickled).dump(message)
         new = [self._blobs[True, number] for number in range(first, self._counts["blobs"])]
-        return pickled.getbuffer(), [_bytes(blob) for blob in new]
+        return pickled.getbuffer(), [_bytes(blob) for blob in new], self._descriptors
 
-    def load(self, pickled: Tensor, blobs: list[Tensor]) -> Any:
+    def load(self, pickled: Tensor, blobs: list[Tensor], descriptors: list[int]) -> Any:
+        self._descriptors = descriptors
         for blob in blobs:
             self._hold((False, self._counts["received"]), blob)
             self._counts["received"] += 1
@@ -134,11 +137,20 @@ class _Crossed:
             self._files.append(name)
         return name, 0, length
 
-    def mapped(self, data: memoryview, name: Name | None = None) -> Name:
-        """The name of a file that both sides map, and none sends; the other side tells the one that it has there."""
-        self._counts["files"] += name is None
-        name = _turned(name) if name else (True, -self._counts["files"])
-        self._hold(name, _as_tensor(data))
+    def share(self, source: Source, descriptor: int) -> tuple[Name, int]:
+        """The name of a file that both sides map, and the place of its descriptor among those that are sent along."""
+        self._counts["files"] += 1
+        self._descriptors.append(descriptor)
+        return self._map((True, -self._counts["files"]), source), len(self._descriptors) - 1
+
+    def shared(self, name: Name, place: int) -> Source:
+        """The same file on the other side."""
+        source = mapped_again(self._descriptors[place])
+        self._map(_turned(name), source)
+        return source
+
+    def _map(self, name: Name, source: Source) -> Name:
+        self._hold(name, _as_tensor(source.data))
         self._files.append(name)
         return name
 
@@ -152,11 +164,6 @@ class _Crossed:
             self._files.append(_turned(name))
         return _bytes(self.bytes_at(name, offset, length))
 
-    def let_go(self) -> None:
-        """Give back the memory of files that were read to be sent."""
-        while self._read:
-            self._read.pop().let_go()
-
     def name(self, known: object) -> tuple[Name, bool]:
         """The name of an object, and whether it is new."""
         if id(known) in self._names:
@@ -164,7 +171,6 @@ class _Crossed:
         name = True, self._counts["objects"]
         self._counts["objects"] += 1
         self._know(name, known)
-        self._read += [known] if isinstance(known, Source) else []
         return name, True
 
     def _know(self, name: Name, known: object) -> None:
@@ -173,9 +179,8 @@ class _Crossed:
     def object(self, name: Name) -> Any:
         return self._objects[_turned(name)]
 
-    def make(self, name: Name, kind: type, state: dict[str, Any]) -> Any:
-        """An object that comes for the first time."""
-        made: Any = object.__new__(kind)
+    def make(self, name: Name, made: Any, state: dict[str, Any]) -> Any:
+        """An object that comes for the first time, with its state."""
         made.__dict__.update(state)
         self._know(_turned(name), made)
         return made
@@ -196,10 +201,9 @@ class _Pickler(pickle.Pickler):
             name, new = self._crossed.name(found)
             if not new:
                 return "known", name
-            if isinstance(found, Source) and found.path is not None and found.size:
-                state = {key: value for key, value in _state(found).items() if key != "data"}
-                return "mapped", name, state, self._crossed.mapped(found.data), found.path
-            return "new", name, type(found), _state(found)
+            if isinstance(found, Source) and found.descriptor is not None:
+                return "mapped", name, _facts(found), *self._crossed.share(found, found.descriptor)
+            return "new", name, type(found), found.__dict__
         return None
 
 
@@ -216,11 +220,9 @@ class _Unpickler(pickle.Unpickler):
             case "bytes", place:
                 return self._crossed.file_at(*place)
             case "new", name, kind, state:
-                return self._crossed.make(name, kind, state)
-            case "mapped", name, state, file, path:
-                data = _mapped(path)
-                self._crossed.mapped(data, file)
-                return self._crossed.make(name, Source, {**state, "data": data})
+                return self._crossed.make(name, object.__new__(kind), state)
+            case "mapped", name, state, file, place:
+                return self._crossed.make(name, self._crossed.shared(file, place), state)
             case "known", name:
                 return self._crossed.object(name)
 
@@ -235,12 +237,6 @@ def _as_tensor(data: memoryview) -> Tensor:
     return torch.frombuffer(data, dtype=torch.uint8) if len(data) else torch.empty(0, dtype=torch.uint8)
 
 
-def _mapped(path: Path) -> memoryview:
-    source = open_source(path)
-    source.close()
-    return source.data
-
-
 def _bytes(blob: Tensor) -> memoryview:
     array: Any = blob.numpy()
     return memoryview(array)
@@ -251,6 +247,6 @@ def _stays_as_it_is(found: object) -> bool:
     return isinstance(found, Source) or (declared is not None and declared.frozen and hasattr(found, "__dict__"))
 
 
-def _state(found: Any) -> dict[str, Any]:
-    """What crosses of an object: all but an open file."""
-    return {**found.__dict__, "file": None} if isinstance(found, Source) else found.__dict__
+def _facts(source: Source) -> dict[str, Any]:
+    """What else is known of a mapped file."""
+    return {name: value for name, value in vars(source).items() if name not in ("data", "descriptor", "file")}

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
+import weakref
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -30,10 +31,17 @@ class Source:
     opened: tuple[Path, os.stat_result] | None = None  # what was opened, where that was a file, and what it was then
     data = memoryview(b"")  # in another process, which gets the facts alone
 
+    descriptor: int | None = (
+        None  # of the mapped file, open as long as the source is there: another process may map it, too
+    )
+
     def __init__(self, data: mmap.mmap | bytearray, file: IO[bytes] | None = None) -> None:
         self.file = file
         self.data = memoryview(data)
         self.size = len(data)
+        if file is not None and isinstance(data, mmap.mmap):
+            self.descriptor = os.dup(file.fileno())
+            weakref.finalize(self, os.close, self.descriptor)
 
     @cached_property
     def sha256(self) -> str:
@@ -52,11 +60,6 @@ class Source:
                 f"expected {self.opened[0].name} as it was when it was opened, found that it has changed since; open it "
                 "again"
             )
-
-    @property
-    def path(self) -> Path | None:
-        """Where the file lies as it was when it was opened, so that another process may map it; None where it does not."""
-        return self.opened[0] if self.opened is not None and _is_as(*self.opened) else None
 
     def let_go(self) -> None:
         """Give back the memory of what was read, at the end of whatever has read much; it is read again when needed."""
@@ -105,6 +108,13 @@ def open_source(
     if not own:
         mapped.opened = path.absolute(), facts
     return mapped
+
+
+def mapped_again(descriptor: int) -> Source:
+    """The same file by an open descriptor that another process sent, which is closed here."""
+    source = _mapped(os.fdopen(descriptor, "rb"))
+    source.close()
+    return source
 
 
 def _is_as(path: Path, before: os.stat_result) -> bool | None:
