@@ -16,7 +16,7 @@ from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.view import View, choose_side, choose_view
 from pruner.dashboard.whole import heed
-from pruner.dashboard.words import CRITERION_WORDS, CUT_MEANING, measure_of_rows
+from pruner.dashboard.words import CRITERION_WORDS, CUT_MEANING, GRANULARITY_MEANING, measure_of_rows
 from pruner.dashboard.work import work
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import unit_agreement
@@ -113,7 +113,10 @@ def explain(view: View, recipe: Recipe, drawn: Grids) -> None:
     if recipe.criterion not in ROW_CRITERIA:
         by_whole = f" Units are ranked by their {CRITERION_WORDS[recipe.criterion]}."
     where = " in both" if drawn.pinned is not None else ""
-    st.caption(f"Each cell is a row of a gate, coloured by its {drawn.measure}. Orange rows fall{where}.{by_whole}")
+    st.caption(
+        f"Each cell is a row of a gate, coloured by its {drawn.measure}. Orange rows fall{where}. "
+        f"{GRANULARITY_MEANING[recipe.granularity]}{by_whole}"
+    )
 
 
 @st.fragment
@@ -166,6 +169,7 @@ def lead_on() -> None:
             )
         st.toggle("Compare with A", key=Session.comparing.key, persist_state="session")
         st.page_link("pages/run.py", label="Run it", icon=":material/arrow_forward:")
+        st.page_link("pages/shrink.py", label="Let Shrink find a good one", icon=":material/compress:")
 
 
 def tell(view: View, recipe: Recipe, found: Preview) -> None:
@@ -235,6 +239,7 @@ checkpoint = model.required_checkpoint()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.title("Masks", anchor=False, width="content")
     view = choose_view(checkpoint)
+    controls.draw("head")
     st.space("stretch")
     for_experts = st.popover("Recipe", icon=":material/tune:").container(width=NARROW)
 with for_experts:

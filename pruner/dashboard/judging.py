@@ -81,7 +81,7 @@ def found(asked: Asked) -> Judged:
     if measured := asked.measured:
         return Judged(measured, f"{_measure(measured)}, measured in full.")
     if asked.by is None:
-        return Judged(None, "Give inputs to judge by.", asks=True)
+        return Judged(None, "Give inputs to judge by", asks=True)
     job = session.judged.get(asked.key)
     if job is None:
         return Judged(None, "Judged once the slider rests.")

@@ -52,7 +52,7 @@ def test_a_unit_is_followed_and_its_link_opens_it_in_a_fresh_browser(server: str
     expect(page.get_by_text(re.compile(r"Unit \d+ of lstm, layer 0"))).to_be_visible()
     expect(page).not_to_have_url(re.compile("layer=1"))
     clear.click()
-    expect(page.get_by_text("Type a number, or select a unit in the table")).to_be_visible()
+    expect(page.get_by_text("type its number, or select it in the table")).to_be_visible()
     expect(page).not_to_have_url(re.compile("unit="))
     expect(page.get_by_test_id("stDataFrame")).to_have_count(1)
     page.get_by_test_id("stDataFrame").click(position={"x": 25, "y": 35 + 35 * 2 + 17})
