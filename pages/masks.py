@@ -236,12 +236,12 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
 
 
 checkpoint = model.required_checkpoint()
-with st.container(horizontal=True, vertical_alignment="bottom"):
+with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):  # one line of a phone
     st.title("Masks", anchor=False, width="content")
     view = choose_view(checkpoint)
     controls.draw("head")
     st.space("stretch")
-    for_experts = st.popover("Recipe", icon=":material/tune:").container(width=NARROW)
+    for_experts = st.popover("Recipe").container(width=NARROW)
 with for_experts:
     controls.draw("top")
 inputs.are_there(checkpoint, controls.recipe())
