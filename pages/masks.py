@@ -193,7 +193,7 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
         "What the eight blocks decide of each unit. Only a unit that all of them drop could be removed; a mixed one keeps a "
         "part of itself, and a gate whose rows are dropped stays at what its bias gives."
         if recipe.granularity == "rows"
-        else "Its eight rows fall together, so every unit is kept by all blocks or dropped by all."
+        else "The eight rows of a unit fall together, so every unit is kept by all blocks or dropped by all."
     )
     if mask is not None:
         names = view.lstm.weight_names()

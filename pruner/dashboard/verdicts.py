@@ -8,10 +8,10 @@ from pruner.dashboard.text import plain
 from pruner.exports.verdict import Verdict
 
 TITLES = {
-    "kept": "Kept: it answers like the dense model",
-    "worse": "Worse than the dense model",
+    "kept": "Kept",
+    "worse": "Worse",
     "ruined": "Ruined",
-    "unknown": "Nobody knows yet what it is worth",
+    "unknown": "Unknown",
 }
 COLOURS = {"kept": "green", "worse": "orange", "ruined": "red", "unknown": "gray"}
 ICONS = {"kept": "check_circle", "worse": "trending_down", "ruined": "dangerous", "unknown": "help"}

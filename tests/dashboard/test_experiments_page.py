@@ -160,7 +160,7 @@ def test_only_what_a_recipe_made_can_be_opened_and_the_smallest_that_loses_littl
     factors = _select(example, "two factors a weight")
     assert button(factors, "Open on Masks").disabled and not button(factors, "Shrink to its size").disabled
     example = set_to(example, most_lost=10.5)
-    assert "The smallest that does leaves **80%**" in texts(example)
+    assert "The smallest that loses no more has **80%**" in texts(example)
     assert press(example, "Open on Masks").session_state.sparsity == 0.1
 
 
