@@ -135,6 +135,6 @@ for file in sorted(folder.iterdir()):
 st.subheader("Use it")
 for way in ways(manifest):
     st.caption(way.title)
-    st.code(way.code, language="python")
+    st.code(way.code, language="python", wrap_lines=True)
 st.caption("The same lines are in README.md.")
-st.code(f"python -m pruner verify {name}.zip", language="bash")
+st.code(f"python -m pruner verify {name}.zip", language="bash", wrap_lines=True)

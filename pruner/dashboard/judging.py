@@ -90,7 +90,7 @@ def found(asked: Asked) -> Judged:
         return Judged(None, plain(status.error) or "Judging…", waits=status.state == "running")
     how = f"{_measure(status.result)}, on a small held-out sample."
     if asked.recipe.compensation == "heal":
-        how = f"{how} Folded, not yet healed, which betters it: run to measure."
+        how = f"{how} Before healing, which betters it: run to measure."
     return Judged(status.result, how)
 
 

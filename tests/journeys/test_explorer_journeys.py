@@ -79,7 +79,7 @@ def test_a_unit_is_found_by_what_it_does_and_pointing_at_a_symbol_shows_its_step
     titled(page, "Unit")
     page.get_by_text("Find units by what they do").click()
     at_rest(page)
-    choose(page, "What is true of the place", "The string began with T")
+    choose(page, "Units that follow this", "The string began with T")
     expect(page.get_by_text("which no unit can know")).to_be_visible()
     page.get_by_test_id("stDataFrame").first.click(position={"x": 25, "y": 35 + 17})
     expect(page).to_have_url(re.compile("unit="))
