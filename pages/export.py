@@ -43,8 +43,13 @@ st.title("Export")
 checkpoint = model.required_checkpoint()
 result = work.result
 if result is None:
-    st.info("There is nothing to export yet: run the recipe first.", icon=":material/play_arrow:")
-    st.page_link("pages/run.py", label="Run the recipe", icon=":material/arrow_back:")
+    st.info(
+        "There is nothing to export yet. Let Shrink find the smallest model that is as good, or run the recipe of Masks.",
+        icon=":material/download:",
+    )
+    with st.container(horizontal=True):
+        st.page_link("pages/shrink.py", label="Shrink", icon=":material/compress:")
+        st.page_link("pages/run.py", label="Run the recipe", icon=":material/play_arrow:")
     st.stop()
 if result.recipe != controls.recipe():
     st.warning(
@@ -130,6 +135,6 @@ for file in sorted(folder.iterdir()):
 st.subheader("Use it")
 for way in ways(manifest):
     st.caption(way.title)
-    st.code(way.code, language="python")
+    st.code(way.code, language="python", wrap_lines=True)
 st.caption("The same lines are in README.md.")
-st.code(f"python -m pruner verify {name}.zip", language="bash")
+st.code(f"python -m pruner verify {name}.zip", language="bash", wrap_lines=True)

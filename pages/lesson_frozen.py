@@ -12,7 +12,7 @@ frame.stand_in_app()
 
 picture = lesson.begin(frozen.LESSON)
 with picture:
-    decider = lesson.measured(frozen.find_decider)
+    decider, predicted = lesson.measured(frozen.find_decider), lesson.answered(frozen.LESSON)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         unit = st.number_input(
             "Unit", 0, len(decider.quality) - 1, decider.unit, key="watched", bind="query-params", width=120
@@ -21,11 +21,21 @@ with picture:
             "Gate", GATES, default="f", required=True, key="gate", bind="query-params", wrap=True
         )
         rows = st.segmented_control(
-            "Mask its row in", list(ROWS), default="both", required=True, key="rows", bind="query-params", wrap=True
+            "Mask its row in",
+            list(ROWS),
+            default="both",
+            required=True,
+            key="rows",
+            bind="query-params",
+            wrap=True,
+            disabled=not predicted,
         )
-    found = lesson.measured(frozen.watch, decider.text, gate, unit, rows)
+    masked = rows if predicted else "none"
+    found = lesson.measured(frozen.watch, decider.text, gate, unit, masked)
+    if not predicted:
+        st.caption("Rows can be masked when you have predicted what that does; until then this is the whole model.")
     with st.grid(2, min_column_width=220):
-        for name in ("whole", "masked"):
+        for name in ("whole", "masked") if predicted else ("whole",):
             share = found.shares[name][found.outer]
             st.metric(f"{found.outer} before the end, {name}", f"{share:.0%}", border=True, height="stretch")
     st.caption("Dotted: what the biases of the gate alone give.")
@@ -42,4 +52,4 @@ with picture:
         key="deciders",
         alt=f"Strings right with the forget gate of one unit frozen, lowest for unit {decider.unit}",
     )
-lesson.finish(frozen.LESSON, frozen.notice(found, rows))
+lesson.finish(frozen.LESSON, frozen.notice(found, masked))

@@ -24,7 +24,9 @@ with picture:
             bind="query-params",
             width=320,
         )
-    st.markdown(f"Row **{row}** is **{packed.place(row, reshaped.hidden_size)}**.")
+    predicted = lesson.answered(packed.LESSON)
+    if predicted:
+        st.markdown(f"Row **{row}** is **{packed.place(row, reshaped.hidden_size)}**.")
     tensor = example.weight(side)
     st.caption(
         f"The {reshaped.right.numel()} rows of {tensor} of a small trained model, stronger colours for larger weights. "
@@ -35,12 +37,16 @@ with picture:
         key="tensor",
         alt=f"All rows of {tensor}, four blocks one above the other, with row {row} framed",
     )
-    st.caption(
-        "The same rows taken apart in two ways. The colour is the gate that a row really belongs to; white is yours."
-    )
-    st.plotly_chart(
-        lesson_figures.reshapes(reshaped, row),
-        key="reshapes",
-        alt="Two grids of gates and units: in the right one each line has one colour, in the wrong one all four are mixed",
-    )
+    if predicted:
+        st.caption(
+            "The same rows taken apart in two ways. The colour is the gate that a row really belongs to; white is yours."
+        )
+        st.plotly_chart(
+            lesson_figures.reshapes(reshaped, row),
+            key="reshapes",
+            alt="Two grids of gates and units: in the right one each line has one colour, in the wrong one all four are "
+            "mixed",
+        )
+    else:
+        st.caption("Which gate and which unit a row belongs to shows here when you have predicted it.")
 lesson.finish(packed.LESSON, packed.notice(row, reshaped))

@@ -42,7 +42,7 @@ with picture:
     )
     st.page_link(
         "pages/lesson_healing.py",
-        label="Compensation trains nothing. See what training adds: Healing",
+        label="See what training adds: Healing",
         icon=":material/healing:",
     )
 lesson.finish(repair.LESSON, repair.notice(found))

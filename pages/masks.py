@@ -16,7 +16,7 @@ from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.view import View, choose_side, choose_view
 from pruner.dashboard.whole import heed
-from pruner.dashboard.words import CRITERION_WORDS, CUT_MEANING, measure_of_rows
+from pruner.dashboard.words import CRITERION_WORDS, CUT_MEANING, GRANULARITY_MEANING, measure_of_rows
 from pruner.dashboard.work import work
 from pruner.files.checkpoint import Checkpoint
 from pruner.importance.masks import unit_agreement
@@ -113,7 +113,10 @@ def explain(view: View, recipe: Recipe, drawn: Grids) -> None:
     if recipe.criterion not in ROW_CRITERIA:
         by_whole = f" Units are ranked by their {CRITERION_WORDS[recipe.criterion]}."
     where = " in both" if drawn.pinned is not None else ""
-    st.caption(f"Each cell is a row of a gate, coloured by its {drawn.measure}. Orange rows fall{where}.{by_whole}")
+    st.caption(
+        f"Each cell is a row of a gate, coloured by its {drawn.measure}. Orange rows fall{where}. "
+        f"{GRANULARITY_MEANING[recipe.granularity]}{by_whole}"
+    )
 
 
 @st.fragment
@@ -166,6 +169,7 @@ def lead_on() -> None:
             )
         st.toggle("Compare with A", key=Session.comparing.key, persist_state="session")
         st.page_link("pages/run.py", label="Run it", icon=":material/arrow_forward:")
+        st.page_link("pages/shrink.py", label="Let Shrink find a good one", icon=":material/compress:")
 
 
 def tell(view: View, recipe: Recipe, found: Preview) -> None:
@@ -189,7 +193,7 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
         "What the eight blocks decide of each unit. Only a unit that all of them drop could be removed; a mixed one keeps a "
         "part of itself, and a gate whose rows are dropped stays at what its bias gives."
         if recipe.granularity == "rows"
-        else "Its eight rows fall together, so every unit is kept by all blocks or dropped by all."
+        else "The eight rows of a unit fall together, so every unit is kept by all blocks or dropped by all."
     )
     if mask is not None:
         names = view.lstm.weight_names()
@@ -232,11 +236,12 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
 
 
 checkpoint = model.required_checkpoint()
-with st.container(horizontal=True, vertical_alignment="bottom"):
+with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):  # one line of a phone
     st.title("Masks", anchor=False, width="content")
     view = choose_view(checkpoint)
+    controls.draw("head")
     st.space("stretch")
-    for_experts = st.popover("Recipe", icon=":material/tune:").container(width=NARROW)
+    for_experts = st.popover("Recipe").container(width=NARROW)
 with for_experts:
     controls.draw("top")
 inputs.are_there(checkpoint, controls.recipe())

@@ -108,7 +108,7 @@ def doors(shown: str | None) -> None:
                 st.switch_page(page)
         if st.button("Learn", icon=":material/school:", width="stretch"):
             st.switch_page("pages/learn.py")
-    st.caption("The model that is shown is the one to look into and to make smaller, until you open another:")
+    st.caption("The first two go on with the model whose grids are shown. Or open another:")
 
 
 def offer_examples() -> None:

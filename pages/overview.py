@@ -29,13 +29,14 @@ FIGURES = {
     "highest over median": "Highest over median",
 }
 MEANING = {
-    "median per weight": "The median row over its number of columns, so that blocks of different widths compare.",
+    "median per weight": "The median row over its number of columns, so that blocks of different widths compare. The gate "
+    "of a block near zero reads next to nothing: its biases alone decide.",
     "median": "The median row of each block.",
     "near zero": f"The share of rows of at most {NEAR_ZERO:.0%} of their block’s median.",
     "highest over median": "How far the largest row of a block stands out.",
 }
 ROW_HEIGHT, MOST_ROWS = 36, 20  # of the small charts: pixels, and how many are in sight without scrolling
-LONGEST_NAME = 16  # of an LSTM beside the heatmap
+LONGEST_NAME = 16  # of an LSTM in tables and beside the heatmap
 
 st.title("Overview")
 checkpoint = model.required_checkpoint()
@@ -78,21 +79,25 @@ def open_block() -> None:
     st.switch_page("pages/saliency.py")
 
 
+def ending(name: str) -> str:
+    """The end of a long name, which tells more than its beginning."""
+    return name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"
+
+
 def row_title(name: str, layer: int, direction: str) -> str:
     """What a row of the heatmap is called, short enough to leave room for it."""
-    ending = name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"
-    said = {"lstm": html.escape(ending), "layer": f"layer {layer}", "direction": direction}
+    said = {"lstm": html.escape(ending(name)), "layer": f"layer {layer}", "direction": direction}
     return " ".join(said[what] for what in shown_place)
 
 
 st.markdown(
-    f"How the rows of every block are distributed by their {norm}: **{len(table):,} blocks**, "
-    f"{int(table['rows'].sum()):,} rows. Each small chart runs from 0 to {REACH:g} medians of its own block; its last bar "
-    "holds all above."
+    f"**{len(table):,} blocks**, {int(table['rows'].sum()):,} rows. A block holds the rows of one gate: ii to io read the "
+    f"input, hi to ho the hidden state. Each small chart shows how their {norm} is distributed, from 0 to {REACH:g} "
+    "medians of the block; the last bar holds all above."
 )
 by_layer = table.pivot(index=place, columns="block", values="distribution")[list(ALL_BLOCKS)].reset_index()
 st.dataframe(
-    by_layer,
+    by_layer.assign(lstm=by_layer["lstm"].map(ending)),
     hide_index=True,
     column_order=[*shown_place, *ALL_BLOCKS],
     row_height=ROW_HEIGHT,
@@ -129,7 +134,7 @@ st.caption(
     f"{NEAR_ZERO:.0%} of the block’s median."
 )
 st.dataframe(
-    table.assign(open=":material/arrow_forward:"),
+    table.assign(open=":material/arrow_forward:", lstm=table["lstm"].map(ending)),
     hide_index=True,
     column_order=["open", "block", *shown_place, "distribution", *FIGURES, "lowest", "highest", "gate", "columns"],
     column_config={

@@ -57,15 +57,16 @@ st.markdown(
 ready = inputs.are_there(checkpoint, recipe)
 devices = available_devices()
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    st.segmented_control(
-        "Device",
-        list(devices),
-        format_func=devices.__getitem__,
-        key=Work.device.key,
-        default=Work.device.first,
-        required=True,
-    )
     watching.start_button("Run", work.run, start, ready, recipe.compensation == "heal")
+    if len(devices) > 1:
+        st.segmented_control(
+            "Device",
+            list(devices),
+            format_func=devices.__getitem__,
+            key=Work.device.key,
+            default=Work.device.first,
+            required=True,
+        )
 if len(devices) == 1:
     st.caption("No CUDA device was found on this machine, so the model runs on the CPU.")
 watching.follow(work.run, "run")

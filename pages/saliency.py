@@ -36,12 +36,12 @@ saliency = scored.saliency[view.tensor]
 
 with order:
     look = grids.choose_look(masked=False)
+grids.show("saliency_grids", grids.drawn(view, scored, recipe, look))
 st.caption(
     "Each cell is one row of a gate: the weights with which that gate of that unit reads the layer's input (ii to io) or "
     f"the hidden state of the step before (hi to ho), by its {norm}."
 )
 grids.selection()
-grids.show("saliency_grids", grids.drawn(view, scored, recipe, look))
 
 by_rows = recipe.granularity == "rows"
 st.subheader("Sorted, with the cut" if by_rows else "Sorted")
@@ -81,5 +81,6 @@ with st.container(horizontal=True, vertical_alignment="center"):
         "Download every row as CSV",
     )
     csv_button(facts, "saliency-by-gate", "Download the table as CSV")
+    st.page_link("pages/overview.py", label="Compare all blocks", icon=":material/view_module:")
     st.page_link("pages/weights.py", label="See the weights behind it", icon=":material/grid_4x4:")
     st.page_link("pages/masks.py", label="Tune the sparsity", icon=":material/arrow_forward:")

@@ -119,8 +119,8 @@ checkpoint = model.required_checkpoint()
 example = examples.example_of(checkpoint)
 controls.name_consumers()
 st.markdown(
-    "The smallest model that still answers like the whole one: units are removed, what stays is healed without labels, and "
-    "judged on data that nothing was fitted to."
+    "Finds the smallest model that still answers like the whole one. Hidden units are removed; what stays is **healed**, "
+    "trained without labels to answer as the whole model does; and all is judged on data that nothing was fitted to."
 )
 target = choose_target()
 source = where_inputs_come_from()

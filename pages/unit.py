@@ -65,7 +65,8 @@ def show_table() -> None:
                 "", width=50, pinned=True, type="tertiary", on_click=choose_from_table, key="choose_unit"
             ),
             "unit": st.column_config.NumberColumn(pinned=True),
-            "score": st.column_config.NumberColumn(format="%.4g"),
+            "score": st.column_config.NumberColumn(CRITERION_WORDS[recipe.criterion], format="%.4g"),
+            "rank": st.column_config.NumberColumn("rank from the top"),
             "blocks that keep it": st.column_config.ProgressColumn(format="%d", min_value=0, max_value=len(ALL_BLOCKS)),
         },
         alt="Every hidden unit of the layer with its score, its rank and which of the eight blocks keep its row",
@@ -79,7 +80,8 @@ unit = session.unit
 words = CRITERION_WORDS[recipe.criterion]
 if unit is None:
     st.info(
-        "Type a number, or select a unit in the table. It stays selected on every page until you clear it.",
+        "Find a unit by what it does, type its number, or select it in the table. It stays selected on every page until you "
+        "clear it.",
         icon=":material/target:",
     )
     show_table()

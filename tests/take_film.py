@@ -58,7 +58,7 @@ def frames(url: str, page: Page) -> Iterator[Frame]:
 
     page.goto(f"{url}/lesson_healing")
     at_rest(page)
-    page.get_by_role("button", name="Heal", exact=True).scroll_into_view_if_needed()
+    page.get_by_role("radio").first.evaluate("each => each.scrollIntoView()")  # so that the loss is in sight, too
     yield _seen(page, SLOW * 3)
     page.get_by_role("button", name="Heal", exact=True).click()
     cancel = page.get_by_test_id("stMain").get_by_role("button", name="Cancel")

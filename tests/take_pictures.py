@@ -82,7 +82,8 @@ def take() -> None:
             page.get_by_role("button", name=name, exact=True).click()
         page.keyboard.press("Escape")
         page.get_by_role("button", name="Try sizes", exact=True).click()
-        expect(page.get_by_role("button", name="Open on Masks")).to_be_visible(timeout=WORK)
+        _wait_for_work(page)
+        expect(page.get_by_role("button", name="Open on Masks")).to_be_visible()
         _save(page, "experiments")
         browser.close()
 
@@ -121,14 +122,19 @@ def _take_worked(page: Page, url: str, folder: Path, theme: str) -> None:
         page.get_by_role("heading", name=name, exact=True, level=1).wait_for()
         if button:
             page.get_by_role("button", name=button, exact=True).click()
-            cancel = page.get_by_test_id("stMain").get_by_role("button", name="Cancel")  # the sidebar has one, too
-            cancel.wait_for()
-            cancel.wait_for(state="detached")
+            _wait_for_work(page)
         _shoot_worked(page, folder, name.lower(), theme)
     page.get_by_role("radio", name="Layer by layer").click()
     page.get_by_role("button", name="Measure", exact=True).click()
     page.get_by_role("button", name="Use these sparsities").wait_for()
     _shoot_worked(page, folder, "parts", theme)
+
+
+def _wait_for_work(page: Page) -> None:
+    """Wait until work that was just started has ended."""
+    cancel = page.get_by_test_id("stMain").get_by_role("button", name="Cancel")  # the sidebar has one, too
+    cancel.wait_for()
+    cancel.wait_for(state="detached", timeout=WORK)
 
 
 def _shoot_worked(page: Page, folder: Path, name: str, theme: str) -> None:

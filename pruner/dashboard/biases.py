@@ -1,5 +1,7 @@
 """The biases of every gate at a glance."""
 
+from dataclasses import replace
+
 import pandas as pd
 import streamlit as st
 
@@ -36,7 +38,8 @@ def show_biases(checkpoint: Checkpoint, view: View) -> None:
         alt=f"How the biases of the four gates of {view.place} are distributed, with their means",
     )
     table = bias_table(lstm, checkpoint.tensors)
-    for sentence in far_from_trained(table["mean f"]):
+    places = (replace(view, layer=layer, direction=direction).place for layer, direction in lstm.places)
+    for sentence in far_from_trained(dict(zip(places, table["mean f"], strict=True))):
         st.warning(sentence, icon=":material/history_toggle_off:")
     _show_table(table, lstm.bidirectional)
     csv_button(table, "biases")

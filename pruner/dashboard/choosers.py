@@ -11,7 +11,7 @@ from pruner.recipe import MAX_ROUND_TO, MAX_SEED, TASKS, Recipe
 
 
 def choose_granularity(key: str, recipe: Recipe, chosen: Callable[[], None]) -> None:
-    """Rows or units; `chosen` is called with another one set."""
+    """Rows or units, so low that a phone shows grids below it; `chosen` is called with another one set."""
     st.segmented_control(
         "Granularity",
         list(words.GRANULARITY_TITLES),
@@ -20,8 +20,8 @@ def choose_granularity(key: str, recipe: Recipe, chosen: Callable[[], None]) -> 
         required=True,
         persist_state="session",
         on_change=chosen,
+        label_visibility="collapsed",
     )
-    st.caption(words.GRANULARITY_MEANING[recipe.granularity])
 
 
 def choose_criterion(key: str, recipe: Recipe) -> None:
@@ -33,6 +33,7 @@ def choose_criterion(key: str, recipe: Recipe) -> None:
         key=key,
         required=True,
         persist_state="session",
+        wrap=True,
     )
     st.caption(words.CRITERION_MEANING[recipe.criterion])
 
@@ -125,7 +126,7 @@ def choose_consumers(key: str, offered: list[str]) -> None:
 def choose_task(key: str, recipe: Recipe) -> None:
     """What the consumers are for."""
     st.segmented_control(
-        "What they give",
+        "What comes out of them",
         TASKS,
         format_func=words.TASK_TITLES.__getitem__,
         key=key,

@@ -153,7 +153,7 @@ class Controls:
     granularity = Control(
         Recipe.granularity,
         _word,
-        place="top",
+        place="head",
         widget=lambda key, recipe: choosers.choose_granularity(key, recipe, Controls().follow_granularity),
     )
     criterion = Control(

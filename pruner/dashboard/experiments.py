@@ -126,7 +126,7 @@ def choose(found: Compared, table: pd.DataFrame, chosen: str | None) -> Experime
         )
         smallest = found.smallest_within(session.most_lost / 100)
         st.markdown(
-            f"The smallest that does leaves **{smallest.macs:.0%}** of the multiply-accumulates: {titled(smallest)}."
+            f"The smallest that loses no more has **{smallest.macs:.0%}** of the multiply-accumulates: {titled(smallest)}."
             if smallest
             else "Nothing of this loses so little: drop less, or heal."
         )
@@ -142,7 +142,6 @@ def choose(found: Compared, table: pd.DataFrame, chosen: str | None) -> Experime
         on_select="rerun",
         selection_mode="single-row",
         selection_default={"selection": {"rows": rows}},
-        height=320,
         alt=f"All that was tried, the best first, with {found.measure} and the shares of its dense size left",
     )
     return next((found.best_first[row] for row in event.selection.rows if row < len(keys)), None)

@@ -59,7 +59,7 @@ def _choose(alphabet: Alphabet) -> None:
         session.condition = None
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
-            "What is true of the place, or was just read",
+            "Units that follow this",
             offered,
             index=None,
             key=Session.condition.key,
@@ -119,7 +119,8 @@ def _show(found: Found, calibration: Calibration) -> None:
     )
     st.caption(
         f"Correlation with the condition, 1 or −1 at most, on {found.steps:,} steps of "
-        f"{told(calibration.source, calibration.name)}{holds}.{by_chance} It does not say what the unit is for."
+        f"{told(calibration.source, calibration.name)}{holds}.{by_chance} It does not say what the unit is for. "
+        "Select one to see it below."
     )
     st.dataframe(
         ranked.assign(select=":material/target:"),

@@ -81,7 +81,11 @@ function line(view, kind, part, title) {
     change(view)
   }
   slider.oninput = () => set(Number(slider.value))
-  slider.onpointerup = () => view.resting && rest(view) // let go
+  slider.onpointerdown = () => {
+    view.held = true
+    addEventListener("pointerup", () => letGo(view), { once: true }) // wherever that happens
+  }
+  slider.onpointercancel = () => letGo(view)
   field.oninput = () => (view.typed = field)
   field.onchange = () => {
     view.typed = null
@@ -124,16 +128,23 @@ function change(view) {
   }
   if (!view.sliders.heard) return
   clearTimeout(view.resting)
-  view.resting = setTimeout(() => rest(view), REST)
+  view.restless = true
+  // All of the page is made anew where a slider rests, which would take one that is held out of the hand.
+  if (!view.held) view.resting = setTimeout(() => rest(view), REST)
   view.untold = true
   if (!view.pausing) send(view)
+}
+
+function letGo(view) {
+  view.held = false
+  if (view.restless) rest(view)
 }
 
 function rest(view) {
   clearTimeout(view.resting)
   clearTimeout(view.pausing)
   view.resting = view.pausing = null
-  view.untold = false
+  view.untold = view.restless = false
   view.move({ ...view.standing, rests: true })
 }
 

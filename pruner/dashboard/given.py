@@ -94,7 +94,7 @@ class Given:
             tried = each.recipe if isinstance(each, Rated) else None
             verdict = measure.verdict(tried or recipe, each.value, dense.value)
             shares = each.macs_per_step / whole.macs_per_step, each.parameters / whole.parameters
-            seen(self._experiment("Sweep", gathered, tried, verdict, *shares))
+            seen(self._experiment("Try sizes", gathered, tried, verdict, *shares))
 
         statistics = gathered.statistics if gathered else None
         return sweep(self.checkpoint, recipes, measure, statistics, rating, rated)

@@ -95,7 +95,7 @@ def ask_for(why: str) -> None:
         st.info(f"{why} The model is not calibrated yet.", icon=":material/model_training:")
     else:
         st.info(
-            f"{why} The calibration is that of other LSTMs, other consumers or another task: calibrate again.",
+            f"{why} The calibration is that of other LSTMs, other tensors that read them, or another task: calibrate again.",
             icon=":material/model_training:",
         )
     _lead_there()

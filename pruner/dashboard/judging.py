@@ -81,7 +81,7 @@ def found(asked: Asked) -> Judged:
     if measured := asked.measured:
         return Judged(measured, f"{_measure(measured)}, measured in full.")
     if asked.by is None:
-        return Judged(None, "Give inputs to judge by.", asks=True)
+        return Judged(None, "Give inputs to judge by", asks=True)
     job = session.judged.get(asked.key)
     if job is None:
         return Judged(None, "Judged once the slider rests.")
@@ -90,7 +90,7 @@ def found(asked: Asked) -> Judged:
         return Judged(None, plain(status.error) or "Judging…", waits=status.state == "running")
     how = f"{_measure(status.result)}, on a small held-out sample."
     if asked.recipe.compensation == "heal":
-        how = f"{how} Folded, not yet healed, which betters it: run to measure."
+        how = f"{how} Before healing, which betters it: run to measure."
     return Judged(status.result, how)
 
 

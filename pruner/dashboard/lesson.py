@@ -48,20 +48,20 @@ def page_of(lesson: Lesson) -> str:
 
 
 def begin(lesson: Lesson) -> DeltaGenerator:
-    """Title, question and introduction, then what to predict; returns the place of the picture beside it."""
+    """Title, question and introduction, then what to predict; returns the place of the picture beside it, or on a narrow
+    screen below it, so that nobody sees first what is to be predicted."""
     _open(lesson)
-    picture, words = st.columns([3, 2], gap="large")
+    words, picture = st.columns([2, 3], gap="large")
     with words:
         _ask(lesson)
     return picture
 
 
 def begin_wide(lesson: Lesson) -> DeltaGenerator:
-    """The same with the picture as wide as the page, and what to predict below it."""
+    """The same with the picture as wide as the page, below what to predict."""
     _open(lesson)
-    picture = st.container()
-    _ask(lesson)
-    return picture
+    _ask(lesson, beside=True)
+    return st.container()
 
 
 def answered(lesson: Lesson) -> bool:
@@ -118,10 +118,10 @@ def _open(lesson: Lesson) -> None:
     st.markdown(f"**{lesson.question}** {lesson.introduction}")
 
 
-def _ask(lesson: Lesson) -> None:
+def _ask(lesson: Lesson, beside: bool = False) -> None:
     st.subheader("Predict first")
     texts = [answer.text for answer in lesson.answers]
-    st.radio(lesson.check, texts, index=None, key=f"answer_{lesson.name}", persist_state="session")
+    st.radio(lesson.check, texts, index=None, key=f"answer_{lesson.name}", persist_state="session", horizontal=beside)
     if answered(lesson):
         st.markdown(f"Try it in the picture, then see [the answer](#{ANSWER}) below.")
 

@@ -57,8 +57,8 @@ def show_left(found: Preview, judged: Judged, judged_a: Judged | None) -> None:
         _left(
             "Size left",
             after.tensor_bytes / before.tensor_bytes,
-            f"{after.tensor_bytes / 1e6:,.2f} MB",
-            f"All tensors of the file when compact; dense {before.tensor_bytes / 1e6:,.2f} MB.",
+            _bytes(after.tensor_bytes),
+            f"All tensors of the file when compact; dense {_bytes(before.tensor_bytes)}.",
         )
         show_quality(judged)
         if judged_a:
@@ -70,6 +70,10 @@ def show_left(found: Preview, judged: Judged, judged_a: Judged | None) -> None:
 
 def _left(label: str, share: float, amount: str, meaning: str) -> None:
     st.metric(label, f"{share:.1%}", amount, delta_color="off", delta_arrow="off", help=meaning)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:,.2f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
 
 
 def show_numbers(found: Preview) -> None:

@@ -147,4 +147,4 @@ def _marked(line: Line) -> str:
     """A string with a sign in front, and its wrong symbols struck out in red: a sign for eyes that tell no colours apart."""
     symbols = (f":red[~~**{symbol}**~~]" if at in line.wrong else symbol for at, symbol in enumerate(line.text))
     sign = ":green[:material/check:]" if line.right else ":red[:material/close:]"
-    return f"{sign} {''.join(symbols)}" + ("" if line.ended else " … (no end)")
+    return f"{sign}\N{NO-BREAK SPACE}{''.join(symbols)}" + ("" if line.ended else " … (no end)")

@@ -8,10 +8,10 @@ from pruner.dashboard.text import plain
 from pruner.exports.verdict import Verdict
 
 TITLES = {
-    "kept": "Kept: it answers like the dense model",
-    "worse": "Worse than the dense model",
+    "kept": "Kept",
+    "worse": "Worse",
     "ruined": "Ruined",
-    "unknown": "Nobody knows yet what it is worth",
+    "unknown": "Unknown",
 }
 COLOURS = {"kept": "green", "worse": "orange", "ruined": "red", "unknown": "gray"}
 ICONS = {"kept": "check_circle", "worse": "trending_down", "ruined": "dangerous", "unknown": "help"}
@@ -35,7 +35,9 @@ def show_verdict(verdict: Verdict, healed: bool) -> None:
     if verdict.word == "unknown":
         st.page_link("pages/calibrate.py", label="Give inputs to judge by", icon=":material/model_training:")
     elif verdict.word != "kept" and not healed:
-        st.page_link("pages/masks.py", label="Choose the compensation Heal", icon=":material/healing:")
+        with st.container(horizontal=True):
+            st.page_link("pages/shrink.py", label="Let Shrink find a good one", icon=":material/compress:")
+            st.page_link("pages/masks.py", label="Choose the compensation Heal", icon=":material/healing:")
 
 
 def show_quality(judged: Judged, label: str = "Quality") -> None:
@@ -56,6 +58,10 @@ def show_word(judged: Judged, whose: str = "") -> None:
     """The verdict as a word, and where it comes from."""
     word = judged.verdict.word if judged.verdict else "unknown"
     shown = "judging" if judged.waits else word
-    st.markdown(f"{whose}:{COLOURS[word]}-badge[:material/{ICONS[word]}: {shown.capitalize()}] :small[{judged.how}]")
-    if judged.asks:
-        st.page_link("pages/calibrate.py", label="Give inputs", icon=":material/model_training:")
+    badge = f"{whose}:{COLOURS[word]}-badge[:material/{ICONS[word]}: {shown.capitalize()}]"
+    if not judged.asks:
+        st.markdown(f"{badge} :small[{judged.how}]")
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(badge, width="content")
+        st.page_link("pages/calibrate.py", label=judged.how, icon=":material/model_training:")

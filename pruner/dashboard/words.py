@@ -45,7 +45,7 @@ COMPENSATION_TITLES = {"none": "None", "fold": "Fold", "heal": "Heal"}
 COMPENSATION_MEANING = {
     "none": "What is dropped is simply gone.",
     "fold": "What stays takes over what inputs can tell of what is dropped.",
-    "heal": "Then it is trained to answer your inputs as the dense model does, without labels, for a minute.",
+    "heal": "As Fold, and then trained to answer your inputs as the dense model does, without labels.",
 }
 CUT_MEANING = " A dot is where the present recipe cuts a gate; shaded is what every gate drops."  # of sorted curves
 TASK_TITLES = {"softmax": "Scores of categories", "regression": "Numbers"}

@@ -1,7 +1,7 @@
 """The biases of whole gates: what a gate does when there is nothing to read, the forget gate above all."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -45,22 +45,25 @@ def bias_table(lstm: LSTM, tensors: Mapping[str, Tensor]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def far_from_trained(means: Iterable[float]) -> list[str]:
-    """A sentence if some of these mean forget biases lie far below those of trained LSTMs, and one if some lie far above."""
+def far_from_trained(means: Mapping[str, float]) -> list[str]:
+    """A sentence if some of the mean forget biases, by the places that have them, lie far below those of trained LSTMs, and
+    one if some lie far above."""
     low, high = SEEN
-    means = list(means)
+    known = sorted((mean, place) for place, mean in means.items() if not math.isnan(mean))
     seen = f"{low:g} to {high:g} in 42 layers of 25 models"
     said = []
-    if below := [mean for mean in means if mean < low - FAR]:
-        said.append(
-            f"A mean forget bias of {min(below):.3g} is far below what trained LSTMs show ({seen}): such units lose most "
-            "of their state within a step unless their inputs hold the gate open."
-        )
-    if above := [mean for mean in means if mean > high + FAR]:
-        said.append(
-            f"A mean forget bias of {max(above):.3g} is far above what trained LSTMs show ({seen}): such units hardly ever "
-            "forget unless their inputs close the gate."
-        )
+    for mean, place in known[:1]:
+        if mean < low - FAR:
+            said.append(
+                f"The mean forget bias of {place}, {mean:.3g}, is far below what trained LSTMs show ({seen}): such units "
+                "lose most of their state within a step unless their inputs hold the gate open."
+            )
+    for mean, place in known[-1:]:
+        if mean > high + FAR:
+            said.append(
+                f"The mean forget bias of {place}, {mean:.3g}, is far above what trained LSTMs show ({seen}): such units "
+                "hardly ever forget unless their inputs close the gate."
+            )
     return said
 
 

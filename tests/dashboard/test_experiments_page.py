@@ -105,7 +105,7 @@ def test_an_example_is_tried_with_one_click_and_gathers_its_inputs_on_the_way(ex
     assert len(front) == len(numbers_of(traces["nothing beats these"]["x"])) > 1
     assert not front["what"].str.contains("factors").any()
     assert (table["what"] == "two factors a weight").sum() == 5
-    assert "leaves **55%** of the multiply" in texts(example)
+    assert "has **55%** of the multiply" in texts(example)
     line = _traces(set_to(example, over="sparsity"))["units, Brain surgeon, folded"]
     assert numbers_of(line["x"]) == [10.0, 30.0, 50.0, 70.0, 90.0]
 
@@ -160,7 +160,7 @@ def test_only_what_a_recipe_made_can_be_opened_and_the_smallest_that_loses_littl
     factors = _select(example, "two factors a weight")
     assert button(factors, "Open on Masks").disabled and not button(factors, "Shrink to its size").disabled
     example = set_to(example, most_lost=10.5)
-    assert "The smallest that does leaves **80%**" in texts(example)
+    assert "The smallest that loses no more has **80%**" in texts(example)
     assert press(example, "Open on Masks").session_state.sparsity == 0.1
 
 

@@ -88,7 +88,7 @@ def test_a_unit_is_selected_by_number_and_cleared(example: AppTest) -> None:
     assert f"keeps **{kept} of its 8 rows**" in texts(example)
     example = press(example, "Clear selection")
     assert example.session_state.unit is None and "unit" not in example.query_params
-    assert "select a unit" in example.info[0].value
+    assert "Find a unit by what it does" in example.info[0].value
 
 
 def test_a_link_opens_the_same_unit_on_another_page(app: AppTest) -> None:

@@ -63,7 +63,8 @@ def test_a_lesson_is_whole_and_its_question_reacts(app: AppTest, page: str, less
     app = _open(app, page)
     assert app.title[0].value == lesson.title
     assert lesson.introduction in _words(app)
-    assert [heading.value for heading in app.subheader][-3:] == ["Predict first", "The answer", "In the library"]
+    headings = [heading.value for heading in app.subheader]
+    assert headings[0] == "Predict first" and headings[-2:] == ["The answer", "In the library"]
     assert app.get("plotly_chart") or page in ("lesson_cell", "lesson_healing")
     assert app.code[-1].value.startswith("def ")
     assert app.radio[0].value is None and not app.success and not app.warning
@@ -82,6 +83,8 @@ def test_a_lesson_is_whole_and_its_question_reacts(app: AppTest, page: str, less
 def test_a_link_opens_a_row(app: AppTest) -> None:
     app = _open(app, "lesson_packed", row="101", packed="weight_hh")
     assert app.slider(key="row").value == 101
+    assert "gate o of unit 5" not in _words(app) and len(app.get("plotly_chart")) == 1  # which is what to predict
+    app = _answered(app)
     assert "Row **101** is **the output gate o of unit 5**." in _words(app)
     assert "lstm.weight_hh_l0" in _words(app)
 
@@ -129,8 +132,10 @@ def test_the_first_step_has_no_step_before_it(app: AppTest) -> None:
     assert {button.label: button.disabled for button in app.button}["Back"] is True
 
 
-def test_masking_a_row_is_seen_in_the_gate(app: AppTest) -> None:
-    app = _answered(_open(app, "lesson_frozen", watched="5", gate="o", rows="both"))
+def test_masking_a_row_is_seen_in_the_gate_once_it_was_predicted(app: AppTest) -> None:
+    app = _open(app, "lesson_frozen", watched="5", gate="o", rows="both")
+    assert len(_different(figure_of(app)["data"][1]["y"])) > 1 == len(app.metric)
+    app = _answered(app)
     whole, masked = (trace["y"] for trace in figure_of(app)["data"][:2])
     assert len(_different(masked)) == 1 < len(_different(whole))
     assert "output gate of unit 5 reads nothing any more" in _words(app)

@@ -98,7 +98,7 @@ def test_random_numbers_promise_nothing(app: AppTest) -> None:
     assert "found random ones" in app.error[0].value
     assert len(app.session_state.tried) == len(FIRST)
     app = work(set_to(app, shrink_for="size", target_size=50), "Shrink", "shrink")
-    assert app.info[0].proto.title == "Nobody knows yet what it is worth"
+    assert app.info[0].proto.title == "Unknown"
 
 
 def test_inputs_that_are_not_there_are_asked_for(app: AppTest) -> None:

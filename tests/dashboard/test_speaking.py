@@ -52,7 +52,7 @@ def _shown(app: AppTest) -> list[list[str]]:
     """The strings that the page shows, dense and pruned, without their marks."""
     blocks = [each.value for each in app.markdown if ":material/c" in each.value and "\n" in each.value]
     bare = [re.sub(r":red\[~~\*\*(.)\*\*~~\]", r"\1", block) for block in blocks]
-    return [[line.split("] ", 1)[1].split(" …")[0] for line in block.split("  \n")] for block in bare]
+    return [[line.split("]\N{NO-BREAK SPACE}", 1)[1].split(" …")[0] for line in block.split("  \n")] for block in bare]
 
 
 def test_strings_are_spelled_again_when_the_slider_rests(example: AppTest) -> None:

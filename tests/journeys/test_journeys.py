@@ -22,8 +22,8 @@ def _to_the_zip(page: Page, folder: Path, granularity: str = "rows") -> Path:
     page.get_by_role("link", name="Masks").click()
     titled(page, "Masks")
     if granularity == "units":
-        page.get_by_role("button", name="Recipe").click()
         page.get_by_role("radio", name="Units").click()
+        page.get_by_role("button", name="Recipe").click()
         expect(page.get_by_role("radio", name="Heal")).to_be_checked()  # as the inputs of an example are known
         page.get_by_role("radio", name="None").click()
         page.get_by_role("radio", name="L1 norm").click()

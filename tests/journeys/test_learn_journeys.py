@@ -10,7 +10,7 @@ from torch import nn
 
 from pruner import examples
 from pruner.examples.embedded_reber import encode
-from pruner.lessons import LESSONS, Lesson, cell, frozen, norms, repair, smaller, steps, together
+from pruner.lessons import LESSONS, Lesson, cell, frozen, norms, packed, repair, smaller, steps, together
 from tests.helpers.browser import at_rest, drawn, titled, wait_until_it_fits
 from tests.helpers.pages import LEARN
 
@@ -73,6 +73,7 @@ def test_every_question_reacts_and_every_lesson_leads_to_the_next(server: str, p
 
 def test_a_row_is_found_again_by_its_link(server: str, page: Page) -> None:
     page.goto(f"{server}/lesson_packed?row=101&packed=weight_hh")
+    _answer(page, packed.LESSON)
     expect(page.get_by_text("Row 101 is the output gate o of unit 5.")).to_be_visible()
     drawn(page, 2)
     slider = page.get_by_role("slider", name="Row of the packed tensor")
@@ -80,6 +81,7 @@ def test_a_row_is_found_again_by_its_link(server: str, page: Page) -> None:
     expect(page.get_by_text("Row 102 is the output gate o of unit 6.")).to_be_visible()
     expect(page).to_have_url(re.compile("row=102"))
     page.reload()
+    _answer(page, packed.LESSON)
     expect(page.get_by_text("Row 102 is the output gate o of unit 6.")).to_be_visible()
 
 

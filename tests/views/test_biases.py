@@ -43,11 +43,14 @@ def test_a_line_of_the_table_counts_every_unit_and_tells_the_mean() -> None:
         ([0.0, 5.0], ["far above"]),
         ([-9.0, 5.0], ["far below", "far above"]),
         ([math.nan], []),
+        ([-9.0, math.nan, 5.0], ["far below", "far above"]),
     ],
 )
 def test_only_what_no_trained_model_showed_is_remarked_upon(means: list[float], said: list[str]) -> None:
-    found = far_from_trained(means)
+    found = far_from_trained({f"layer {layer}": mean for layer, mean in enumerate(means)})
     assert len(found) == len(said)
+    assert all("layer 0" in sentence for sentence in found if "below" in sentence)
+    assert all(f"layer {len(means) - 1}" in sentence for sentence in found if "above" in sentence)
     assert all(words in sentence for words, sentence in zip(said, found, strict=True))
 
 
