@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from benchmarks.rows import Row, Unavailable
-from tests.helpers.browser import at_rest, installed_chromium, opened, serving
+from tests.helpers.browser import installed_chromium, opened, serving
 from tests.helpers.project import PROJECT
 
 BARE = """import streamlit as st
@@ -62,14 +62,10 @@ GRIDS = ("grids", "canvas.grids", "data-fallen")
 NUMBER = ("number", "[data-testid=stMetricValue]", "")
 
 
-def _press(page: Page, key: str, watched: list[tuple[str, str, str]]) -> dict[str, float]:
+def _press(page: Page, key: str, names: list[str]) -> dict[str, float]:
     page.bring_to_front()
-    at_rest(page)
-    for _, selector, _ in watched:
-        page.locator(selector).first.wait_for()
-    page.evaluate(WATCH, watched)  # each time, as what was watched may have been replaced when all of the page was made
     page.get_by_role("slider").first.press(key)
-    page.wait_for_function("(names) => names.every((name) => name in window.seen)", arg=[name for name, *_ in watched])
+    page.wait_for_function("(names) => names.every((name) => name in window.seen)", arg=names)
     page.wait_for_timeout(150)  # let the rest of the page come to rest
     return page.evaluate("window.seen")
 
@@ -85,6 +81,7 @@ def _masks_page(browser: Browser, url: str, checkpoint: Path) -> Page:
     page.locator("canvas.grids[data-fallen]").wait_for()
     page.locator(".js-plotly-plot").nth(1).wait_for()
     page.wait_for_timeout(2000)
+    page.evaluate(WATCH, [GRIDS, NUMBER])
     return page
 
 
@@ -96,11 +93,12 @@ def _moves(browser: Browser, app: str, bare: str, folder: Path, hidden: int, cou
     floor_page = browser.new_page(viewport={"width": 1440, "height": 1000})
     floor_page.goto(bare)
     floor_page.locator("[data-testid=stMetricValue]").wait_for()
+    floor_page.evaluate(WATCH, [NUMBER])
     page = _masks_page(browser, app, checkpoint)
     floor, grids, number = [], [], []
     for move in range(count + 2):
         key = "ArrowRight" if move % 30 < 15 else "ArrowLeft"
-        bare_seen, seen = _press(floor_page, key, [NUMBER]), _press(page, key, [GRIDS, NUMBER])
+        bare_seen, seen = _press(floor_page, key, ["number"]), _press(page, key, ["grids", "number"])
         if move >= 2:  # the first two warm up
             floor.append(bare_seen["number"])
             grids.append(seen["grids"])

@@ -1,6 +1,7 @@
 """Parts of a page that are made anew by themselves, and change what all of it shows."""
 
-from pruner.dashboard.again import make_anew
+import streamlit as st
+
 from pruner.dashboard.session import session
 
 
@@ -10,10 +11,15 @@ def ask_for_all() -> None:
 
 
 def heed() -> None:
-    """Make the whole page anew if this part of it has been asked to."""
+    """Make the whole page anew if this part of it, which begins here, has been asked to.
+
+    Something is drawn either way, so that Streamlit looks for clicks on other pages, and never in the place of what follows:
+    that would be gone from the page for a moment, and begin from nothing when it comes back.
+    """
+    st.empty()
     if session.asked_for_all:
         session.asked_for_all = False
-        make_anew()
+        st.rerun()
 
 
 def all_is_made() -> None:

@@ -54,6 +54,20 @@ def test_the_grids_follow_the_slider_while_it_is_dragged(server: str, page: Page
     expect(canvas).to_have_attribute("data-fallen", _fallen(dragged))
 
 
+def test_what_moves_stays_where_it_is_when_all_of_the_page_is_made_anew(server: str, page: Page) -> None:
+    page.goto(f"{server}/masks?example=pydocs-chars&sparsity=0.5")
+    slider, kept = page.get_by_role("slider").first, (_canvas(page), page.get_by_test_id("stMetric").first)
+    expect(kept[0]).to_have_attribute("data-fallen", re.compile("128"))
+    at_rest(page)
+    for each in (slider, *kept):
+        each.evaluate("(element) => (element.isTheSame = true)")
+    for turn in range(6):
+        slider.press("ArrowRight")
+        expect(page).to_have_url(re.compile(f"sparsity={0.51 + turn / 100:.2g}"))  # it has come to rest
+        at_rest(page)
+        assert all(each.evaluate("(element) => element.isTheSame") for each in (slider, *kept))
+
+
 def test_the_grids_follow_without_the_server(server: str, page: Page) -> None:
     page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5")
     expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0.5))
