@@ -147,7 +147,7 @@ def _resolve_norm(weights: Weights, plain: str, length: str, direction: str, rem
         return False
     wide = v.float() if v.dtype in (torch.float16, torch.bfloat16) else v
     norm = torch.linalg.vector_norm(wide, dim=over, keepdim=True) if over else wide.abs()
-    _compute(weights, plain, (wide * (g.to(wide.dtype) / norm)).to(v.dtype), (length, direction), remedy)
+    compute(weights, plain, (wide * (g.to(wide.dtype) / norm)).to(v.dtype), (length, direction), remedy)
     return True
 
 
@@ -159,7 +159,7 @@ def _resolve_spectral(weights: Weights, plain: str, original: str, left: str, ri
         return False
     if {weight.dtype, u.dtype, v.dtype} - set(DTYPES) or len({weight.dtype, u.dtype, v.dtype}) > 1:
         return False
-    _compute(weights, plain, weight / torch.dot(u, matrix @ v), (original, left, right), remedy)
+    compute(weights, plain, weight / torch.dot(u, matrix @ v), (original, left, right), remedy)
     return True
 
 
@@ -202,7 +202,8 @@ def _use(weights: Weights, plain: str, name: str, value: Tensor | None) -> None:
         weights.aliases.setdefault(plain, name)
 
 
-def _compute(weights: Weights, plain: str, value: Tensor, parts: tuple[str, ...], remedy: str) -> None:
+def compute(weights: Weights, plain: str, value: Tensor, parts: tuple[str, ...], remedy: str) -> None:
+    """Put a weight under its plain name in the place of the parts that it is computed of."""
     for part in parts:
         del weights.tensors[part]
         weights.aliases.pop(part, None)
