@@ -147,7 +147,7 @@ def _resolve_norm(weights: Weights, plain: str, length: str, direction: str, rem
         return False
     wide = v.float() if v.dtype in (torch.float16, torch.bfloat16) else v
     norm = torch.linalg.vector_norm(wide, dim=over, keepdim=True) if over else wide.abs()
-    compute(weights, plain, (wide * (g.to(wide.dtype) / norm)).to(v.dtype), (length, direction), remedy)
+    compute(weights, plain, (wide * (g.to(wide.dtype) / norm)).to(v.dtype), (length, direction), f"call {remedy}")
     return True
 
 
@@ -159,7 +159,7 @@ def _resolve_spectral(weights: Weights, plain: str, original: str, left: str, ri
         return False
     if {weight.dtype, u.dtype, v.dtype} - set(DTYPES) or len({weight.dtype, u.dtype, v.dtype}) > 1:
         return False
-    compute(weights, plain, weight / torch.dot(u, matrix @ v), (original, left, right), remedy)
+    compute(weights, plain, weight / torch.dot(u, matrix @ v), (original, left, right), f"call {remedy}")
     return True
 
 

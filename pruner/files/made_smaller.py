@@ -55,8 +55,9 @@ class _Small:
         return f"{', '.join(rows)} recurrent rows"
 
 
-def widen_compact(weights: Weights) -> list[Skipped]:
-    """Put the weights of the masked LSTM in the place of those of every compact one, and say why others stay as they are.
+def widen_compact(weights: Weights, as_stored: bool = False) -> list[Skipped]:
+    """Put the weights of the masked LSTM in the place of those of every compact one, and say why others stay as they are:
+    all of them, `as_stored`.
 
     >>> from pruner.compact.load_pruned import CompactLSTM
     >>> stored = CompactLSTM(3, 8, [torch.tensor([0, 2, 5])]).state_dict()
@@ -67,6 +68,8 @@ def widen_compact(weights: Weights) -> list[Skipped]:
     declined = []
     for small in list(_found(weights.tensors)):
         try:
+            if as_stored:
+                raise _NotAsItWasMade("to prune more, prune the file that it was made from")
             lstm = _facts(small)
             wide = _widened(small, lstm, weights)
         except _NotAsItWasMade as reason:
@@ -78,7 +81,7 @@ def widen_compact(weights: Weights) -> list[Skipped]:
                 )
             )
             continue
-        remedy = f"put an nn.{lstm.kind} of {lstm.hidden_size} hidden units in the place of the {small.what}"
+        remedy = f"put an nn.{lstm.kind} in the place of the {small.what} {lstm.title}"
         for plain, (value, parts) in wide.items():
             compute(weights, plain, value, parts, remedy)
         weights.notes.append(

@@ -161,9 +161,9 @@ def _flat(root: _Module, constants: Constants) -> tuple[dict[str, Any], dict[str
 
 def _as_in_a_state_dict(tensors: dict[str, Any], prefix: str, module: _Module) -> None:
     """Give a compact LSTM of this project, whose layers are still to come, what its state dict says of its full size."""
-    sizes = [module.attributes.get(key) for key in ("hidden_size", "num_layers", "directions")]
-    sizes = sizes[: 3 if "num_layers" in module.attributes else 1]
-    if all(type(size) is int and 0 < size < 2**31 for size in sizes):
+    keys = ("hidden_size", "num_layers", "directions") if "num_layers" in module.attributes else ("hidden_size",)
+    sizes = [size for key in keys if type(size := module.attributes.get(key)) is int and 0 < size < 2**31]
+    if len(sizes) == len(keys):
         numbers = b"".join(size.to_bytes(8, "little") for size in sizes)
         tensors[f"{prefix}stands_for"] = Stored(Storage(memoryview(numbers)), "int64", (len(sizes),), (1,))
 

@@ -78,7 +78,7 @@ def _checkpoint(
         own = {key: key for key in stored}
         found = Named(dict(stored), False, {key: (key,) for key in stored}, {}, {**own, **found.full_names})
     weights = compute_weights(stored)
-    lstms, skipped = _lstms(weights, [] if as_stored else widen_compact(weights))
+    lstms, skipped = _lstms(weights, widen_compact(weights, as_stored))
     skipped += by_hand.look_for(weights.tensors)
     places = _places(found.locations, weights)
     return Checkpoint(
