@@ -6,7 +6,7 @@ known are computed here, exactly; a weight of an unknown kind is left out and na
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -246,15 +246,19 @@ def unexplained(lstm: LSTM, weights: Weights, in_order: list[str]) -> list[str]:
     own = set(lstm.tensors.values())
     prefix = f"{lstm.name}." if lstm.name else ""
     explained = own | {mask for name in own if (mask := mask_beside(name, weights.tensors))}
-    first, last = bisect_left(in_order, prefix), len(in_order)
-    below = takewhile(lambda name: name.startswith(prefix), (in_order[place] for place in range(first, last)))
     return [
         name
-        for name in below
+        for name in beginning(in_order, prefix)
         if name not in explained
         and (prefix or _PART_OF_AN_LSTM.match(name))
         and parse_standard_name(name.removeprefix(prefix)) is None  # an LSTMCell of the same name is told of elsewhere
     ]
+
+
+def beginning(in_order: Sequence[str], prefix: str) -> Iterator[str]:
+    """Those of some sorted names that begin so."""
+    first, last = bisect_left(in_order, prefix), len(in_order)
+    return takewhile(lambda name: name.startswith(prefix), (in_order[place] for place in range(first, last)))
 
 
 def why_declined(names: list[str]) -> str:

@@ -6,11 +6,12 @@ They are told by the names of their tensors in the modules of `load_pruned.py`: 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from pruner.files.computed_weights import Weights, compute
+from pruner.files.computed_weights import Weights, beginning, compute
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.kept import Part, row_parts, unit_parts
 from pruner.lstm.lstm import LSTM, Skipped
@@ -19,6 +20,8 @@ from pruner.lstm.sizes import Shape, parameters_in
 STANDS_FOR = "stands_for"  # (hidden size, layers, directions), of an LSTMCell (hidden size,)
 # How much more than is stored may be made of it: an eighth of the units is a sixty-fourth of the weights.
 MOST, MOST_MORE, ALWAYS = 2**28, 256, 2**22
+
+_MOST_TOLD = 8  # layers and directions
 
 _INDICES = re.compile(r"(?P<lstm>(.*\.)?)layers\.0\.(?P<what>kept|rows_hh)", re.DOTALL)
 _PLACE = re.compile(r"layers\.\d+\.(kept|rows_hh)")  # one a layer and direction
@@ -42,17 +45,17 @@ class _Small:
     def what(self) -> str:
         return "CompactLSTM" if self.units else "RowCompactLSTM"
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Its layers and directions."""
         return sum(_PLACE.fullmatch(name) is not None for name in self.tensors)
 
+    @cached_property
     def left(self) -> str:
-        """What is left of each layer and direction."""
-        if self.units:
-            return f"{', '.join(str(len(self.tensors[f'layers.{index}.kept'])) for index in range(self.count))} hidden units"
-        rows = (str(len(self.tensors[f"layers.{index}.rows_hh"])) for index in range(self.count))
-        return f"{', '.join(rows)} recurrent rows"
+        """What is left of each layer and direction, of the first ones where there are many."""
+        which, what = ("kept", "hidden units") if self.units else ("rows_hh", "recurrent rows")
+        sizes = [str(len(self.tensors[f"layers.{index}.{which}"])) for index in range(min(self.count, _MOST_TOLD))]
+        return f"{', '.join(sizes)}{' …' if self.count > _MOST_TOLD else ''} {what}"
 
 
 def widen_compact(weights: Weights, as_stored: bool = False) -> list[Skipped]:
@@ -76,7 +79,7 @@ def widen_compact(weights: Weights, as_stored: bool = False) -> list[Skipped]:
             declined.append(
                 Skipped(
                     small.name,
-                    f"a {small.what} of this project, pruned already ({small.left()} left), which load_pruned.py loads; "
+                    f"a {small.what} of this project, pruned already ({small.left} left), which load_pruned.py loads; "
                     f"{reason}",
                 )
             )
@@ -85,7 +88,7 @@ def widen_compact(weights: Weights, as_stored: bool = False) -> list[Skipped]:
         for plain, (value, parts) in wide.items():
             compute(weights, plain, value, parts, remedy)
         weights.notes.append(
-            f"{lstm.title} is a {small.what} of this project, pruned already ({small.left()} left of "
+            f"{lstm.title} is a {small.what} of this project, pruned already ({small.left} left of "
             f"{lstm.hidden_size if small.units else len(GATES) * lstm.hidden_size}). It is shown at its dense size, zeros "
             "in what is gone, and a sparsity counts from there"
         )
@@ -101,12 +104,9 @@ def is_inside(lstm: str, compact: list[Skipped]) -> bool:
 def _found(tensors: Mapping[str, Tensor]) -> Iterator[_Small]:
     """Every compact LSTM among named tensors; what only looks like one is none."""
     names = sorted(tensors)
-    for name in names:
-        match = _INDICES.fullmatch(name)
-        if match is None:
-            continue
+    for match in filter(None, map(_INDICES.fullmatch, names)):
         prefix = match["lstm"]
-        inside = {each.removeprefix(prefix): tensors[each] for each in names if each.startswith(f"{prefix}layers.")}
+        inside = {name.removeprefix(prefix): tensors[name] for name in beginning(names, f"{prefix}layers.")}
         if f"{prefix}{STANDS_FOR}" in tensors:
             inside[STANDS_FOR] = tensors[f"{prefix}{STANDS_FOR}"]
         small = _Small(prefix.removesuffix("."), match["what"] == "kept", inside, prefix)
