@@ -24,6 +24,7 @@ MOST, MOST_MORE, ALWAYS = 2**28, 256, 2**22
 _MOST_TOLD = 8  # layers and directions
 
 _INDICES = re.compile(r"(?P<lstm>(.*\.)?)layers\.0\.(?P<what>kept|rows_hh)", re.DOTALL)
+_INSIDE = re.compile(r"(?P<layers>.*)\.\d+\.lstm", re.DOTALL)
 _PLACE = re.compile(r"layers\.\d+\.(kept|rows_hh)")  # one a layer and direction
 _REBUILT = re.compile(r"layers\.\d+\.reconstruction\.weight")
 
@@ -95,10 +96,11 @@ def widen_compact(weights: Weights, as_stored: bool = False) -> list[Skipped]:
     return declined
 
 
-def is_inside(lstm: str, compact: list[Skipped]) -> bool:
-    """Whether an LSTM of this name is a part of one of the compact ones."""
-    places = (f"{whole.name}.layers." if whole.name else "layers." for whole in compact)
-    return lstm.endswith(".lstm") and any(lstm.startswith(place) for place in places)
+def outside_of(compact: list[Skipped], lstms: list[LSTM]) -> list[LSTM]:
+    """The LSTMs that are no part of one of the compact ones."""
+    places = {f"{whole.name}.layers" if whole.name else "layers" for whole in compact}
+    inside = {lstm.name for lstm in lstms if (match := _INSIDE.fullmatch(lstm.name)) and match["layers"] in places}
+    return [lstm for lstm in lstms if lstm.name not in inside]
 
 
 def _found(tensors: Mapping[str, Tensor]) -> Iterator[_Small]:

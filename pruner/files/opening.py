@@ -14,7 +14,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.computed_weights import Weights, compute_weights, unexplained, why_declined
 from pruner.files.contents import Computed, Contents, Learned
 from pruner.files.isolation import read_isolated
-from pruner.files.made_smaller import is_inside, widen_compact
+from pruner.files.made_smaller import outside_of, widen_compact
 from pruner.files.mapping import apply_mapping
 from pruner.files.materialise import Materialiser, check_tensors
 from pruner.files.naming import Named, as_text, named
@@ -109,7 +109,7 @@ def _lstms(weights: Weights, compact: list[Skipped]) -> tuple[list[LSTM], list[S
     `compact` ones that stay so among it."""
     found, skipped = find_lstms({alias: weights.tensors[name] for alias, name in weights.aliases.items()})
     lstms, in_order = [], sorted(weights.tensors)
-    for lstm in (each for each in found if not is_inside(each.name, compact)):
+    for lstm in outside_of(compact, found):
         names = {standard: weights.aliases[alias] for standard, alias in lstm.tensors.items()}
         here = replace(lstm, tensors=names)
         if others := unexplained(here, weights, in_order):
