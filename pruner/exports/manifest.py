@@ -52,7 +52,7 @@ class Manifest:
     files: dict[str, Any]
     versions: dict[str, Any]
     compensation: dict[str, Any] | None = None
-    verdict: dict[str, Any] | None = None  # as `Verdict.told` has it; what verify cannot tell again
+    verdict: dict[str, Any] | None = None  # as `Verdict.told` has it
     learned: dict[str, Any] | None = None  # what the source says of LSTMs beside their weights, by their names
     notes: list[str] | None = None  # what is no longer true in the rest of the file, as `stale.notes` has it
     rest: dict[str, Any] | None = (

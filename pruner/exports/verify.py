@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruner.compact import load_pruned
 from pruner.compact.costs import cost_of_file
@@ -39,6 +39,7 @@ from pruner.exports.manifest import (
 )
 from pruner.exports.onnx.facts import ONNX_FILES
 from pruner.exports.stored import read_layouts, read_masks, widened
+from pruner.exports.verdict import as_good
 from pruner.files import formats, stale
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
@@ -133,9 +134,9 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool, judge: Judg
     _check_totals(folder, manifest, pruned, layouts, source)
     yield from _differing(files, manifest)
     if QUALITY in files:
-        known = judge(widened(pruned, layouts)[0]) if judge else None
-        if known is None or known.file is None or known.file.read_bytes() != files[QUALITY].read_bytes():
-            yield f"{QUALITY} is none that this version of the pruner knows; it was not run"
+        yield _rated(folder, manifest, *widened(pruned, layouts), judge)
+    elif isinstance((manifest.verdict or {}).get("loss"), float):
+        yield "the verdict is the manifest's own: an export does not carry the inputs that it was given by"
     expected = None if source is None else _expected(source, manifest, masks, layouts)
     yield from check_keras_file(folder, manifest, pruned, layouts, masks, expected, isolated)
     reference = as_twins(layouts, pruned.tensors, pruned.source)
@@ -159,6 +160,20 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool, judge: Judg
         quality = judge(masked) if judge else None
         rate = None if quality is None else partial(quality.told_with, masked.tensors, modules)
         yield from check_onnx_files(folder, manifest, layouts, pruned.tensors, isolated, source, rate)
+
+
+def _rated(
+    folder: Path, manifest: Manifest, masked: Checkpoint, modules: Mapping[str, nn.Module], judge: Judge | None
+) -> str:
+    """Rate the model of an export again where that is known how, and say what came of it. Raises PrunerError where it is not
+    as good as the verdict says."""
+    known, stated = judge(masked) if judge else None, manifest.verdict or {}
+    if known is None or known.file is None or known.file.read_bytes() != (folder / QUALITY).read_bytes():
+        return f"{QUALITY} is none that this version of the pruner knows; it was not run, and the model not rated again"
+    rated, after = known.told(masked.tensors, modules), stated.get("after")
+    if stated.get("measure") != rated["name"] or type(after) is not float or not as_good(rated["value"], after):
+        raise not_the_export(folder, f"a model as good as its verdict says, {shown(stated)}", shown(rated))
+    return f"the model is as good as its verdict says when it is rated again ({rated['name']} {rated['value']:.4f})"
 
 
 def _onnx_files(folder: Path, manifest: Manifest, files: dict[str, Path]) -> dict[str, Any]:
