@@ -1,6 +1,7 @@
 """The options that several commands share: a recipe, and the inputs that it needs."""
 
 import argparse
+import os
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
 def checkpoint_of(options: argparse.Namespace, path: str | None = None) -> Checkpoint:
     """The checkpoint that was named, or the one at `path`, read in a process of its own; of a folder, the export's."""
     mapping, path = read_mapping(options.map) if options.map else None, path or options.checkpoint
-    if Path(path).is_dir() and mapping is None:
+    if os.path.isdir(path) and mapping is None:  # noqa: PTH112 - False, and not an error, for paths that cannot be
         return open_again(path, isolated=True)
     return open_checkpoint(path, isolated=True, mapping=mapping)
 
