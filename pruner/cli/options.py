@@ -14,6 +14,7 @@ from pruner.calibration.inputs import gaussian, read_calibration, sampled
 from pruner.cli.output import show_progress
 from pruner.errors import PrunerError, label
 from pruner.exports.again import open_again
+from pruner.exports.manifest import MANIFEST
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of, feeders, in_a_row, proven
 from pruner.files.learned import with_batch_first
@@ -40,7 +41,7 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
 def checkpoint_of(options: argparse.Namespace, path: str | None = None) -> Checkpoint:
     """The checkpoint that was named, or the one at `path`, read in a process of its own; of a folder, the export's."""
     mapping, path = read_mapping(options.map) if options.map else None, path or options.checkpoint
-    if os.path.isdir(path) and mapping is None:  # noqa: PTH112 - False, and not an error, for paths that cannot be
+    if mapping is None and os.path.isfile(os.path.join(path, MANIFEST)):  # noqa: PTH113, PTH118 - False for odd paths
         return open_again(path, isolated=True)
     return open_checkpoint(path, isolated=True, mapping=mapping)
 
