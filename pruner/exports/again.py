@@ -16,6 +16,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.contents import Learned
 from pruner.files.opening import open_checkpoint
 from pruner.lstm.find import find_lstms
+from pruner.lstm.lstm import LSTM
 
 
 def open_again(folder: str | os.PathLike[str], *, isolated: bool = False) -> Checkpoint:
@@ -46,10 +47,15 @@ def open_again(folder: str | os.PathLike[str], *, isolated: bool = False) -> Che
             f"{layout.lstm.title} was pruned already ({left}), and what reads it has its full width. It is shown at its "
             "dense size, zeros in what is gone, and a sparsity counts from there"
         )
-    lstms = [find_lstms({name: tensors[name] for name in lstm.tensors.values()}) for lstm in checkpoint.lstms]
-    found = [replace(now[0], name=before.name) for (now, _), before in zip(lstms, checkpoint.lstms, strict=True)]
+    lstms = [_resized(lstm, tensors) for lstm in checkpoint.lstms]
     learned = {**dict(_learned(manifest)), **checkpoint.learned}
-    return replace(checkpoint, tensors=tensors, lstms=found, learned=learned, notes=tuple(notes))
+    return replace(checkpoint, tensors=tensors, lstms=lstms, learned=learned, notes=tuple(notes))
+
+
+def _resized(lstm: LSTM, tensors: Mapping[str, Tensor]) -> LSTM:
+    """What is known of an LSTM whose tensors may have other sizes now."""
+    (now,), _ = find_lstms({standard: tensors[name] for standard, name in lstm.tensors.items()})
+    return replace(now, name=lstm.name, tensors=lstm.tensors)
 
 
 def _wide(layout: Layout, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

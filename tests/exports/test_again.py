@@ -79,6 +79,18 @@ def test_its_readers_can_be_named_and_its_units_keep_the_numbers_of_the_first_mo
     assert lstm.hidden_size == 4  # what read it was trimmed to that
 
 
+@pytest.mark.parametrize("form", ["masked", "compact"])
+def test_names_that_pruning_tools_left_are_no_obstacle(tmp_path: Path, form: str) -> None:
+    tensors = named(random_lstm(input_size=3, hidden_size=16), "rnn.")
+    weight = tensors.pop("rnn.weight_hh_l0")
+    checkpoint = saved_in(
+        tmp_path, tensors | {"rnn.weight_hh_l0_orig": weight, "rnn.weight_hh_l0_mask": weight * 0 + 1}
+    )
+    again = open_again(run(checkpoint, Recipe(0.25, "units")).save(tmp_path / "0", form))
+    assert [(lstm.name, lstm.hidden_size) for lstm in again.lstms] == [("rnn", 16)]
+    assert verify(run(again, Recipe(0.5, "units")).save(tmp_path / "1", form), again)
+
+
 def test_the_commands_take_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(first_model(tmp_path), Recipe(0.25, "units")).save(tmp_path / "0", batch_first=True)
     assert main(["inspect", str(tmp_path / "0")]) == 0
