@@ -80,6 +80,9 @@ def _measure(options: argparse.Namespace) -> None:
         return
     print(f"{measured.cost.parameters:,} parameters, {measured.cost.bytes:,} bytes")
     print(f"{measured.cost.macs_per_step:,} multiply-accumulates per time step, all LSTMs")
+    if measured.export is None:
+        for told in measured.checkpoint.notes:  # that an LSTM is counted at another size than it is stored, say
+            print(told)
     taken = TOO_NOISY if took.faster is None else f"{took.typical:.2f} ms"
     print(f"{taken} for 64 time steps at batch 1")
     if measured.example and measured.quality:

@@ -1,6 +1,7 @@
 """The options that several commands share: a recipe, and the inputs that it needs."""
 
 import argparse
+import os
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from pruner.calibration.fed import complete
 from pruner.calibration.inputs import gaussian, read_calibration, sampled
 from pruner.cli.output import show_progress
 from pruner.errors import PrunerError, label
+from pruner.exports.again import open_again
+from pruner.exports.manifest import MANIFEST
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of, feeders, in_a_row, proven
 from pruner.files.learned import with_batch_first
@@ -36,9 +39,11 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
 
 
 def checkpoint_of(options: argparse.Namespace, path: str | None = None) -> Checkpoint:
-    """The checkpoint that was named, or the one at `path`, read in a process of its own."""
-    mapping = read_mapping(options.map) if options.map else None
-    return open_checkpoint(path or options.checkpoint, isolated=True, mapping=mapping)
+    """The checkpoint that was named, or the one at `path`, read in a process of its own; of a folder, the export's."""
+    mapping, path = read_mapping(options.map) if options.map else None, path or options.checkpoint
+    if mapping is None and os.path.isfile(os.path.join(path, MANIFEST)):  # noqa: PTH113, PTH118 - False for odd paths
+        return open_again(path, isolated=True)
+    return open_checkpoint(path, isolated=True, mapping=mapping)
 
 
 def add_batch_first(parser: argparse.ArgumentParser) -> None:

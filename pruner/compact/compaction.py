@@ -1,15 +1,13 @@
 """Remove what masks dropped, exactly: a smaller module in place of an `nn.LSTM`, and back again."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM, inside
-from pruner.lstm.gates import SIDES
-from pruner.lstm.kept import Part, unit_parts, units_to_hold
-from pruner.lstm.lstm import LSTM
+from pruner.lstm.kept import Part, row_parts, unit_parts, units_to_hold
 from pruner.lstm.module import described
 
 
@@ -73,18 +71,6 @@ def _wide(small: CompactLSTM | RowCompactLSTM, state: Mapping[str, Tensor]) -> t
         for kind in ("weight", "bias"):
             wide[f"reconstruction.{direction}.{kind}"] = state[f"{prefix}reconstruction.{kind}"]
     return lstm, wide
-
-
-def row_parts(lstm: LSTM, kept: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[str, str, Part]]:
-    """(name in an `nn.LSTM`, name in its `RowCompactLSTM`, what stays of that tensor), tensor by tensor."""
-    for index, place in enumerate(lstm.places):
-        suffix, prefix = lstm.suffix(*place), f"layers.{index}."
-        for side, rows in zip(SIDES, kept[index], strict=True):
-            yield f"weight_{side}{suffix}", f"{prefix}weight_{side}_rows", Part(rows)
-            if lstm.bias:
-                yield f"bias_{side}{suffix}", f"{prefix}{side}_bias", Part()
-        if lstm.proj_size:
-            yield f"weight_hr{suffix}", f"{prefix}projection", Part()
 
 
 def _settings(lstm: nn.LSTM | CompactLSTM | RowCompactLSTM) -> dict[str, Any]:

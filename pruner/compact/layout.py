@@ -8,11 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from pruner.compact import load_pruned
-from pruner.compact.compaction import expand, row_parts
+from pruner.compact.compaction import expand
 from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM
 from pruner.errors import PrunerError
 from pruner.lstm.gates import BLOCKS, SIDES, split_gates
-from pruner.lstm.kept import Part, consumer_part, counts, row_masks, unit_masks, unit_parts, units_to_hold, whole
+from pruner.lstm.kept import (
+    Part,
+    consumer_part,
+    counts,
+    row_masks,
+    row_parts,
+    unit_masks,
+    unit_parts,
+    units_to_hold,
+    whole,
+)
 from pruner.lstm.lstm import LSTM, Place
 from pruner.lstm.module import aligned
 
@@ -230,7 +240,8 @@ def last_unit_masks(lstm: LSTM, masks: Mapping[str, Tensor]) -> list[Tensor]:
 def stored_indices(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The indices of kept units or rows that a compact module stores, by their names in its state dict."""
     if layout.stored_as == "CompactLSTM":
-        return {f"layers.{index}.kept": torch.tensor(units) for index, units in enumerate(layout.kept_units.values())}
+        kept = enumerate(layout.kept_units.values())
+        return {f"layers.{index}.kept": torch.tensor(units) for index, units in kept} | _stands_for(layout.lstm)
     if layout.stored_as == "ReconstructingLSTM":
         last = last_unit_masks(layout.lstm, masks)
         return {f"kept_{direction}": units.nonzero().flatten() for direction, units in enumerate(last)}
@@ -239,8 +250,14 @@ def stored_indices(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, Ten
             f"layers.{index}.rows_{side}": mask.nonzero().flatten()
             for index, pair in enumerate(row_masks(layout.lstm, masks).values())
             for side, mask in zip(SIDES, pair, strict=True)
-        }
+        } | _stands_for(layout.lstm)
     return {}
+
+
+def _stands_for(lstm: LSTM) -> dict[str, Tensor]:
+    """What a compact module says in its file of its full size."""
+    sizes = [lstm.hidden_size] if lstm.kind == "LSTMCell" else [lstm.hidden_size, lstm.num_layers, lstm.directions]
+    return {load_pruned.STANDS_FOR: torch.tensor(sizes)}
 
 
 def stored_tensors(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -265,7 +282,7 @@ def stored_tensors(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, Ten
         stored = CompactLSTM(inputs, lstm.hidden_size, units, **settings, reconstruct=filled).state_dict()
     if layout.stored_as == "LSTM":
         return {name: stored[load_pruned.inside(name, lstm.bidirectional)] for name in layout.tensors}
-    return stored
+    return {name: indices.get(name, like) for name, like in stored.items()}  # a cell says less of its size
 
 
 def wide_tensors(layouts: Sequence[Layout], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

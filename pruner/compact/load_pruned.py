@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+# In files, what a compact module was at full size, which its other tensors do not tell: its hidden size and, of an LSTM, how
+# many layers and directions it has.
+STANDS_FOR = "stands_for"
 # The tensors of a plain LSTM that read its input.
 _INPUT_WEIGHTS = ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")
 
@@ -610,6 +613,23 @@ class _Standing(nn.Module):
 
     LAYER: type[_Units] | type[_Rows]
     on_lost_state: str
+    hidden_size: int
+
+    def _sizes(self) -> list[int]:
+        """What files say of it under `STANDS_FOR`."""
+        return [self.hidden_size]
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not keep_vars:  # who asks for those wants the parameters themselves
+            destination[f"{prefix}{STANDS_FOR}"] = torch.tensor(self._sizes(), device="cpu")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        sizes = state_dict.pop(f"{prefix}{STANDS_FOR}", None)  # older files do not say
+        if sizes is not None and int(sizes[0]) != self.hidden_size:
+            errors: list[str] = arguments[-1]
+            errors.append(f"expected {self.hidden_size} hidden units at full size, found {int(sizes[0])}")
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _check_lost(self, h_0: Tensor, c_0: Tensor) -> None:
         """Raise ValueError for a state (L*D, B, H) that says something of removed units, unless that is to be ignored."""
@@ -667,6 +687,9 @@ class _Compact(_Standing):
             ]
             self.layers.extend(directions)
             width = sum(each.output_size for each in directions)
+
+    def _sizes(self) -> list[int]:
+        return [self.hidden_size, self.num_layers, self.directions]
 
     def forward(
         self,

@@ -155,7 +155,7 @@ def _write_model(staging: Path, pruned: Pruned, name: str) -> Checkpoint:
     write(checkpoint, form.changed, model)
     write_masks(pruned.masks, staging / MASKS)
     shutil.copyfile(load_pruned.__file__, staging / LOADER)
-    return open_checkpoint(model)
+    return open_checkpoint(model, as_stored=True)
 
 
 def _described(

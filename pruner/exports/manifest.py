@@ -52,7 +52,7 @@ class Manifest:
     files: dict[str, Any]
     versions: dict[str, Any]
     compensation: dict[str, Any] | None = None
-    verdict: dict[str, Any] | None = None  # as `Verdict.told` has it; what verify cannot tell again
+    verdict: dict[str, Any] | None = None  # as `Verdict.told` has it
     learned: dict[str, Any] | None = None  # what the source says of LSTMs beside their weights, by their names
     notes: list[str] | None = None  # what is no longer true in the rest of the file, as `stale.notes` has it
     rest: dict[str, Any] | None = (
@@ -167,15 +167,18 @@ def first_of(checkpoint: Checkpoint, layouts: Sequence[Layout]) -> dict[str, Any
         manifest = Manifest.read(path.parent)
         if manifest.files[path.name]["sha256"] != checkpoint.sha256:
             return None
-        numbers = {each["name"]: [layer["kept_units"] for layer in each["layers"]] for each in manifest.lstms}
+        entries = {each["name"]: each for each in manifest.lstms}
+        numbers = {name: [layer["kept_units"] for layer in each["layers"]] for name, each in entries.items()}
         first = manifest.first or {"source": manifest.source, "kept_units": numbers}
         return {
             "source": {key: str(first["source"][key]) for key in ("name", "sha256", "format")},
             "kept_units": {
                 layout.lstm.name: [
-                    [int(before[unit]) for unit in units]
+                    [int(before[unit]) for unit in units if unit in before]
                     for before, units in zip(
-                        first["kept_units"][layout.lstm.name], layout.kept_units.values(), strict=True
+                        _numbers(entries[layout.lstm.name], layout, first["kept_units"][layout.lstm.name]),
+                        layout.kept_units.values(),
+                        strict=True,
                     )
                 ]
                 for layout in layouts
@@ -184,6 +187,19 @@ def first_of(checkpoint: Checkpoint, layouts: Sequence[Layout]) -> dict[str, Any
         }
     except (PrunerError, KeyError, IndexError, TypeError, ValueError):  # no export, or one that is not as we write them
         return None
+
+
+def _numbers(entry: Mapping[str, Any], layout: Layout, first: Sequence[Sequence[int]]) -> list[dict[int, int]]:
+    """For each layer and direction {unit of a model that was opened in an export: its number in the first model}. Where the
+    model was opened at its dense size, those that were gone already have none. Raises ValueError for a model of any other
+    size."""
+    found = []
+    for layer, numbers in zip(entry["layers"], first, strict=True):
+        own, size = layer["kept_units"], layout.lstm.hidden_size
+        if size not in (len(own), entry["dense_hidden_size"]):
+            raise ValueError
+        found.append(dict(zip(range(size) if size == len(own) else own, numbers, strict=True)))
+    return found
 
 
 def _types() -> dict[str, Any]:

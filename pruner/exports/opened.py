@@ -33,7 +33,7 @@ def read_export(folder: Path, *, isolated: bool = False, judge: Judge | None = N
     """Verify an export folder, then open it, as `verify` does. Raises PrunerError if it does not hold."""
     verify(folder, isolated=isolated, judge=judge)
     manifest = Manifest.read(folder)
-    pruned = open_checkpoint(folder / model_file(manifest.source["format"]), isolated=isolated)
+    pruned = open_checkpoint(folder / model_file(manifest.source["format"]), isolated=isolated, as_stored=True)
     layouts = read_layouts(folder, manifest, pruned, read_masks(folder / MASKS, folder))
     masked, modules = widened(pruned, layouts)
     cost, files = cost_of_file(pruned, layouts), _onnx_files(folder, manifest)

@@ -18,6 +18,7 @@ from pruner.compact.layout import (
     stored_tensors,
     wide_tensors,
 )
+from pruner.compact.load_pruned import STANDS_FOR
 from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import MASKS, Manifest, not_the_export
 from pruner.files.checkpoint import Checkpoint
@@ -97,7 +98,11 @@ def _read_layout(
     reconstructed = isinstance(stated, dict) and reconstructs(stated)
     if form == "masked":
         return masked_layout(lstm, masks, reconstructed)
-    return compact_layout(lstm, masks, recipe.granularity, named, reconstructed, recipe.needs_data)
+    found = compact_layout(lstm, masks, recipe.granularity, named, reconstructed, recipe.needs_data)
+    # Older exports do not say in the model's file what its compact LSTMs stand for.
+    if isinstance(stated, dict) and STANDS_FOR in found.tensors and STANDS_FOR not in stated:
+        return replace(found, tensors={name: own for name, own in found.tensors.items() if name != STANDS_FOR})
+    return found
 
 
 def _check_consumers(folder: Path, form: str, recipe: Recipe, layouts: list[Layout], pruned: Checkpoint) -> None:
@@ -173,8 +178,8 @@ def _check_stored(folder: Path, found: Layout, pruned: Checkpoint, masks: Mappin
         if tensor is None or tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
             told = "none" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}"
             raise not_the_export(folder, f"{shown(stored)} {tuple(wanted.shape)} {wanted.dtype}", told)
-    for name, rows in indices.items():
-        if not torch.equal(pruned.tensors[found.tensors[name]], rows):
+    for name in indices.keys() & found.tensors.keys():
+        if not torch.equal(pruned.tensors[found.tensors[name]], indices[name]):
             raise not_the_export(folder, f"the indices in {shown(found.tensors[name])} that the masks give", "others")
     if form == "masked":
         for stored in lstm.tensors.values():

@@ -1,8 +1,10 @@
 """What a pruned model is worth beside the dense one, in one word: kept, worse, ruined or unknown."""
 
+import math
 from dataclasses import dataclass
 
 KEPT, RUINED = 0.03, 0.25  # by what share the quality may be worse to count as kept, and from what share on as ruined
+AGAIN = 0.03  # how far one may be off: another Python has slightly other texts, another processor other roundings
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Verdict:
             "ruined": f"It is ruined ({figures}): heal it (compensation heal), or drop less.",
         }
         return told[self.word]
+
+
+def as_good(rated: float, stated: float) -> bool:
+    """Whether a quality that was measured again is the one that was stated."""
+    return math.isclose(rated, stated, rel_tol=AGAIN, abs_tol=AGAIN)
 
 
 def by_quality(name: str, higher_is_better: bool, before: float, after: float) -> Verdict:

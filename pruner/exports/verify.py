@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruner.compact import load_pruned
 from pruner.compact.costs import cost_of_file
@@ -39,12 +39,13 @@ from pruner.exports.manifest import (
 )
 from pruner.exports.onnx.facts import ONNX_FILES
 from pruner.exports.stored import read_layouts, read_masks, widened
+from pruner.exports.verdict import as_good
 from pruner.files import formats, stale
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.consumers import bias_beside
 from pruner.files.export_files import unpack
-from pruner.files.on_demand import described, pieces
+from pruner.files.on_demand import OnDemand, described, pieces
 from pruner.files.opening import open_checkpoint
 from pruner.files.staging import temporary
 from pruner.lstm.measure import Quality
@@ -121,7 +122,7 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool, judge: Judg
     yield f"{len(files) + len(onnx)} files are complete and unaltered"
     if made_from.get("format") not in formats.ALL or model_file(made_from["format"]) != models[0]:
         raise not_the_export(folder, f"a source format that is written as {models[0]}", shown(made_from.get("format")))
-    pruned = open_checkpoint(files[models[0]], isolated=isolated)
+    pruned = open_checkpoint(files[models[0]], isolated=isolated, as_stored=True)
     masks = read_masks(files[MASKS], folder)
     layouts = read_layouts(folder, manifest, pruned, masks)
     manifest.check(folder, "lstms", [entry(layout, pruned) for layout in layouts])
@@ -133,9 +134,9 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool, judge: Judg
     _check_totals(folder, manifest, pruned, layouts, source)
     yield from _differing(files, manifest)
     if QUALITY in files:
-        known = judge(widened(pruned, layouts)[0]) if judge else None
-        if known is None or known.file is None or known.file.read_bytes() != files[QUALITY].read_bytes():
-            yield f"{QUALITY} is none that this version of the pruner knows; it was not run"
+        yield _rated(folder, manifest, *widened(pruned, layouts), judge)
+    elif isinstance((manifest.verdict or {}).get("loss"), float):
+        yield "the verdict is the manifest's own: an export does not carry the inputs that it was given by"
     expected = None if source is None else _expected(source, manifest, masks, layouts)
     yield from check_keras_file(folder, manifest, pruned, layouts, masks, expected, isolated)
     reference = as_twins(layouts, pruned.tensors, pruned.source)
@@ -159,6 +160,20 @@ def _checks(folder: Path, source: Checkpoint | None, isolated: bool, judge: Judg
         quality = judge(masked) if judge else None
         rate = None if quality is None else partial(quality.told_with, masked.tensors, modules)
         yield from check_onnx_files(folder, manifest, layouts, pruned.tensors, isolated, source, rate)
+
+
+def _rated(
+    folder: Path, manifest: Manifest, masked: Checkpoint, modules: Mapping[str, nn.Module], judge: Judge | None
+) -> str:
+    """Rate the model of an export again where that is known how, and say what came of it. Raises PrunerError where it is not
+    as good as the verdict says."""
+    known, stated = judge(masked) if judge else None, manifest.verdict or {}
+    if known is None or known.file is None or known.file.read_bytes() != (folder / QUALITY).read_bytes():
+        return f"{QUALITY} is none that this version of the pruner knows; it was not run, and the model not rated again"
+    rated, after = known.told(masked.tensors, modules), stated.get("after")
+    if stated.get("measure") != rated["name"] or type(after) is not float or not as_good(rated["value"], after):
+        raise not_the_export(folder, f"a model as good as its verdict says, {shown(stated)}", shown(rated))
+    return f"the model is as good as its verdict says when it is rated again ({rated['name']} {rated['value']:.4f})"
 
 
 def _onnx_files(folder: Path, manifest: Manifest, files: dict[str, Path]) -> dict[str, Any]:
@@ -244,7 +259,10 @@ def _compare_with_source(
         raise not_the_export(folder, "the LSTMs of the source", "others")
     if manifest.settings is not None:
         manifest.check(folder, "settings", stale.new_settings(source, form.changed, new_sizes(layouts)))
-    tensors = form.tensors(source)
+    made = form.tensors(source)
+    # Of what compact LSTMs stand for, older exports say nothing.
+    said = {name for name in made if name in pruned.locations or name.rpartition(".")[2] != load_pruned.STANDS_FOR}
+    tensors = OnDemand({name: value for name, value in made.unmade().items() if name in said})
     refitted = form.changed.keys() if manifest.compensation is not None else set()
     if {name: source.location(name) for name in tensors} != pruned.locations:
         raise not_the_export(folder, "the tensor names that pruning the source gives", "other names")

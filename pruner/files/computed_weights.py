@@ -6,7 +6,7 @@ known are computed here, exactly; a weight of an unknown kind is left out and na
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -147,7 +147,7 @@ def _resolve_norm(weights: Weights, plain: str, length: str, direction: str, rem
         return False
     wide = v.float() if v.dtype in (torch.float16, torch.bfloat16) else v
     norm = torch.linalg.vector_norm(wide, dim=over, keepdim=True) if over else wide.abs()
-    _compute(weights, plain, (wide * (g.to(wide.dtype) / norm)).to(v.dtype), (length, direction), remedy)
+    compute(weights, plain, (wide * (g.to(wide.dtype) / norm)).to(v.dtype), (length, direction), f"call {remedy}")
     return True
 
 
@@ -159,7 +159,7 @@ def _resolve_spectral(weights: Weights, plain: str, original: str, left: str, ri
         return False
     if {weight.dtype, u.dtype, v.dtype} - set(DTYPES) or len({weight.dtype, u.dtype, v.dtype}) > 1:
         return False
-    _compute(weights, plain, weight / torch.dot(u, matrix @ v), (original, left, right), remedy)
+    compute(weights, plain, weight / torch.dot(u, matrix @ v), (original, left, right), f"call {remedy}")
     return True
 
 
@@ -202,7 +202,8 @@ def _use(weights: Weights, plain: str, name: str, value: Tensor | None) -> None:
         weights.aliases.setdefault(plain, name)
 
 
-def _compute(weights: Weights, plain: str, value: Tensor, parts: tuple[str, ...], remedy: str) -> None:
+def compute(weights: Weights, plain: str, value: Tensor, parts: tuple[str, ...], remedy: str) -> None:
+    """Put a weight under its plain name in the place of the parts that it is computed of."""
     for part in parts:
         del weights.tensors[part]
         weights.aliases.pop(part, None)
@@ -245,15 +246,19 @@ def unexplained(lstm: LSTM, weights: Weights, in_order: list[str]) -> list[str]:
     own = set(lstm.tensors.values())
     prefix = f"{lstm.name}." if lstm.name else ""
     explained = own | {mask for name in own if (mask := mask_beside(name, weights.tensors))}
-    first, last = bisect_left(in_order, prefix), len(in_order)
-    below = takewhile(lambda name: name.startswith(prefix), (in_order[place] for place in range(first, last)))
     return [
         name
-        for name in below
+        for name in beginning(in_order, prefix)
         if name not in explained
         and (prefix or _PART_OF_AN_LSTM.match(name))
         and parse_standard_name(name.removeprefix(prefix)) is None  # an LSTMCell of the same name is told of elsewhere
     ]
+
+
+def beginning(in_order: Sequence[str], prefix: str) -> Iterator[str]:
+    """Those of some sorted names that begin so."""
+    first, last = bisect_left(in_order, prefix), len(in_order)
+    return takewhile(lambda name: name.startswith(prefix), (in_order[place] for place in range(first, last)))
 
 
 def why_declined(names: list[str]) -> str:

@@ -151,4 +151,4 @@ class Computed:
     """A weight that the file does not hold: it is computed of `parts`, and is written in their place when it changes."""
 
     parts: tuple[str, ...]
-    remedy: str  # what makes the model hold the weight itself
+    remedy: str  # what to do so that the model holds the weight itself

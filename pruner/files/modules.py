@@ -1,11 +1,11 @@
 """Whole modules in a file, as stand-ins -> their tensors, by the names that their state dict would give them."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pruner.files.allowance import Excess
-from pruner.files.contents import Contents, Learned, Name, StandIn, Stored
+from pruner.files.contents import Contents, Learned, Name, StandIn, Storage, Stored
 from pruner.files.quantized import NOTE, PACKED, is_packed, unpacked
 
 NESTING = 2  # dictionaries deep that modules and state dicts are looked for
@@ -13,6 +13,9 @@ MAX_MODULES, MAX_MODULE_DEPTH = 100_000, 100
 MAX_NAMES = 2**26  # characters of all names together: those of outer modules are part of all that is in them
 
 _SCRIPTED = "__torch__"
+_COMPACT = "on_lost_state"  # an attribute that the compact modules of this project alone have
+_FOLLOWS = {"removed": "kept"}  # a tensor of its parts that follows from another
+_TURNED, _AS_STORED = "weight_hh_columns", "weight_hh_rows"  # in such a module, and in its state dict
 _MAX_CLASSES = 100  # around one LSTM
 
 
@@ -141,12 +144,28 @@ def _flat(root: _Module, constants: Constants) -> tuple[dict[str, Any], dict[str
         if length > MAX_NAMES:
             raise Excess
     for name, module in modules.items():
+        prefix = f"{name}." if name else ""
         for key, tensor in module.tensors.items():
-            tensors[f"{name}.{key}" if name else key] = tensor
+            if key in _FOLLOWS and _FOLLOWS[key] in module.tensors:  # TorchScript holds what a state dict leaves out
+                continue
+            if key == _TURNED and isinstance(tensor, Stored) and len(tensor.shape) == 2:
+                key, tensor = _AS_STORED, replace(tensor, shape=tensor.shape[::-1], stride=tensor.stride[::-1])
+            tensors[f"{prefix}{key}"] = tensor
         recurrent = any(key.startswith(("weight_hh", "_packed_weight_hh")) for key in module.tensors)
-        if recurrent or "_all_weight_values" in module.modules:
+        if recurrent or "_all_weight_values" in module.modules or _COMPACT in module.attributes:
             learned[name] = _learn(name, modules, constants)
+        if _COMPACT in module.attributes:
+            _as_in_a_state_dict(tensors, prefix, module)
     return tensors, learned
+
+
+def _as_in_a_state_dict(tensors: dict[str, Any], prefix: str, module: _Module) -> None:
+    """Give a compact LSTM of this project, whose layers are still to come, what its state dict says of its full size."""
+    keys = ("hidden_size", "num_layers", "directions") if "num_layers" in module.attributes else ("hidden_size",)
+    sizes = [size for key in keys if type(size := module.attributes.get(key)) is int and 0 < size < 2**31]
+    if len(sizes) == len(keys):
+        numbers = b"".join(size.to_bytes(8, "little") for size in sizes)
+        tensors[f"{prefix}stands_for"] = Stored(Storage(memoryview(numbers)), "int64", (len(sizes),), (1,))
 
 
 def _learn(name: str, modules: dict[str, _Module], constants: Constants) -> Learned:
@@ -162,4 +181,5 @@ def _learn(name: str, modules: dict[str, _Module], constants: Constants) -> Lear
         float(dropout) if isinstance(dropout, (int, float)) else None,
         dict(list(classes.items())[:_MAX_CLASSES]),
         bidirectional=facts["bidirectional"] if type(facts.get("bidirectional")) is bool else None,
+        handed_states=True if facts.get(_COMPACT) == "ignore" else None,
     )

@@ -12,9 +12,9 @@ from pruner.errors import label
 from pruner.files import by_hand, formats
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.computed_weights import Weights, compute_weights, unexplained, why_declined
-from pruner.files.contents import Contents, Learned
+from pruner.files.contents import Computed, Contents, Learned
 from pruner.files.isolation import read_isolated
-from pruner.files.made_smaller import compact_lstms, is_inside
+from pruner.files.made_smaller import outside_of, widen_compact
 from pruner.files.mapping import apply_mapping
 from pruner.files.materialise import Materialiser, check_tensors
 from pruner.files.naming import Named, as_text, named
@@ -30,6 +30,7 @@ def open_checkpoint(
     isolated: bool = False,
     mapping: Mapping[str, Any] | None = None,
     own: bool = False,
+    as_stored: bool = False,
 ) -> Checkpoint:
     """Open a checkpoint: a path, or the bytes of one together with the name to call it by.
 
@@ -37,6 +38,8 @@ def open_checkpoint(
     `.safetensors`, `.npz`, raw pickles, ONNX, Keras and JSON; the format is told from the bytes. Nothing that a file names
     is imported or called. `isolated` reads it in a process of its own, with limits on memory and time: for files of
     strangers. `mapping` says which tensors are which of an LSTM that was written by hand (see `mapping.check_mapping`).
+    Compact LSTMs of this project are opened at their dense size, zeros in what is gone; `as_stored` leaves their tensors as
+    they lie in the file.
 
     The file at a path is mapped and read again when needed, so it must stay as it is while its checkpoint is in use: a
     process dies of mapped bytes that somebody else cut off. `own` reads a nameless copy instead, for servers.
@@ -58,10 +61,12 @@ def open_checkpoint(
         contents = read_isolated("checkpoint", opened, name) if apart else formats.read(opened.data, name)
     finally:
         opened.close()
-    return _checkpoint(opened, contents, name, mapping)
+    return _checkpoint(opened, contents, name, mapping, as_stored)
 
 
-def _checkpoint(source: Source, contents: Contents, name: str, mapping: Mapping[str, Any] | None) -> Checkpoint:
+def _checkpoint(
+    source: Source, contents: Contents, name: str, mapping: Mapping[str, Any] | None, as_stored: bool
+) -> Checkpoint:
     found = named(contents, source.size, name)
     materialiser = Materialiser(name)
     stored = {key: materialiser.container(tensor) for key, tensor in found.tensors.items()}
@@ -73,7 +78,7 @@ def _checkpoint(source: Source, contents: Contents, name: str, mapping: Mapping[
         own = {key: key for key in stored}
         found = Named(dict(stored), False, {key: (key,) for key in stored}, {}, {**own, **found.full_names})
     weights = compute_weights(stored)
-    lstms, skipped = _lstms(weights)
+    lstms, skipped = _lstms(weights, widen_compact(weights, as_stored))
     skipped += by_hand.look_for(weights.tensors)
     places = _places(found.locations, weights)
     return Checkpoint(
@@ -87,7 +92,7 @@ def _checkpoint(source: Source, contents: Contents, name: str, mapping: Mapping[
         tensors=weights.tensors,
         lstms=lstms,
         skipped=[*skipped, *(Skipped(as_text(key), reason) for key, reason in contents.skipped)],
-        learned=_learned(contents, found, lstms),
+        learned=_learned(contents, found, lstms, weights.computed),
         notes=(*contents.notes, *weights.notes),
         full_names={
             **found.full_names,
@@ -99,12 +104,12 @@ def _checkpoint(source: Source, contents: Contents, name: str, mapping: Mapping[
     )
 
 
-def _lstms(weights: Weights) -> tuple[list[LSTM], list[Skipped]]:
-    """The LSTMs among the weights that a model computes with, by the names in the file; and what only looks like one."""
+def _lstms(weights: Weights, compact: list[Skipped]) -> tuple[list[LSTM], list[Skipped]]:
+    """The LSTMs among the weights that a model computes with, by the names in the file; and what only looks like one, the
+    `compact` ones that stay so among it."""
     found, skipped = find_lstms({alias: weights.tensors[name] for alias, name in weights.aliases.items()})
-    compact = compact_lstms(weights.tensors)
     lstms, in_order = [], sorted(weights.tensors)
-    for lstm in (each for each in found if not is_inside(each.name, compact)):
+    for lstm in outside_of(compact, found):
         names = {standard: weights.aliases[alias] for standard, alias in lstm.tensors.items()}
         here = replace(lstm, tensors=names)
         if others := unexplained(here, weights, in_order):
@@ -123,11 +128,16 @@ def _places(locations: Mapping[str, tuple[str, ...]], weights: Weights) -> dict[
     return places
 
 
-def _learned(contents: Contents, found: Named, lstms: list[LSTM]) -> dict[str, Learned]:
+def _learned(
+    contents: Contents, found: Named, lstms: list[LSTM], computed: Mapping[str, Computed]
+) -> dict[str, Learned]:
     """What the file says of each LSTM, by the name that the LSTM is known by here."""
     learned = {}
     for lstm in lstms:
-        first = next((name for name in lstm.tensors.values() if name in found.full_names), None)
+        stored = [
+            part for name in lstm.tensors.values() for part in (computed[name].parts if name in computed else [name])
+        ]
+        first = next((name for name in stored if name in found.full_names), None)
         full = (found.full_names[first].removesuffix(first) if first else "") + lstm.name
         facts = contents.learned.get(full.removesuffix("."))
         if facts is not None:

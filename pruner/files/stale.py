@@ -96,13 +96,18 @@ def _form(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _computed(checkpoint: Checkpoint, changed: Changed) -> Iterator[str]:
+    now, groups = described(changed), dict[str, list[str]]()
     for name in written_plainly(checkpoint, changed):
-        if described(changed).get(name, checkpoint.tensors[name]) is not None:
-            computed = checkpoint.computed[name]
-            yield (
-                f"{name} is written as the model computes it, in place of {' and '.join(computed.parts)}: call "
-                f"{computed.remedy} before you load the file"
-            )
+        if now.get(name, checkpoint.tensors[name]) is not None:
+            groups.setdefault(checkpoint.computed[name].remedy, []).append(name)
+    for remedy, names in groups.items():
+        parts = [part for name in names for part in checkpoint.computed[name].parts]
+        written = "is written as the model computes it" if len(names) == 1 else "are written as the model computes them"
+        yield f"{_listed(names)} {written}, in place of {_listed(parts)}: {remedy} before you load the file"
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _untied(checkpoint: Checkpoint, changed: Changed) -> Iterator[str]:

@@ -109,7 +109,7 @@ def described(model: nn.Module) -> Described:
     state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     written = io.BytesIO()
     torch.save(state, written)
-    checkpoint = open_checkpoint(written.getvalue(), type(model).__name__)
+    checkpoint = open_checkpoint(written.getvalue(), type(model).__name__, as_stored=True)
     there = {lstm.name for lstm in checkpoint.lstms}
     modules: dict[str, Any] = {}
     declined: dict[str, str] = {}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pruner.compact.compaction import compact_rows, compact_units, expand, row_parts
+from pruner.compact.compaction import compact_rows, compact_units, expand
 from pruner.compact.layout import Layout
 from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM, inside
 from pruner.errors import PrunerError
@@ -21,7 +21,7 @@ from pruner.in_memory.row_mask import check_free, owner_of, values
 from pruner.in_memory.sites import Site, sites_in
 from pruner.in_memory.wrappers import unwrapped
 from pruner.lstm.gates import GATES, SIDES
-from pruner.lstm.kept import Part, counts, output_columns, row_masks, unit_masks, unit_parts
+from pruner.lstm.kept import Part, counts, output_columns, row_masks, row_parts, unit_masks, unit_parts
 from pruner.lstm.lstm import Place
 from pruner.lstm.module import described
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM, assemble
+from pruner.compact.load_pruned import STANDS_FOR, assemble
 from pruner.errors import PrunerError, shown
 from pruner.files.staging import Staging
 from pruner.in_memory.replacing import with_hooks_of
@@ -42,14 +42,10 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     whole = unwrapped(model)[1]
     check_whole(whole)
-    compact = {
-        path: own.hidden_size for path, own in whole.named_modules() if isinstance(own, CompactLSTM | RowCompactLSTM)
-    }
     try:
-        # How wide they are cannot be told from their tensors, and an earlier round may have made the dense model narrower.
         with Staging(target.parent, target.name) as staging:
             part = staging.files / target.name
-            torch.save({"state_dict": whole.state_dict(), **({"compact_widths": compact} if compact else {})}, part)
+            torch.save({"state_dict": whole.state_dict()}, part)
             staging.settle()
             part.replace(target)
     except (OSError, RuntimeError) as error:
@@ -75,14 +71,14 @@ def load_pruned(model: nn.Module | Callable[[], nn.Module], path: str | os.PathL
         ...     print(type(load_pruned(torch.nn.LSTM(8, 16), f"{folder}/small.pt")).__name__)
         CompactLSTM
     """
-    state, widths = _read(Path(path))
+    state = _read(Path(path))
     made = copy.deepcopy(unwrapped(model)[1]) if isinstance(model, nn.Module) else model()
     if not isinstance(made, nn.Module):
         raise PrunerError(
             f"expected a model, or what makes one, found {type(made).__name__}; give the class of the model"
         )
     try:
-        return _filled(made, state, widths)
+        return _filled(made, state)
     except (KeyError, IndexError, ValueError, RuntimeError, AttributeError) as error:
         raise PrunerError(
             f"expected a file of the model {type(made).__name__} as it was built before pruning, found another in "
@@ -90,8 +86,8 @@ def load_pruned(model: nn.Module | Callable[[], nn.Module], path: str | os.PathL
         ) from error
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """The state dict in a file, and the widths of the compact modules in it as far as they are told."""
+def _read(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch makes of bytes that are none of its own
@@ -103,11 +99,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
         raise PrunerError(
             f"expected the state_dict of a model in {path.name}, found other things; save it by save_pruned"
         )
-    widths = found.get("compact_widths")
-    return state, widths if isinstance(widths, dict) else {}
+    return state
 
 
-def _filled(model: nn.Module, state: Mapping[str, Tensor], widths: Mapping[str, int]) -> nn.Module:
+def _filled(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """The model with the modules, the sizes, the masks and the numbers of a state dict."""
     plain = {_PLACE.sub(r"\g<name>", name): tensor for name, tensor in state.items() if not _MASK.search(name)}
     places = list(model.named_modules(remove_duplicate=False))
@@ -118,7 +113,7 @@ def _filled(model: nn.Module, state: Mapping[str, Tensor], widths: Mapping[str, 
         own = {
             name.removeprefix(f"{path}.") if path else name: tensor for name, tensor in plain.items() if _at(path, name)
         }
-        new = _as_in(module, own, widths.get(path))
+        new = _as_in(module, own)
         smaller = smaller or new is not module
         if module is model:
             model = new
@@ -141,12 +136,13 @@ def _at(path: str, name: str) -> bool:
     return not path or name.startswith(f"{path}.")
 
 
-def _as_in(module: nn.LSTM | nn.LSTMCell, state: Mapping[str, Tensor], width: int | None) -> nn.Module:
+def _as_in(module: nn.LSTM | nn.LSTMCell, state: Mapping[str, Tensor]) -> nn.Module:
     """What stands for a dense LSTM in a file: the module itself, or another of the sizes and class of the tensors."""
     facts = described(module)
     entry: dict[str, Any] = {
         **facts.describe(),
-        "dense_hidden_size": width or facts.hidden_size,
+        # Which an earlier round may have made narrower than the dense model is.
+        "dense_hidden_size": int(state[STANDS_FOR][0]) if STANDS_FOR in state else facts.hidden_size,
         "stored_as": "LSTM",
         "layers": [{"kept_units": []} for _ in facts.places],
     }

@@ -4,13 +4,13 @@ Kept units are (K,) int64 indices, increasing, by place (layer and direction). R
 belongs to a unit, and column `direction * H + unit` of what reads both directions of a layer side by side.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pruner.lstm.gates import GATES, split_gates
+from pruner.lstm.gates import GATES, SIDES, split_gates
 from pruner.lstm.lstm import LSTM, Place
 
 Kept = Mapping[Place, Tensor]
@@ -114,6 +114,18 @@ def unit_parts(lstm: LSTM, kept: Kept) -> dict[str, Part]:
         suffix = lstm.suffix(layer, direction)
         parts |= {f"{kind}{suffix}": part for kind, part in found.items() if f"{kind}{suffix}" in lstm.tensors}
     return parts
+
+
+def row_parts(lstm: LSTM, kept: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[str, str, Part]]:
+    """(name in an `nn.LSTM`, name in its `RowCompactLSTM`, what stays of that tensor), tensor by tensor."""
+    for index, place in enumerate(lstm.places):
+        suffix, prefix = lstm.suffix(*place), f"layers.{index}."
+        for side, rows in zip(SIDES, kept[index], strict=True):
+            yield f"weight_{side}{suffix}", f"{prefix}weight_{side}_rows", Part(rows)
+            if lstm.bias:
+                yield f"bias_{side}{suffix}", f"{prefix}{side}_bias", Part()
+        if lstm.proj_size:
+            yield f"weight_hr{suffix}", f"{prefix}projection", Part()
 
 
 def consumer_part(lstm: LSTM, kept: Kept) -> Part:

@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from pruner.compact.load_pruned import CompactLSTM
 from pruner.exports.onnx.facts import FLOAT, INT8
 from tests.helpers.command_line import command, printed
 from tests.helpers.exports import read_manifest
@@ -85,3 +87,11 @@ def test_people_get_a_table_with_words_where_the_machine_is_busy(
 def test_why_there_is_no_onnx_row_is_told(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = printed(capsys, "measure model.pt")
     assert "dense, ONNX Runtime: it holds LSTMs, which read all steps at once, and cells" in told
+
+
+def test_what_is_counted_at_its_dense_size_is_said_to_be(
+    workplace: Path, capsys: pytest.CaptureFixture[str], contenders: list[str]
+) -> None:
+    torch.save(CompactLSTM(3, 8, [torch.tensor([0, 2, 5])]).state_dict(), "small.pt")
+    told = printed(capsys, "measure small.pt")
+    assert "416 parameters" in told and "(3 hidden units left of 8). It is shown at its dense size" in told

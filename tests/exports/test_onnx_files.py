@@ -197,6 +197,14 @@ def test_an_example_is_rated_through_onnx_runtime(tmp_path: Path, capsys: pytest
     assert facts[FLOAT]["quality"]["value"] == half.quality["compact"] < 0.5
 
 
+def test_the_lines_for_onnx_runtime_run_as_they_stand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (folder / "README.md").read_text().partition("### In ONNX Runtime")[2]
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    assert np.array_equal(names["answers"], names["outputs"][-1])
+
+
 def test_the_command_line_tells_of_each_file(
     source: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pruner import Recipe, examples, run
+from pruner import PrunerError, Recipe, examples, run
 from pruner.exports.verify import verify
-from tests.helpers.exports import read_manifest, rehash
+from tests.helpers.compensated import calibration
+from tests.helpers.exports import edit_manifest, read_manifest, rehash
+from tests.helpers.files import saved_in
+from tests.helpers.models import named, random_lstm
 
 REBER = examples.named("embedded-reber")
 TRIMMED = Recipe(0.25, "units", consumers=("linear.weight",))
@@ -41,7 +44,26 @@ def test_the_last_line_is_what_the_manifest_says(tmp_path: Path, recipe: Recipe,
     assert verdict["before"] != verdict["after"]
     measure, _, value = last_line(folder).rpartition(" ")
     assert measure == verdict["measure"] and float(value) == pytest.approx(verdict["after"], abs=1e-4)
-    assert not any("quality.py" in sentence for sentence in verify(folder, judge=examples.quality_of))
+
+
+def test_verify_rates_the_model_again(tmp_path: Path) -> None:
+    folder = exported(tmp_path, TRIMMED, "compact")
+    after = read_manifest(folder)["verdict"]["after"]
+    told = verify(folder, judge=examples.quality_of)
+    assert f"the model is as good as its verdict says when it is rated again (strings wholly right {after:.4f})" in told
+    assert not any("quality.py" in sentence for sentence in told)
+    edit_manifest(folder, ("verdict", "after"), after + 0.1)
+    with pytest.raises(PrunerError, match="expected a model as good as its verdict says"):
+        verify(folder, judge=examples.quality_of)
+
+
+def test_verify_says_that_it_has_no_inputs_to_judge_by(tmp_path: Path) -> None:
+    recipe = Recipe(0.5, "units", criterion="activation")
+    inputs = calibration("rnn")
+    folder = run(saved_in(tmp_path, named(random_lstm(input_size=3), "rnn.")), recipe, calibration=inputs).save(
+        tmp_path / "export"
+    )
+    assert any(sentence.startswith("the verdict is the manifest's own") for sentence in verify(folder))
 
 
 def test_code_of_others_is_told_and_not_run(tmp_path: Path) -> None:

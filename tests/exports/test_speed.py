@@ -13,8 +13,10 @@ from torch import nn
 
 from pruner import Cancelled, PrunerError, Recipe, open_checkpoint, run
 from pruner.examples import named as example_named
+from pruner.exports.onnx.parts import parts_of
 from pruner.exports.speed.apart import BATCH_SIZES, timed_apart
 from pruner.exports.speed.models import Model, dense_of, model_of
+from pruner.exports.speed.runnable import in_onnx_runtime
 from pruner.exports.speed.table import Table, side_by_side
 from pruner.lstm.timing import TOO_NOISY, Call
 from pruner.progress import silent
@@ -159,3 +161,13 @@ def test_timing_can_be_stopped(importable: None) -> None:
     with pytest.raises(Cancelled):
         timed_apart({"one": Stubborn(False)}, 0.1, stop)
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(("recipe", "asked"), [(CONSUMED, [(2, 64, 2)]), (UNITS, [(2, 64, 4), (1, 2, 4), (1, 2, 4)])])
+def test_a_file_is_asked_for_what_its_consumers_give_where_there_are_any(recipe: Recipe, asked: list[Any]) -> None:
+    result = made({**named(random_lstm(), "lstm."), **LINEAR}, recipe)
+    model = both(result, "compact")[1]
+    parts = parts_of(model.layouts, model.tensors, model.consumers)
+    timed = in_onnx_runtime(model.files["pruned.onnx"], parts, True)
+    assert timed is not None
+    assert [each.shape for each in timed.call(2, 1)()] == asked

@@ -169,7 +169,8 @@ def test_an_export_has_it_unasked_and_verify_runs_it_again(source: Path, capsys:
     assert "pruned.onnx: " in told and "outputs of the whole graph differ" in told
     assert (folder / FLOAT).exists() and not (folder / INT8).exists()
     assert "the whole model" in (folder / "README.md").read_text()
-    assert "so are its outputs to those of the masked graph" in printed(capsys, f"verify {folder} --source {source}")
+    assert "its outputs beside those of the masked graph: " in printed(capsys, f"verify {folder} --source {source}")
+    assert "is the manifest's own figure: --source measures it" in printed(capsys, f"verify {folder}")
     edit_manifest(folder, ("onnx", "files", FLOAT, "max_abs_output"), 3.0)
     with pytest.raises(PrunerError, match="is not the export it claims to be"):
         verify(folder)
@@ -180,6 +181,11 @@ def test_int8_is_written_where_it_is_asked_for(source: Path) -> None:
     facts = Manifest.read(run(checkpoint, recipe_for(checkpoint)).save(source.parent / "export", onnx=True)).onnx
     assert facts is not None and facts["files"].keys() == {FLOAT, INT8}
     assert 0 < facts["files"][INT8]["graph"]["max_abs_difference"] < 0.1
+    told = verify(source.parent / "export")[-1]
+    assert told.startswith(INT8) and f"its outputs beside those of {FLOAT}: largest difference " in told
+    edit_manifest(source.parent / "export", ("onnx", "files", INT8, "graph", "max_abs_difference"), 1.0)
+    with pytest.raises(PrunerError, match="is not the export it claims to be"):
+        verify(source.parent / "export")
 
 
 def test_a_graph_that_gives_something_else_is_not_written(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

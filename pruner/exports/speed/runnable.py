@@ -51,22 +51,24 @@ def in_torch(
 @dataclass(frozen=True)
 class InOnnxRuntime:
     """An ONNX file of LSTMs, or of LSTMCells, which it runs one step at a time; `inputs` are {name: size}, `states`
-    {name: (name at the next step, size)} of the cells."""
+    {name: (name at the next step, size)} of the cells. It is asked for what the `consumers` of all LSTMs give, as in
+    PyTorch; where one has none, for everything."""
 
     model: bytes
     inputs: dict[str, int]
     states: dict[str, tuple[str, int]]
+    consumers: list[str]
     batch_first: bool
 
     def call(self, batch_size: int, threads: int) -> Call:
         """Reads a batch of random steps with so many threads."""
-        from pruner.files.runtime.session import session_of  # onnxruntime takes a second to import
+        from pruner.files.runtime.session import needed_alone, session_of  # onnxruntime takes a second to import
 
         session, random = session_of(self.model, threads), np.random.default_rng(0)
         axes = (batch_size, SEQUENCE_LENGTH) if self.batch_first else (SEQUENCE_LENGTH, batch_size)
         if not self.states:
             given = {name: random.standard_normal((*axes, size), np.float32) for name, size in self.inputs.items()}
-            return partial(session.run, None, given)
+            return partial(session.run, self.consumers or None, given, needed_alone())
         given = {name: random.standard_normal((batch_size, size), np.float32) for name, size in self.inputs.items()}
         zeros = {name: np.zeros((batch_size, size), np.float32) for name, (_, size) in self.states.items()}
         outputs = [output.name for output in session.get_outputs()]
@@ -92,4 +94,6 @@ def in_onnx_runtime(model: bytes, parts: Sequence[Part], batch_first: bool) -> I
         for state in ("h", "c")
     }
     mixed = len({lstm.kind for lstm in sizes}) > 1
-    return None if mixed else InOnnxRuntime(model, inputs, states, batch_first)
+    consumers = [list(each.consumers.values()) for each in interfaces(parts)]
+    asked = [name for names in consumers for name in names] if all(consumers) else []
+    return None if mixed else InOnnxRuntime(model, inputs, states, asked, batch_first)
