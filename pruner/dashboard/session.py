@@ -161,6 +161,7 @@ class Session:
     recipe_upload = Upload()
     recipe_problem: Kept[str | None] = Kept(None, "tab")
     said: Kept[Said | None] = Kept(None, "tab")  # where Python last said that the sliders stand
+    heard: Kept[Standing | None] = Kept(None, "tab")  # where they were moved to last
     shown: Kept[Standing | None] = Kept(None, "tab")  # where they stand in the browser
     consumers_named = Kept(False, "model")  # those that are known of an example
 

@@ -62,16 +62,23 @@ def follow(key: str) -> None:
     move = session.move(key)
     if move is None:
         return
-    recipe, stands = controls.recipe(), Standing.heard(move)
+    stands, in_time = Standing.heard(move), session.said is not None and move["edition"] == session.said.edition
+    # Where a move rests that was heard already, what was said since (after an undo, say) holds.
+    if in_time or stands != session.heard:
+        _take(stands)
+        # What was moved before the browser took up what was said meanwhile is about to be taken back there.
+        session.heard, session.shown = stands, stands if in_time else None
+    if move["rests"]:
+        ask_for_all()
+
+
+def _take(stands: Standing) -> None:
+    recipe = controls.recipe()
     controls.sparsity = stands.overall
     if Controls.layer_sparsity.applies(recipe):
         controls.layer_sparsity = dict(stands.layers)
     if Controls.gate_sparsity.applies(recipe):
         controls.gate_sparsity = dict(stands.gates)
-    # What was moved before the browser took up what was said meanwhile is about to be taken back there.
-    session.shown = stands if session.said and move["edition"] == session.said.edition else None
-    if move["rests"]:
-        ask_for_all()
 
 
 def in_detail(checkpoint: Checkpoint, recipe: Recipe) -> None:

@@ -70,6 +70,15 @@ def test_what_was_moved_before_something_else_was_said_is_said_again(example: Ap
     assert said(example)["edition"] == before + 2
 
 
+def test_what_was_undone_stays_so_when_word_comes_late_that_the_sliders_rest(example: AppTest) -> None:
+    example = go(example, "masks")
+    before = said(example)["edition"]
+    example = press(slide(example, overall=0.6), "Undo")
+    example = slide(example, edition=before, overall=0.6)  # sent before the browser heard of the undo
+    assert example.session_state.sparsity == 0.5 == said(example)["overall"]
+    assert not button(example, "Redo").disabled
+
+
 def test_what_falls_between_two_steps_of_the_sliders_is_said(example: AppTest) -> None:
     example = slide(go(example, "masks"), overall=0.125)
     masks = choose_masks(examples.named("embedded-reber").open(), Recipe(0.125))
