@@ -125,7 +125,8 @@ class Visitor:
         """Calibrate, run and export; check that the export is one's own."""
         await tab.go("calibrate")
         await tab.choose("Inputs", "andom")
-        await self.heard.timed("calibrate", self.until_done(tab, "Gather", lambda: tab.shows("markdown", "time steps")))
+        calibrated = self.until_done(tab, "Calibrate", lambda: tab.shows("markdown", "time steps"))
+        await self.heard.timed("calibrate", calibrated)
         await tab.go("run")
         await self.heard.timed("run", self.until_done(tab, "Run", lambda: tab.shows("metric", "Output drift")))
         await self.heard.timed("export", tab.go("export"))
