@@ -29,7 +29,7 @@ from pruner.lstm.timing import in_words
 from pruner.pipeline import prune
 
 SECONDS = 40.0  # for each batch size, number of threads and model
-BRIEFLY, TAKES = 15.0, 240  # the same among all benchmarks, and how long that takes in all
+BRIEFLY, TAKES = 15.0, 80  # the same among all benchmarks, and how long that takes in all
 CONSUMER = "linear.weight"
 LEFT = {
     "half the units": Recipe(0.5, "units", consumers=(CONSUMER,)),
