@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruner.errors import PrunerError, shown
+from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.materialise import View, view_of
-from pruner.files.on_demand import Made, OnDemand, described, pieces, unmade, without_numbers
+from pruner.files.on_demand import Made, OnDemand, described, unmade, without_numbers
 from pruner.files.safetensors_file import ALIGNMENT, DTYPES, SAFETENSORS
 from pruner.files.staging import temporary
 from pruner.files.stale import stale_moments, written_plainly
+from pruner.files.torch_writing import TorchFile, bytes_of, no_room, write_all
 
 
 def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None], path: Path) -> None:
@@ -35,18 +36,8 @@ def write(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None], path: Pa
         write_safetensors(tensors, path, checkpoint.metadata, checkpoint.source.let_go)
         return
 
-    def alone(value: Tensor | Made) -> Tensor:
-        tensor = _alone(value)
-        checkpoint.source.let_go()
-        return tensor
-
-    container = _container(checkpoint, changed, alone)
-    try:
-        torch.save(container, path)
-    except (RuntimeError, TypeError) as error:
-        raise PrunerError(
-            f"expected a place to write {path.name} and values that torch.save can write, found {shown(str(error))}"
-        ) from error
+    written = TorchFile()
+    written.write(_container(checkpoint, changed, written.put), path, checkpoint.source.let_go)
 
 
 def size_when_written(checkpoint: Checkpoint, changed: Mapping[str, Tensor | None]) -> int:
@@ -55,11 +46,12 @@ def size_when_written(checkpoint: Checkpoint, changed: Mapping[str, Tensor | Non
     if checkpoint.format == SAFETENSORS:
         tensors = described(OnDemand(_container(checkpoint, changed, lambda value: value)))
         return len(_header(tensors, checkpoint.metadata)) + sum(map(_bytes_of, tensors.values()))
-    container = _container(checkpoint, changed, _never_filled)
+    written = TorchFile()
+    container = _container(checkpoint, changed, written.put)
     try:
-        with temporary() as staging, torch.serialization.skip_data():
+        with temporary() as staging:
             path = staging.files / "pruned"
-            torch.save(container, path)
+            written.write_empty(container, path)
             return path.stat().st_size
     except (OSError, RuntimeError) as error:
         raise PrunerError(f"expected room for a temporary file, found {error}; make room or set TMPDIR") from error
@@ -124,19 +116,6 @@ def _same(values: Mapping[str, Tensor | None], one: str, other: str) -> bool:
     return a is not None and b is not None and (view_of(a) == view_of(b) or torch.equal(a, b))
 
 
-def _alone(value: Tensor | Made) -> Tensor:
-    """A tensor whose storage holds nothing else: torch.save writes whole storages."""
-    tensor = (value.make() if isinstance(value, Made) else value).detach()
-    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == _bytes_of(tensor)
-    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
-
-
-def _never_filled(value: Tensor | Made) -> Tensor:
-    """A tensor of the same size, whose memory nobody touches."""
-    like = value.like if isinstance(value, Made) else value
-    return torch.empty(like.shape, dtype=like.dtype)
-
-
 def _made_anew(value: Tensor | Made) -> Made:
     return value if isinstance(value, Made) else Made(without_numbers(value), partial(torch.clone, value))
 
@@ -153,18 +132,16 @@ def write_safetensors(
 ) -> None:
     """Write a flat dictionary, one tensor after the other, so that none is held longer than it takes; ties are given up,
     which the format does not know. Raises PrunerError without room."""
-    likes = described(tensors)
+    likes, whole = described(tensors), unmade(tensors)
     try:
         with path.open("wb", buffering=0) as file:
-            _write_all(file, memoryview(_header(likes, metadata)))
+            write_all(file, memoryview(_header(likes, metadata)))
             for name in _in_order(likes):
-                for piece in pieces(tensors, name):
-                    _write_all(file, piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+                for data in bytes_of(whole[name]):
+                    write_all(file, data)
                 after_each()
     except OSError as error:
-        raise PrunerError(
-            f"expected a place to write {path.name}, found a full or failing disk; choose another place"
-        ) from error
+        raise no_room(path) from error
 
 
 def _in_order(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -183,9 +160,3 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-(len(text) + 8) % ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
-
-
-def _write_all(file: Any, data: memoryview) -> None:
-    """One call of the system writes at most two gigabytes."""
-    while len(data):
-        data = data[file.write(data) :]

@@ -38,6 +38,7 @@ class Entry:
     packed: int
     unpacked: int  # as the directory claims
     crc: int
+    listed: int  # where the directory lists it
 
 
 class Archive:
@@ -183,6 +184,7 @@ def _entries(data: memoryview, count: int, place: int, end: int) -> Iterator[tup
     """Each entry of the directory, and the place of its own header."""
     directory = place
     for _ in range(count):
+        listed = place
         fields = _CENTRAL.unpack(data[place : place + _CENTRAL.size])
         mark, _, _, flags, method, _, _, crc, packed, unpacked, name_length, extra, comment = fields[:13]
         header = fields[-1]
@@ -200,7 +202,7 @@ def _entries(data: memoryview, count: int, place: int, end: int) -> Iterator[tup
             raise _Damaged("an entry that differs from the directory")
         if start + packed > directory or (method == _STORED and packed != unpacked):
             raise _Damaged("an entry larger than the archive")
-        yield Entry(raw.decode("utf-8", "surrogateescape"), method, start, packed, unpacked, crc), header
+        yield Entry(raw.decode("utf-8", "surrogateescape"), method, start, packed, unpacked, crc, listed), header
     if place != end:
         raise _Damaged("more entries than its directory counts")
 
