@@ -4,9 +4,9 @@
 
 Every figure says how many times as fast as the dense model in PyTorch another is, batch 1 / batch 32: the LSTM with the
 linear layer that reads it, from a zero state, 64 steps, timed as `python -m pruner measure` does, in turns and in a process
-of its own; ONNX Runtime is asked for what the linear layer gives. What is left of every layer is told; `units` lie in the
-files that `prune --granularity units --consumer linear.weight --onnx` writes, `rows` as `RowCompactLSTM` in PyTorch, and at
-full size with zeros in ONNX. Below stand the targets that the project has set itself.
+of its own; ONNX Runtime gets the part of the graph that gives what the linear layer does. What is left of every layer is
+told; `units` lie in the files that `prune --granularity units --consumer linear.weight --onnx` writes, `rows` as
+`RowCompactLSTM` in PyTorch, and at full size with zeros in ONNX. Below stand the targets that the project has set itself.
 """
 
 import argparse

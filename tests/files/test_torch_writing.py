@@ -96,5 +96,5 @@ def test_one_message_where_it_cannot_be_written(which: str, tmp_path: Path, monk
         monkeypatch.setattr(torch_writing, "write_all", lambda file, data: (_ for _ in ()).throw(full))
     else:
         container["b"] = (each for each in ())
-    with pytest.raises(PrunerError, match="expected a place to write model.pt"):
+    with pytest.raises(PrunerError, match=r"expected a place to write model\.pt"):
         TorchFile().write(container, path)

@@ -109,15 +109,18 @@ class _Graph:
     def joined(self, values: Sequence[str], axis: int) -> str:
         return values[0] if len(values) == 1 else self.node("Concat", *values, axis=axis)
 
-    def chosen(self, values: str, indices: Tensor, long: bool) -> str:
-        """The numbers (.., .., N) at some indices of their last axis. Of `long` sequences it is brought to the front: moving
-        whole blocks between two transpositions takes a third of the time that moving single numbers does."""
-        if not long:
-            return self.node("Gather", values, self.integers(*indices.tolist()), axis=2)
-        by_index = self.node(
-            "Gather", self.node("Transpose", values, perm=[2, 0, 1]), self.integers(*indices.tolist()), axis=0
-        )
-        return self.node("Transpose", by_index, perm=[1, 2, 0])
+    def chosen(self, values: str, indices: Tensor, long: bool, zero: bool = False) -> str:
+        """The numbers (.., .., N) at some indices of their last axis, of which N stands for a `zero`. Of `long` sequences it
+        is brought to the front: moving whole blocks between two transpositions takes a third of the time that moving single
+        numbers does."""
+        axis = 0 if long else 2
+        if long:
+            values = self.node("Transpose", values, perm=[2, 0, 1])
+        if zero:
+            ends = [3 + axis == place for place in range(6)]
+            values = self.node("Pad", values, self.integers(*map(int, ends)))
+        found = self.node("Gather", values, self.integers(*indices.tolist()), axis=axis)
+        return self.node("Transpose", found, perm=[1, 2, 0]) if long else found
 
     def _keep(self, name: str, values: Tensor) -> None:
         self.initializers.append(numpy_helper.from_array(values.detach().cpu().contiguous().numpy(), name))
@@ -135,7 +138,7 @@ def _add(graph: _Graph, part: Part, interface: Interface, batch_first: bool) -> 
     else:
         steps = graph.node("Transpose", given, perm=[1, 0, 2]) if batch_first else given
     sequences = graph.node("Shape", steps, start=1, end=2)
-    h_0, c_0 = (_initial(graph, part, names[name], f"{prefix}initial_batch", sequences) for name in ("h_0", "c_0"))
+    h_0, c_0 = (_initial(graph, part, names[name], f"{prefix}{name}_batch", sequences) for name in ("h_0", "c_0"))
     steps, h_n, c_n = _layers(graph, part, steps, h_0, c_0)
     if lstm.kind == "LSTMCell":
         output, wide, c_1 = (graph.node("Squeeze", value, graph.integers(0)) for value in (steps, *h_n, *c_n))
@@ -170,20 +173,23 @@ def _layers(
 
 
 def _initial(graph: _Graph, part: Part, name: str, batch: str, sequences: str) -> list[str]:
-    """The initial `h` or `c` of each direction, (1, B, K), from an input that can be left out."""
+    """The initial `h` or `c` of each direction, (1, B, K), from an input that can be left out: its own `batch` is 1 then."""
     lstm, count, size = part.lstm, len(part.lstm.places), part.lstm.hidden_size
     if lstm.kind == "LSTMCell":
         given = graph.input(name, (batch, size), torch.zeros(1, size))
         given = graph.node("Unsqueeze", given, graph.integers(0))
     else:
         given = graph.input(name, (count, batch, size), torch.zeros(count, 1, size))
-    shape = graph.node("Concat", graph.integers(count), sequences, graph.integers(size), axis=0)
-    whole = graph.node("Expand", given, shape)
-    each = [whole] if count == 1 else graph.node_of("Split", [whole], count, axis=0)
-    return [
-        one if len(own.units) == size else graph.node("Gather", one, graph.constant(own.units_name, own.units), axis=2)
-        for one, own in zip(each, part.directions, strict=True)
-    ]
+    found = []
+    for one, own in zip(
+        [given] if count == 1 else graph.node_of("Split", [given], count, axis=0), part.directions, strict=True
+    ):
+        kept = len(own.units)
+        if kept < size:  # before it is repeated for each sequence
+            one = graph.node("Gather", one, graph.constant(own.units_name, own.units), axis=2)
+        shape = graph.node("Concat", graph.integers(1), sequences, graph.integers(kept), axis=0)
+        found.append(graph.node("Expand", one, shape))
+    return found
 
 
 def _lstm(graph: _Graph, part: Part, index: int, steps: str, h_0: str, c_0: str) -> tuple[str, str, str]:
@@ -236,9 +242,7 @@ def _widened(
             end += len(told.removed)
         places.append(place)
         before += width
-    if not any(rest):
-        pieces = [graph.node("Pad", value, graph.integers(0, 0, 0, 0, 0, 1))]
-    return graph.chosen(graph.joined(pieces, axis=2), torch.cat(places), long)
+    return graph.chosen(graph.joined(pieces, axis=2), torch.cat(places), long, zero=not any(rest))
 
 
 def _read(graph: _Graph, consumer: Consumer, output: str) -> str:

@@ -51,24 +51,22 @@ def in_torch(
 @dataclass(frozen=True)
 class InOnnxRuntime:
     """An ONNX file of LSTMs, or of LSTMCells, which it runs one step at a time; `inputs` are {name: size}, `states`
-    {name: (name at the next step, size)} of the cells. It is asked for what the `consumers` of all LSTMs give, as in
-    PyTorch; where one has none, for everything."""
+    {name: (name at the next step, size)} of the cells."""
 
     model: bytes
     inputs: dict[str, int]
     states: dict[str, tuple[str, int]]
-    consumers: list[str]
     batch_first: bool
 
     def call(self, batch_size: int, threads: int) -> Call:
         """Reads a batch of random steps with so many threads."""
-        from pruner.files.runtime.session import needed_alone, session_of  # onnxruntime takes a second to import
+        from pruner.files.runtime.session import session_of  # onnxruntime takes a second to import
 
         session, random = session_of(self.model, threads), np.random.default_rng(0)
         axes = (batch_size, SEQUENCE_LENGTH) if self.batch_first else (SEQUENCE_LENGTH, batch_size)
         if not self.states:
             given = {name: random.standard_normal((*axes, size), np.float32) for name, size in self.inputs.items()}
-            return partial(session.run, self.consumers or None, given, needed_alone())
+            return partial(session.run, None, given)
         given = {name: random.standard_normal((batch_size, size), np.float32) for name, size in self.inputs.items()}
         zeros = {name: np.zeros((batch_size, size), np.float32) for name, (_, size) in self.states.items()}
         outputs = [output.name for output in session.get_outputs()]
@@ -83,7 +81,8 @@ class InOnnxRuntime:
 
 
 def in_onnx_runtime(model: bytes, parts: Sequence[Part], batch_first: bool) -> InOnnxRuntime | None:
-    """A file of LSTMs; None where it holds both LSTMs, which read all steps at once, and cells, which do not."""
+    """A file of LSTMs, or the part of it that gives what the consumers of all of them do, which is what PyTorch is timed
+    for; None where it holds both LSTMs, which read all steps at once, and cells, which do not."""
     named = [each.own for each in interfaces(parts)]
     sizes = [part.lstm for part in parts]
     inputs = {names["input"]: lstm.input_size for names, lstm in zip(named, sizes, strict=True)}
@@ -95,5 +94,18 @@ def in_onnx_runtime(model: bytes, parts: Sequence[Part], batch_first: bool) -> I
     }
     mixed = len({lstm.kind for lstm in sizes}) > 1
     consumers = [list(each.consumers.values()) for each in interfaces(parts)]
-    asked = [name for names in consumers for name in names] if all(consumers) else []
-    return None if mixed else InOnnxRuntime(model, inputs, states, asked, batch_first)
+    if mixed:
+        return None
+    if all(consumers) and not states:
+        model = _part_that_gives(model, list(inputs), [name for names in consumers for name in names])
+    return InOnnxRuntime(model, inputs, states, batch_first)
+
+
+def _part_that_gives(model: bytes, inputs: list[str], outputs: list[str]) -> bytes:
+    """The nodes that some outputs need, from a zero state. ONNX Runtime computes all that it is given, whatever it is asked
+    for (`RunOptions.only_execute_path_to_fetches` is for training: its issues 16013 and 16483)."""
+    import onnx  # it takes a second to import
+    from onnx.utils import Extractor
+
+    part = Extractor(onnx.load_model_from_string(model)).extract_model(inputs, outputs)
+    return bytes(part.SerializeToString())

@@ -18,7 +18,7 @@ NUMBERS = {FLOAT: "float", INT8: "int8"}
 NOTES = (
     "Times as fast as the first row: random steps, 64 a sequence, from a zero state; models in turns, in a process of "
     "their own. PyTorch’s bytes are those of the whole checkpoint, ONNX files hold the LSTMs and the matrices named to "
-    "read them, and are asked for what these give."
+    "read them, and are cut to what gives the answers of these."
 )
 
 

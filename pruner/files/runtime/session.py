@@ -1,7 +1,7 @@
 """Sessions of ONNX Runtime."""
 
 import onnxruntime
-from onnxruntime import InferenceSession, RunOptions
+from onnxruntime import InferenceSession
 
 from pruner.errors import PrunerError, shown
 
@@ -22,13 +22,6 @@ def session_of(model: bytes, threads: int = 1) -> InferenceSession:
         return InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class
         raise does_not_run(error) from error
-
-
-def needed_alone() -> RunOptions:
-    """Have a run compute nothing but what the outputs that are asked for need; by default it computes all of a graph."""
-    options = RunOptions()
-    options.only_execute_path_to_fetches = True
-    return options
 
 
 def does_not_run(error: Exception) -> PrunerError:
