@@ -270,9 +270,9 @@ def _in_onnx_runtime(manifest: Facts) -> Way:
             "# pip install onnx",
             "import onnx.utils",
             "",
-            "answer = session.get_outputs()[-1].name",
-            f'onnx.utils.extract_model({json.dumps(INT8)}, "answer.onnx", [{json.dumps(prefix + "input")}], [answer])',
-            f'(answers,) = onnxruntime.InferenceSession("answer.onnx").run(None, {given})',
+            f"graph, answer = onnx.load({json.dumps(INT8)}), session.get_outputs()[-1].name",
+            f"part = onnx.utils.Extractor(graph).extract_model([{json.dumps(prefix + 'input')}], [answer])",
+            f"(answers,) = onnxruntime.InferenceSession(part.SerializeToString()).run(None, {given})",
         ]
     return Way("In ONNX Runtime, with int8 weights", "\n".join(lines))
 

@@ -203,7 +203,7 @@ def test_the_lines_for_onnx_runtime_run_as_they_stand(folder: Path, monkeypatch:
     names: dict[str, Any] = {}
     exec(text.partition("```python\n")[2].partition("```")[0], names)
     assert np.array_equal(names["answers"], names["outputs"][-1])
-    assert verify(folder)  # what the lines wrote there does not belong to it
+    assert verify(folder)  # they wrote nothing there
 
 
 def test_the_command_line_tells_of_each_file(
