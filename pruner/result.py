@@ -13,6 +13,7 @@ from pruner.calibration.drift import held_back_loss, measure_drift
 from pruner.calibration.fed import complete
 from pruner.calibration.observations import Statistics
 from pruner.compact.costs import Cost, cost_of_file, cost_of_form
+from pruner.compact.layout import dense_layout
 from pruner.compact.masked_and_compact import DEFAULT_FORM, FORMS, Compensation, Form, Pruned
 from pruner.errors import PrunerError
 from pruner.exports import export
@@ -226,9 +227,8 @@ def _drift_on_random_inputs(pruned: Pruned, device: str, progress: Progress) -> 
         lstm = layout.lstm
         part(0.0, f"Measuring the drift of {lstm.title}")
         inputs = sample_of(lstm)
-        before = source.in_turn(
-            build(each, checkpoint.tensors, device) for each in map(lstm.layer, range(lstm.num_layers))
-        )
+        dense = dense_layout(lstm, checkpoint.tensors).layers
+        before = source.in_turn(layer.module(checkpoint.tensors).to(device) for layer in dense)
         after = source.in_turn(layer.module(tensors).to(device) for layer in layout.layers)
         (reference, *_), (moved, *_) = (*outputs_by_layer(before, inputs), *outputs_by_layer(after, inputs))
         found[lstm.name] = difference([reference], [moved])

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM, inside
+from pruner.lstm.describing import described
 from pruner.lstm.kept import Part, row_parts, unit_parts, units_to_hold
-from pruner.lstm.module import described
 
 
 def compact_units(lstm: nn.LSTM, masks: Sequence[Tensor]) -> CompactLSTM:

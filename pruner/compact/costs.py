@@ -12,6 +12,8 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.on_demand import Made, OnDemand, described, pieces
 from pruner.files.writing import size_when_written
+from pruner.lstm.lstm import LSTM
+from pruner.lstm.rebuilt import names_of_maps, rebuilt_of
 from pruner.lstm.sizes import Size, size
 from pruner.recipe import Recipe
 
@@ -57,6 +59,7 @@ def size_when_compact(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str
     for lstm in checkpoint.select(recipe.lstms):
         named = consumers.get(lstm.name, [])
         rebuilt = recipe.compensation != "none" and recipe.granularity == "units" and not named and not lstm.proj_size
+        rebuilt = rebuilt or rebuilt_of(lstm, checkpoint.tensors) is not None
         layouts.append(compact_layout(lstm, masks, recipe.granularity, named, rebuilt, recipe.needs_data))
     layouts = chained(layouts, recipe.needs_data)
     changed: dict[str, Tensor | Made | None] = {}
@@ -66,7 +69,7 @@ def size_when_compact(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str
             shape = (first, sum(map(len, layout.last_units)), *rest)
             changed[name] = torch.empty(shape, dtype=checkpoint.tensors[name].dtype, device="meta")
     for layout in layouts:
-        changed |= dict.fromkeys(layout.lstm.tensors.values())
+        changed |= dict.fromkeys(_names(checkpoint, layout.lstm))
         changed |= {layout.tensors[name]: tensor for name, tensor in stored_tensors(layout, masks).items()}
     changed |= leftover_masks(described(OnDemand(changed)), checkpoint.tensors)
     tensors = described(OnDemand({**checkpoint.tensors, **changed}))
@@ -80,11 +83,17 @@ def _stored(checkpoint: Checkpoint, layouts: Sequence[Layout]) -> list[Iterable[
     taken = {name for names in pruned for name in names}
     sources = {layout.lstm.name for layout in layouts}
     whole = [
-        lstm.tensors.values()
+        _names(checkpoint, lstm)
         for lstm in checkpoint.lstms
         if lstm.name not in sources and not taken & set(lstm.tensors.values())
     ]
     return [*whole, *pruned]
+
+
+def _names(checkpoint: Checkpoint, lstm: LSTM) -> list[str]:
+    """The tensors of an LSTM as it is in the checkpoint, with those that rebuild units in its output."""
+    maps = [] if rebuilt_of(lstm, checkpoint.tensors) is None else names_of_maps(lstm).values()
+    return [*lstm.tensors.values(), *maps]
 
 
 def _cost(

@@ -11,7 +11,7 @@ from pruner.compact import load_pruned
 from pruner.compact.compaction import expand
 from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM
 from pruner.errors import PrunerError
-from pruner.lstm.gates import BLOCKS, SIDES, split_gates
+from pruner.lstm.gates import BLOCKS, GATES, SIDES, split_gates
 from pruner.lstm.kept import (
     Part,
     consumer_part,
@@ -25,12 +25,10 @@ from pruner.lstm.kept import (
 )
 from pruner.lstm.lstm import LSTM, Place
 from pruner.lstm.module import aligned
+from pruner.lstm.rebuilt import names_of_maps, rebuilt_of
 
-READS_INPUT = (
-    "weight_ih",
-    "weight_ih_l0",
-    "weight_ih_l0_reverse",
-)  # how names of tensors end that read an LSTM's input
+# How names of tensors end that read an LSTM's input.
+READS_INPUT = ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")
 
 
 @dataclass(frozen=True)
@@ -156,12 +154,16 @@ class Layout:
         return expand(module) if isinstance(module, CompactLSTM | RowCompactLSTM) else module
 
 
+def dense_layout(lstm: LSTM, tensors: Mapping[str, Tensor]) -> Layout:
+    """How an LSTM lies in its own file, nothing dropped, but for units of which that holds what rebuilds them."""
+    every = torch.ones(len(GATES) * lstm.hidden_size, dtype=torch.bool)
+    masks = dict.fromkeys(lstm.weight_names().values(), every)
+    return masked_layout(lstm, masks, rebuilt_of(lstm, tensors) is not None)
+
+
 def masked_layout(lstm: LSTM, masks: Mapping[str, Tensor], reconstructed: bool) -> Layout:
     """How an LSTM under masks, (4H,) by the names in the file, lies in a file of full size."""
-    names = dict(lstm.tensors)
-    for direction in range(lstm.directions if reconstructed else 0):
-        added = (f"kept_{direction}", f"reconstruction.{direction}.weight", f"reconstruction.{direction}.bias")
-        names |= {name: _prefixed(lstm, name) for name in added}
+    names = lstm.tensors | (names_of_maps(lstm) if reconstructed else {})
     stored_as = "ReconstructingLSTM" if reconstructed else "LSTM"
     return Layout(lstm, stored_as, names, _everything(lstm), _kept_rows(lstm, masks), [])
 
@@ -208,10 +210,15 @@ def compact_layout(
 ) -> Layout:
     """How an LSTM under masks lies in a file without what they drop.
 
-    Raises PrunerError if its consumers cannot be trimmed, since its layers keep different numbers of units; those that a
-    recipe `from_data` names, for its scores or its compensation, then keep their width.
+    Raises PrunerError for rows of one that reconstructs, and if its consumers cannot be trimmed, since its layers keep
+    different numbers of units; those that a recipe `from_data` names then keep their width.
     """
     rows = _kept_rows(lstm, masks)
+    if granularity == "rows" and reconstructed:
+        raise PrunerError(
+            f"expected whole units to remove from {lstm.title}, since those that are gone come back in its output as others "
+            "tell them, found rows; choose the granularity units"
+        )
     if granularity == "rows":
         return Layout(lstm, "RowCompactLSTM", _names_beside(lstm, "RowCompactLSTM"), _everything(lstm), rows, [])
     units = {place: units_to_hold(mask, lstm.proj_size) for place, mask in unit_masks(lstm, masks).items()}
@@ -268,7 +275,10 @@ def stored_tensors(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, Ten
     settings |= {"device": "meta", "dtype": getattr(torch, lstm.dtype)}
     indices = stored_indices(layout, masks)
     if layout.stored_as == "RowCompactLSTM":
-        rows = [(indices[f"layers.{index}.rows_ih"], indices[f"layers.{index}.rows_hh"]) for index in _indexes(lstm)]
+        rows = [
+            (indices[f"layers.{index}.rows_ih"], indices[f"layers.{index}.rows_hh"])
+            for index in range(len(lstm.places))
+        ]
         stored = RowCompactLSTM(lstm.input_size, lstm.hidden_size, rows, **settings).state_dict()
     elif layout.stored_as == "ReconstructingLSTM":
         kept = list(indices.values())
@@ -307,10 +317,6 @@ def _unless_whole(part: Part, width: int) -> list[int] | None:
     return None if part.columns is None or len(part.columns) == width else part.columns.tolist()
 
 
-def _indexes(lstm: LSTM) -> range:
-    return range(len(lstm.places))
-
-
 def _prefixed(lstm: LSTM, name: str) -> str:
     return f"{lstm.name}.{name}" if lstm.name else name
 
@@ -333,11 +339,8 @@ def _kept_rows(lstm: LSTM, masks: Mapping[str, Tensor]) -> dict[Place, dict[str,
 def _names_beside(lstm: LSTM, stored_as: str, reconstructed: bool = False) -> dict[str, str]:
     """{name in the state dict of a compact module: name in the file} under the LSTM's own prefix."""
     count = len(lstm.places)
-    settings: dict[str, Any] = {
-        "bias": lstm.bias,
-        "bidirectional": lstm.bidirectional,
-        "proj_size": min(lstm.proj_size, 1),
-    }
+    settings: dict[str, Any] = {"bias": lstm.bias, "bidirectional": lstm.bidirectional}
+    settings["proj_size"] = min(lstm.proj_size, 1)
     units, none = torch.arange(2), torch.arange(0)
     small: nn.Module
     if stored_as == "CompactLSTM":

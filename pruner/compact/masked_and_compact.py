@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from pruner.compact import load_pruned
-from pruner.compact.layout import Layout, chained, compact_layout, masked_layout, stored_indices, stored_tensors
+from pruner.compact.layout import (
+    Layout,
+    chained,
+    compact_layout,
+    last_unit_masks,
+    masked_layout,
+    stored_indices,
+    stored_tensors,
+)
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.computed_weights import mask_beside
@@ -17,9 +25,10 @@ from pruner.files.consumer_choice import consumers_of
 from pruner.files.contents import Learned
 from pruner.files.on_demand import Made, OnDemand, described, without_numbers
 from pruner.importance.masks import drop_rows
-from pruner.lstm.kept import Part, Reconstruction
+from pruner.lstm.kept import Part
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
+from pruner.lstm.rebuilt import Reconstruction, names_of_maps, rebuilt_of
 from pruner.recipe import Recipe
 
 FORMS = ("masked", "compact")
@@ -80,7 +89,7 @@ def masked_form(
         changed[name] = Made(without_numbers(tensors[name]), partial(drop_rows, tensors[name], mask), True)
     layouts = []
     for lstm in lstms:
-        filled = compensation.reconstructions.get(lstm.name)
+        filled = _maps(checkpoint, lstm, masks, compensation)
         layout = masked_layout(lstm, masks, filled is not None)
         if filled is not None:
             _check_names(layout, checkpoint, set(lstm.tensors.values()))
@@ -105,10 +114,12 @@ def compact_form(
     Raises PrunerError as `layout.compact_layout` does, or if the file already holds a tensor of a name that is needed.
     """
     tensors: dict[str, Tensor | Made] = {**checkpoint.tensors, **compensation.tensors}
-    rebuilt = compensation.reconstructions
+    filled = {lstm.name: _maps(checkpoint, lstm, masks, compensation) for lstm in lstms}
     layouts = chained(
         [
-            compact_layout(lstm, masks, granularity, consumers.get(lstm.name, []), lstm.name in rebuilt, from_data)
+            compact_layout(
+                lstm, masks, granularity, consumers.get(lstm.name, []), filled[lstm.name] is not None, from_data
+            )
             for lstm in lstms
         ],
         from_data,
@@ -121,13 +132,28 @@ def compact_form(
         lstm = layout.lstm
         if layout.stored_as != "LSTM":
             _check_names(layout, checkpoint, set())
-            changed |= dict.fromkeys(lstm.tensors.values())
-        state = _compacted(layout, tensors, masks, rebuilt.get(lstm.name))
+            changed |= dict.fromkeys([*lstm.tensors.values(), *_earlier(lstm, checkpoint)])
+        state = _compacted(layout, tensors, masks, filled[lstm.name])
         changed |= {stored: state[name] for name, stored in layout.tensors.items()}
         touched += lstm.tensors.values()
     now = described(OnDemand(changed))
     changed |= leftover_masks({name: now[name] for name in touched}, checkpoint.tensors)
     return Form("compact", OnDemand(changed), layouts)
+
+
+def _maps(
+    checkpoint: Checkpoint, lstm: LSTM, masks: Mapping[str, Tensor], compensation: Compensation
+) -> Reconstruction | None:
+    """What gives the removed units of an LSTM from those that stay: what compensation found, after what the file has."""
+    told, earlier = compensation.reconstructions.get(lstm.name), rebuilt_of(lstm, checkpoint.tensors)
+    if earlier is None:
+        return told
+    return earlier.after([units.nonzero().flatten() for units in last_unit_masks(lstm, masks)], told)
+
+
+def _earlier(lstm: LSTM, checkpoint: Checkpoint) -> list[str]:
+    """The names in the file of what rebuilds units of an LSTM, if it has them."""
+    return [] if rebuilt_of(lstm, checkpoint.tensors) is None else list(names_of_maps(lstm).values())
 
 
 def _trimmed(layout: Layout, consumer: Tensor) -> Made:
@@ -177,6 +203,7 @@ def _shrunk(wide: Tensor | Made, part: Part, mask: Tensor | None, rows: slice | 
 
 
 def _check_names(layout: Layout, checkpoint: Checkpoint, own: set[str]) -> None:
+    own = own | set(_earlier(layout.lstm, checkpoint))
     taken = next((name for name in layout.tensors.values() if name in checkpoint.tensors and name not in own), None)
     if taken is not None:
         raise PrunerError(

@@ -23,9 +23,10 @@ from pruner.compensation.whole import Batches, Model, Whole, judge
 from pruner.errors import PrunerError
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import along, consumers_of, feeders, task_of
-from pruner.lstm.kept import Kept, Part, Reconstruction, consumer_part, unit_parts
+from pruner.lstm.kept import Kept, Part, consumer_part, unit_parts
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.measure import ForwardPass
+from pruner.lstm.rebuilt import Reconstruction
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
 
@@ -152,7 +153,8 @@ def _one_by_one(
         part(0.0, f"Compensating {lstm.title}: what is held back")
         dense = start.dense
         loss: Callable[[Shrunk], float]
-        loss = Judge(lstm, checkpoint.tensors, held_back, dense.layers, dense.consumers, start.kept, task, device).loss
+        both = dense.layers, dense.consumers
+        loss = Judge(lstm, checkpoint.tensors, held_back, *both, start.kept, task, device, start.rebuilt).loss
         if seen is not None:
             loss, budget = _watched(loss, start, checkpoint, seen), replace(budget, looks=WATCHED)
         steps = [Step(**start.step(loss(start.bare), loss(start.folded)), facts={})]

@@ -9,8 +9,9 @@ from torch import Tensor
 from pruner.calibration.observations import Moments, Statistics
 from pruner.files.consumers import Consumer
 from pruner.lstm.gates import SIDES
-from pruner.lstm.kept import Kept, Part, Reconstruction, last_layer, layer_of, output_columns, packed_rows, without
+from pruner.lstm.kept import Kept, Part, last_layer, layer_of, output_columns, packed_rows
 from pruner.lstm.lstm import LSTM, Place
+from pruner.lstm.rebuilt import Reconstruction, without
 from pruner.lstm.traces import Layers, Weights
 
 RIDGE = 1e-3  # of the mean variance of the kept units

@@ -10,8 +10,9 @@ from pruner.calibration.calibration import Calibration
 from pruner.calibration.gathering import settled, windows
 from pruner.compensation.fold import Shrunk
 from pruner.files.consumers import Consumer
-from pruner.lstm.kept import Kept, Part, Reconstruction, last_layer, without
+from pruner.lstm.kept import Kept, Part, last_layer
 from pruner.lstm.lstm import LSTM
+from pruner.lstm.rebuilt import Rebuilt, Reconstruction, without
 from pruner.lstm.traces import Layers, run_layers
 
 HELD_BACK_STEPS = 8192  # enough to tell whether a step of the chain helps
@@ -30,7 +31,9 @@ class Judge:
         kept: Kept | None,
         task: str | None,
         device: str,
+        earlier: Rebuilt | None = None,
     ) -> None:
+        self._earlier = earlier
         self._kept = None if kept is None or lstm.proj_size else last_layer(lstm, kept)
         self._hidden_size, self._task, self._burn_in = lstm.hidden_size, task, held_back.burn_in
         self._inputs: list[Tensor] = []
@@ -40,7 +43,7 @@ class Judge:
             if sum(each.shape[0] * each.shape[1] for each in self._inputs) >= HELD_BACK_STEPS:
                 break
         outputs = torch.cat([settled(run_layers(dense, inputs)[1], 0, self._burn_in) for inputs in self._inputs])
-        self._wanted = [consumer(outputs) for consumer in consumers] or [outputs]
+        self._wanted = [consumer(outputs) for consumer in consumers] or [self._filled(outputs)]
 
     @torch.no_grad()
     def loss(self, shrunk: Shrunk) -> float:
@@ -49,13 +52,19 @@ class Judge:
         outputs = torch.cat(
             [settled(run_layers(shrunk.layers, inputs)[1], 0, self._burn_in) for inputs in self._inputs]
         )
-        found = [consumer(outputs) for consumer in shrunk.consumers] or [self._widened(outputs, shrunk.reconstruction)]
+        found = [consumer(outputs) for consumer in shrunk.consumers] or [
+            self._filled(self._widened(outputs, shrunk.reconstruction))
+        ]
         pairs = list(zip(found, self._wanted, strict=True))
         if self._task == "softmax":
             total = sum(float(divergence(scores, wanted.softmax(-1))) for scores, wanted in pairs)
         else:
             total = sum(_relative_error(scores, wanted) for scores, wanted in pairs)
         return total if total == total else float("inf")
+
+    def _filled(self, outputs: Tensor) -> Tensor:
+        """(N, D*H) with what went in an earlier round as that says."""
+        return outputs if self._earlier is None else self._earlier.fill(outputs)
 
     def _widened(self, outputs: Tensor, reconstruction: Reconstruction | None) -> Tensor:
         """(N, D*K) -> (N, D*H): removed units as zeros, or reconstructed."""

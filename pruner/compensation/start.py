@@ -13,6 +13,7 @@ from pruner.errors import PrunerError
 from pruner.files.consumers import Consumer, load_consumers
 from pruner.lstm.kept import Kept, consumer_part, counts, packed_rows, row_masks, unit_masks
 from pruner.lstm.lstm import LSTM, Place
+from pruner.lstm.rebuilt import Rebuilt, rebuilt_of
 from pruner.lstm.traces import Weights, layers_of
 from pruner.recipe import Recipe
 
@@ -28,14 +29,15 @@ class Start:
     folded: Shrunk
     kept: Kept | None
     rows: Mapping[Place, tuple[Tensor, Tensor]] | None
+    rebuilt: Rebuilt | None = None  # what the file has of the kind already
 
     def teacher(self) -> Student:
         """The dense model, as a student that knows everything."""
-        return Student(self.dense, self.lstm, None, None).requires_grad_(False)
+        return Student(self.dense, self.lstm, None, None, self.rebuilt).requires_grad_(False)
 
     def student(self, shrunk: Shrunk) -> Student:
         """What is left, as a module that trains."""
-        return Student(shrunk, self.lstm, self.kept, self.rows)
+        return Student(shrunk, self.lstm, self.kept, self.rows, self.rebuilt)
 
     def rows_of(self, direction: int) -> Tensor:
         """The rows of the first layer's weights that stay."""
@@ -76,7 +78,7 @@ def start_of(
             "without; lower its sparsity, or choose compensation 'none'"
         )
     bare, folded = (shrunk_units(dense.layers, dense.consumers, kept, lstm, statistics, way) for way in (False, True))
-    return Start(lstm, dense, bare, folded, kept, None)
+    return Start(lstm, dense, bare, folded, kept, None, rebuilt_of(lstm, tensors))
 
 
 def joined(starts: Sequence[Start], left: Sequence[Shrunk]) -> list[Shrunk]:

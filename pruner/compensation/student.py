@@ -12,8 +12,9 @@ from torch.nn.utils.rnn import PackedSequence
 from pruner.compact.load_pruned import backwards, reordered, turned
 from pruner.compensation.fold import Shrunk
 from pruner.files.consumers import read
-from pruner.lstm.kept import Kept, Part, consumer_part, last_layer, without
+from pruner.lstm.kept import Kept, Part, consumer_part, last_layer
 from pruner.lstm.lstm import LSTM, Place
+from pruner.lstm.rebuilt import Rebuilt, without
 from pruner.lstm.traces import Weights
 
 State = list[tuple[Tensor, Tensor]]  # h and c of each layer, of LSTMs that read forwards only
@@ -23,14 +24,20 @@ class Student(nn.Module):
     """One `nn.LSTM` a layer and direction, of whatever sizes are left, and the consumers of the last layer's output.
 
     `masks` holds the (4H,) bool masks of both weights by place where rows were dropped, and `kept` the units by place where
-    those were; rows that are masked stay zero, because no gradient reaches them. Everything is time-major.
+    those were; rows that are masked stay zero, because no gradient reaches them. Units that went in an `earlier` round come
+    back in the output as that says. Everything is time-major.
     """
 
     def __init__(
-        self, shrunk: Shrunk, lstm: LSTM, kept: Kept | None, masks: Mapping[Place, tuple[Tensor, Tensor]] | None
+        self,
+        shrunk: Shrunk,
+        lstm: LSTM,
+        kept: Kept | None,
+        masks: Mapping[Place, tuple[Tensor, Tensor]] | None,
+        earlier: Rebuilt | None = None,
     ) -> None:
         super().__init__()
-        self._start, self._lstm, self._kept = shrunk, lstm, kept
+        self._start, self._lstm, self._kept, self._earlier = shrunk, lstm, kept, earlier
         self.cells = nn.ModuleList(_one_layer(shrunk.layers[layer][each], lstm.bias) for layer, each in lstm.places)
         self.weights = nn.ParameterList(_trained(consumer.weight) for consumer in shrunk.consumers)
         self.biases = nn.ParameterDict(
@@ -53,7 +60,8 @@ class Student(nn.Module):
         self, inputs: Tensor | PackedSequence, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
         """Called like an `nn.LSTM` with `batch_first`: (B, T, I) -> (B, T, D*H), h_n and c_n of full width, zeros where
-        units were removed. A state reaches the units that stay. Everything comes back in the type of the inputs."""
+        units were removed, or what others tell of them in `h_n` of the last layer. A state reaches the units that stay.
+        Everything comes back in the type of the inputs."""
         data = inputs.data if isinstance(inputs, PackedSequence) else inputs
         begins = None if state is None else self._narrowed(*(part.float() for part in state))
         if isinstance(inputs, PackedSequence):
@@ -67,6 +75,7 @@ class Student(nn.Module):
             torch.cat([self._wide(each, place, what) for place, each in enumerate(column)]).to(data.dtype)
             for what, column in zip("hc", zip(*after, strict=True), strict=True)
         )
+        h_n = self._with_last(h_n, torch.cat([h for h, _ in after[-self._lstm.directions :]], -1)[0])
         output = self._full(steps).to(data.dtype)
         if isinstance(inputs, PackedSequence):
             return inputs._replace(data=output), (h_n, c_n)
@@ -109,8 +118,18 @@ class Student(nn.Module):
             return torch.cat([read(outputs, *pair) for pair in self._consumers()], -1)
         return self._full(outputs)
 
+    def _with_last(self, h_n: Tensor, last: Tensor) -> Tensor:
+        """Final states (L*D, B, H) with those of the last layer as the output has them, from what is left of them."""
+        directions = self._lstm.directions
+        wide = self._full(last).unflatten(-1, (directions, -1)).movedim(-2, 0)
+        return torch.cat([h_n[:-directions], wide.to(h_n.dtype)])
+
     def _full(self, outputs: Tensor) -> Tensor:
         """The output at full width, removed units as zeros or reconstructed."""
+        wide = self._spread(outputs)
+        return wide if self._earlier is None else self._earlier.fill(wide)
+
+    def _spread(self, outputs: Tensor) -> Tensor:
         if self._kept is None or self._lstm.proj_size:
             return outputs
         units, size = last_layer(self._lstm, self._kept), self._lstm.hidden_size

@@ -224,7 +224,9 @@ def _check_totals(
 
 def _widened_size(pruned: Checkpoint, layouts: list[Layout]) -> dict[str, int]:
     """{figure: what the source had of it}, from the export alone: what was removed is known, but for masks that
-    pruning tools had left beside the tensors of an LSTM."""
+    pruning tools had left beside the tensors of an LSTM, and for maps that rebuilt units of it already."""
+    if any(reconstructs(layout.tensors) for layout in layouts):
+        return {}
     now = cost_of_file(pruned, layouts)
     parameters, macs = now.parameters, now.macs_per_step
     own = {name for layout in layouts for name in layout.lstm.tensors.values()}

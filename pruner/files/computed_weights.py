@@ -21,7 +21,7 @@ _PART_OF_AN_LSTM = re.compile(r"(weight|bias)_|ln_|(layer_?)?norm|kept_|reconstr
 _KINDS = {
     "layer normalisation": re.compile(r"(^|[._])(ln|layer_?norm|norm)[._0-9]", re.IGNORECASE),
     "peephole weights": re.compile(r"weight_c[hifo]?(_l\d+(_reverse)?)?$|peep", re.IGNORECASE),
-    "removed units that are reconstructed (a file of this project; load_pruned.py loads it)": re.compile(
+    "removed units that are reconstructed (a file of this project, but not as it writes them)": re.compile(
         r"kept_\d$|reconstruction\."
     ),
 }

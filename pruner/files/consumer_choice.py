@@ -8,6 +8,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.contents import Learned
 from pruner.files.names import consumer_named
 from pruner.lstm.lstm import DTYPES, LSTM
+from pruner.lstm.rebuilt import rebuilt_of
 from pruner.recipe import Recipe
 
 _LIKELY = re.compile("linear|fc|head|out|dense|class|proj|decode|pred", re.IGNORECASE)
@@ -29,7 +30,7 @@ def suggestions(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
 
     The width proves nothing: a convolution over 64 channels fits an LSTM of 64 units and may read something else.
     """
-    widths = {lstm.output_width for lstm in lstms if not lstm.proj_size}
+    widths = {lstm.output_width for lstm in lstms if can_be_trimmed(checkpoint, lstm)}
     own = {name for lstm in checkpoint.lstms for name in lstm.tensors.values()}
     fitting = [
         name
@@ -48,7 +49,7 @@ def offered(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
         fitting = [
             lstm
             for lstm in lstms
-            if not lstm.proj_size and lstm.output_width == width and name not in lstm.input_weights
+            if can_be_trimmed(checkpoint, lstm) and lstm.output_width == width and name not in lstm.input_weights
         ]
         shown_by_file = any(name in own.consumers for own in checkpoint.learned.values())
         found += [name] if len(fitting) == 1 or shown_by_file else [f"{lstm.name}={name}" for lstm in fitting]
@@ -116,7 +117,19 @@ def consumers_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]
             _check_reader(owner, name, list(said), lstms)
         possible = [lstm for lstm in lstms if lstm is not owner and read in (None, lstm.name)]
         found[_read_by(checkpoint, possible, name).name].append(name)
+    for lstm in lstms:
+        if found[lstm.name] and not lstm.proj_size and not can_be_trimmed(checkpoint, lstm):
+            raise PrunerError(
+                f"expected no consumers of {lstm.title}, which keep their width since its removed units come back in its "
+                f"output as others tell them, found {found[lstm.name][0]!r}; leave it out"
+            )
     return found
+
+
+def can_be_trimmed(checkpoint: Checkpoint, lstm: LSTM) -> bool:
+    """Whether what reads an LSTM becomes narrower when its units go: not where a projection stands between, and not where
+    removed units come back in its output."""
+    return not lstm.proj_size and rebuilt_of(lstm, checkpoint.tensors) is None
 
 
 def outside_consumers(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from pruner.files.computed_weights import Weights, beginning, compute
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.kept import Part, row_parts, unit_parts
 from pruner.lstm.lstm import LSTM, Skipped
+from pruner.lstm.rebuilt import names_of_maps, rebuilt_of
 from pruner.lstm.sizes import Shape, parameters_in
 
 STANDS_FOR = "stands_for"  # (hidden size, layers, directions), of an LSTMCell (hidden size,)
@@ -26,7 +27,7 @@ _MOST_TOLD = 8  # layers and directions
 _INDICES = re.compile(r"(?P<lstm>(.*\.)?)layers\.0\.(?P<what>kept|rows_hh)", re.DOTALL)
 _INSIDE = re.compile(r"(?P<layers>.*)\.\d+\.lstm", re.DOTALL)
 _PLACE = re.compile(r"layers\.\d+\.(kept|rows_hh)")  # one a layer and direction
-_REBUILT = re.compile(r"layers\.\d+\.reconstruction\.weight")
+_REBUILT = re.compile(r"layers\.(\d+)\.reconstruction\.(weight|bias)")
 
 
 class _NotAsItWasMade(Exception):
@@ -126,11 +127,6 @@ def _looks_like_one(small: _Small, index: int) -> bool:
 
 def _facts(small: _Small) -> LSTM:
     """What is known of it at full size. Raises _NotAsItWasMade."""
-    if any(map(_REBUILT.fullmatch, small.tensors)):
-        raise _NotAsItWasMade(
-            "what is gone comes back in its output as a linear map of what is left tells it, for which an nn.LSTM has no "
-            "place; to prune more, prune the file that it was made from"
-        )
     said = small.tensors.get(STANDS_FOR)
     if said is None:
         raise _NotAsItWasMade(
@@ -145,7 +141,7 @@ def _facts(small: _Small) -> LSTM:
         raise _odd(f"{small.count} layers and directions of one size", f"{sizes}")
     if first is None or first.dim() != 2 or (projection is not None and projection.dim() != 2):
         raise _odd("weights that are matrices", "others")
-    bias = any("bias" in name for name in small.tensors)
+    bias = any("bias" in name and not _REBUILT.fullmatch(name) for name in small.tensors)
     lstm = LSTM(
         *(small.name, "LSTMCell" if len(sizes) == 1 else "LSTM", layers, directions == 2, first.shape[1], hidden_size),
         *(0 if projection is None else len(projection), bias, str(first.dtype).removeprefix("torch."), 0, {}),
@@ -158,8 +154,8 @@ def _facts(small: _Small) -> LSTM:
 
 def _widened(small: _Small, lstm: LSTM, weights: Weights) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
     """{name in the file as it would be: the tensor of full size and what it is made of}. Raises _NotAsItWasMade."""
-    parts, shapes = _parts(small, lstm), lstm.shapes()
-    own = {inner for inner, _, _ in parts.values()}
+    parts, shapes, maps = _parts(small, lstm), lstm.shapes(), _maps(small, lstm)
+    own = {inner for inner, _, _ in parts.values()} | set(maps.values())
     rest = [name for name in small.tensors if name not in own and name != STANDS_FOR]
     if strange := [name for name in rest if not name.endswith((".kept", ".rows_ih", ".rows_hh"))]:
         raise _odd("its own tensors alone", strange[0])
@@ -176,6 +172,28 @@ def _widened(small: _Small, lstm: LSTM, weights: Weights) -> dict[str, tuple[Ten
         # The indices go with the first tensor: all are written anew where one is.
         more = [] if found else [*rest, STANDS_FOR]
         found[plain] = part.widen(tensor, shapes[standard]), tuple(f"{small.prefix}{name}" for name in (inner, *more))
+    for plain, inner in maps.items():
+        if plain in weights.tensors:
+            raise _odd(f"{plain} once", "it beside the smaller one")
+        found[plain] = small.tensors[inner], (f"{small.prefix}{inner}",)
+    if maps and rebuilt_of(lstm, {plain: value for plain, (value, _) in found.items()}) is None:
+        raise _odd("maps that fit its units", "others")
+    return found
+
+
+def _maps(small: _Small, lstm: LSTM) -> dict[str, str]:
+    """{name in the file as it would be: name in the module} of what rebuilds units of its last layer, if it has that.
+    Raises _NotAsItWasMade."""
+    there = {name for name in small.tensors if _REBUILT.fullmatch(name)}
+    if not there:
+        return {}
+    found = {}
+    for standard, plain in names_of_maps(lstm).items():
+        kind, *where = standard.replace("_", ".").split(".")
+        place = f"layers.{len(lstm.places) - lstm.directions + int(where[0])}."
+        found[plain] = place + ("kept" if kind == "kept" else f"{kind}.{where[1]}")
+    if not small.units or not there <= set(found.values()) <= small.tensors.keys():
+        raise _odd("what rebuilds units of its last layer", "others")
     return found
 
 

@@ -21,6 +21,7 @@ from pruner.files.naming import Named, as_text, named
 from pruner.files.source import Source, open_source
 from pruner.lstm.find import find_lstms
 from pruner.lstm.lstm import LSTM, Skipped
+from pruner.lstm.rebuilt import names_of_maps, rebuilt_of
 
 
 def open_checkpoint(
@@ -112,10 +113,18 @@ def _lstms(weights: Weights, compact: list[Skipped]) -> tuple[list[LSTM], list[S
     for lstm in outside_of(compact, found):
         names = {standard: weights.aliases[alias] for standard, alias in lstm.tensors.items()}
         here = replace(lstm, tensors=names)
-        if others := unexplained(here, weights, in_order):
+        rebuilt = rebuilt_of(here, weights.tensors)
+        maps = set() if rebuilt is None else set(names_of_maps(here).values())
+        if others := [name for name in unexplained(here, weights, in_order) if name not in maps]:
             skipped.append(Skipped(lstm.name, why_declined(others)))
-        else:
-            lstms.append(here)
+            continue
+        lstms.append(here)
+        if rebuilt is not None:
+            left = ", ".join(str(len(units)) for units in rebuilt.kept)
+            weights.notes.append(
+                f"in the output of {here.title}, of whose last layer {left} of {here.hidden_size} hidden units are left, "
+                "the others come back as these tell them"
+            )
     return lstms, skipped + compact + weights.unresolved
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pruner.calibration.observations import Statistics
@@ -10,7 +11,9 @@ from pruner.errors import PrunerError
 from pruner.importance.data import ROW_SCORES, UNIT_SCORES, random_score
 from pruner.importance.masks import make_masks, make_masks_by_cost, make_unit_masks, row_ranks
 from pruner.importance.weights import outgoing_norms, score, score_units
+from pruner.lstm.gates import GATES
 from pruner.lstm.lstm import LSTM, Place
+from pruner.lstm.rebuilt import rebuilt_of
 from pruner.recipe import CRITERIA, DATA_CRITERIA, Recipe
 
 
@@ -21,14 +24,22 @@ class Scores:
     saliency: dict[str, Tensor]  # (4H,) of every packed weight, by its name in the file
     ranks: dict[str, Tensor]  # (4, H) likewise
     units: dict[Place, Tensor]  # (H,) by layer and direction
+    left: dict[Place, Tensor]  # (H,) bool of the places of which an earlier round removed some, which the others tell
 
     def masks(self, lstm: LSTM, recipe: Recipe) -> dict[str, Tensor]:
         """{name in the file: (4H,) bool mask} by the recipe's granularity."""
         if recipe.granularity == "units":
-            return make_unit_masks(lstm, self.units, recipe)
+            return self._of_what_is_left(lstm, make_unit_masks(lstm, self.units, recipe))
         if recipe.allocation == "global":
             return make_masks_by_cost(lstm, self.saliency, recipe)
         return make_masks(lstm, self.ranks, recipe)
+
+    def _of_what_is_left(self, lstm: LSTM, masks: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Masks of units without those that are gone: kept as zeros, these could not be told by others."""
+        gone = {
+            name: units.repeat(len(GATES)) for place, units in self.left.items() for name in lstm.packed_names(*place)
+        }
+        return {name: mask & gone[name] if name in gone else mask for name, mask in masks.items()}
 
 
 def score_lstm(
@@ -65,7 +76,15 @@ def score_lstm(
     elif criterion == "random":
         drawn = random_score(sum(map(len, rows.values())), seed).chunk(len(rows))
         rows = dict(zip(rows, drawn, strict=True))
-    return Scores(rows, {name: row_ranks(saliency) for name, saliency in rows.items()}, units)
+    return Scores(rows, {name: row_ranks(saliency) for name, saliency in rows.items()}, units, _left(lstm, tensors))
+
+
+def _left(lstm: LSTM, tensors: Mapping[str, Tensor]) -> dict[Place, Tensor]:
+    rebuilt = rebuilt_of(lstm, tensors)
+    if rebuilt is None:
+        return {}
+    units = torch.arange(lstm.hidden_size)
+    return {(lstm.num_layers - 1, direction): torch.isin(units, kept) for direction, kept in enumerate(rebuilt.kept)}
 
 
 def _score_units_from_data(

@@ -13,9 +13,9 @@ from pruner.importance.masks import dropped_rows, dropped_together, keep_highest
 from pruner.importance.weights import column_norms, row_saliency, unit_score
 from pruner.in_memory.row_mask import is_masked, values
 from pruner.in_memory.sites import Site
+from pruner.lstm.describing import described
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.lstm import Place
-from pruner.lstm.module import described
 from pruner.recipe import Recipe
 
 FALLEN = -1.0  # the score of what fell before and may not come back: below all others, which are norms

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from pruner.errors import PrunerError
 from pruner.importance.weights import outgoing
 from pruner.in_memory.wrappers import check_whole
+from pruner.lstm.describing import described
 from pruner.lstm.gates import split_gates
-from pruner.lstm.module import described
 
 SMOOTH = 1e-8  # under the root: near zero the norm is a bowl, and units settle there instead of jumping across
 

@@ -20,10 +20,10 @@ from pruner.in_memory.optimizers import Move
 from pruner.in_memory.row_mask import check_free, owner_of, values
 from pruner.in_memory.sites import Site, sites_in
 from pruner.in_memory.wrappers import unwrapped
+from pruner.lstm.describing import described
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.kept import Part, counts, output_columns, row_masks, row_parts, unit_masks, unit_parts
 from pruner.lstm.lstm import Place
-from pruner.lstm.module import described
 
 _HOOKS = {name for name in vars(nn.Module()) if "forward" in name or "backward" in name}  # where a module holds them
 

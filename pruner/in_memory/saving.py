@@ -16,8 +16,8 @@ from pruner.files.staging import Staging
 from pruner.in_memory.replacing import with_hooks_of
 from pruner.in_memory.row_mask import attach
 from pruner.in_memory.wrappers import check_whole, unwrapped
+from pruner.lstm.describing import described
 from pruner.lstm.gates import GATES
-from pruner.lstm.module import described
 
 _PLACE = re.compile(r"parametrizations\.(?P<name>\w+)\.original$")  # of a tensor under a mask
 _MASK = re.compile(r"parametrizations\.\w+\.0\.mask$")

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM
 from pruner.in_memory.row_mask import values
+from pruner.lstm.describing import described
 from pruner.lstm.gates import parse_standard_name
 from pruner.lstm.lstm import LSTM, Place
-from pruner.lstm.module import described
 
 
 @dataclass(frozen=True)

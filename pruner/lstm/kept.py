@@ -14,8 +14,6 @@ from pruner.lstm.gates import GATES, SIDES, split_gates
 from pruner.lstm.lstm import LSTM, Place
 
 Kept = Mapping[Place, Tensor]
-# For each direction of the last layer, weight (R, K) and bias (R,) that give the removed units from the kept ones.
-Reconstruction = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -51,13 +49,6 @@ def packed_rows(units: Tensor, hidden_size: int) -> Tensor:
 def output_columns(units: Sequence[Tensor], hidden_size: int) -> Tensor:
     """The columns of what reads several outputs of H units side by side, given the kept units of each."""
     return torch.cat([block * hidden_size + each for block, each in enumerate(units)])
-
-
-def without(units: Tensor, hidden_size: int) -> Tensor:
-    """(K,) kept units -> (H - K,) removed ones, or the other way round."""
-    rest = torch.ones(hidden_size, dtype=torch.bool, device=units.device)
-    rest[units] = False
-    return rest.nonzero().flatten()
 
 
 def unit_masks(lstm: LSTM, masks: Mapping[str, Tensor]) -> dict[Place, Tensor]:

@@ -1,14 +1,13 @@
-"""An LSTM -> a real `nn.LSTM`, and back to what is known of it."""
+"""An LSTM -> a real `nn.LSTM`."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from pruner.errors import PrunerError
 from pruner.lstm.lstm import LSTM
-from pruner.lstm.sizes import parameters_in
+from pruner.lstm.rebuilt import fills, rebuilt_of
 
 ALIGNMENT = 64  # bytes, of what torch allocates
 
@@ -16,7 +15,8 @@ ALIGNMENT = 64  # bytes, of what torch allocates
 def build(lstm: LSTM, tensors: Mapping[str, Tensor], device: str = "cpu") -> nn.LSTM:
     """A real `nn.LSTM` (batch first, evaluation mode) that computes with the given tensors.
 
-    `tensors` is keyed by the names in the file. An `LSTMCell` becomes the one-layer LSTM that applies it step by step.
+    `tensors` is keyed by the names in the file; units that these rebuild come back in its output. An `LSTMCell` becomes the
+    one-layer LSTM that applies it step by step.
     Raises PrunerError if a tensor does not have the shape that `lstm` says: unequal layers inside one `nn.LSTM` can
     return garbage or abort the process, so nothing unchecked reaches a forward pass.
     """
@@ -42,32 +42,9 @@ def build(lstm: LSTM, tensors: Mapping[str, Tensor], device: str = "cpu") -> nn.
             )
         state[layered] = aligned(tensors[name].detach()).to(device)
     module.load_state_dict(state, assign=True)
+    if (rebuilt := rebuilt_of(lstm, tensors)) is not None:
+        fills(module, rebuilt)
     return module.eval().requires_grad_(False)
-
-
-def described(module: nn.LSTM | nn.LSTMCell, name: str = "") -> LSTM:
-    """What is known of a module in memory; `tensors` has the names in a model where it is called `name`."""
-    of_lstm = module if isinstance(module, nn.LSTM) else None
-    prefix = f"{name}." if name else ""
-    lstm = LSTM(
-        name=name,
-        kind="LSTM" if of_lstm else "LSTMCell",
-        num_layers=of_lstm.num_layers if of_lstm else 1,
-        bidirectional=bool(of_lstm and of_lstm.bidirectional),
-        input_size=module.input_size,
-        hidden_size=module.hidden_size,
-        proj_size=of_lstm.proj_size if of_lstm else 0,
-        bias=bool(module.bias),
-        dtype=str(next(module.parameters()).dtype).removeprefix("torch."),
-        parameters=0,
-        tensors={},
-    )
-    shapes = lstm.shapes()
-    return replace(
-        lstm,
-        parameters=parameters_in(shapes.values()),
-        tensors={standard: prefix + standard for standard in shapes},
-    )
 
 
 def aligned(tensor: Tensor) -> Tensor:

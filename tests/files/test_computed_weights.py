@@ -312,7 +312,7 @@ DECLINED: dict[str, tuple[dict[str, Tensor], str]] = {
     ),
     "half of a norm": ({"rnn.weight_hh_l0_u": torch.ones(16)}, "unknown: rnn.weight_hh_l0_u"),
     "a mask that does not fit": ({"rnn.bias_hh_l0_mask": torch.ones(3)}, "unknown: rnn.bias_hh_l0_mask"),
-    "a reconstruction of this project": ({"rnn.kept_0": torch.ones(3)}, "load_pruned.py loads it): rnn.kept_0"),
+    "a reconstruction of this project": ({"rnn.kept_0": torch.ones(3)}, "but not as it writes them): rnn.kept_0"),
 }
 
 

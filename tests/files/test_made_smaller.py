@@ -144,7 +144,18 @@ DECLINED: dict[str, tuple[dict[str, Tensor | None], str]] = {
     "no bias": ({"layers.1.lstm.bias_ih_l0": None}, "expected layers.1.lstm.bias_ih_l0 of shape .*, found none"),
     "more tensors": ({"layers.0.norm": torch.ones(3)}, "expected its own tensors alone in it, found layers.0.norm"),
     "both at once": ({"weight_hh_l0": torch.ones(32, 8)}, "expected rnn.weight_hh_l0 once in it, found it beside"),
-    "reconstruction": ({"layers.1.reconstruction.weight": torch.ones(4, 4)}, "as a linear map of what is left"),
+    "half of what rebuilds units": ({"layers.1.reconstruction.weight": torch.ones(4, 4)}, "rebuilds units of its last"),
+    "what rebuilds those of another layer": (
+        {
+            f"layers.0.reconstruction.{kind}": torch.ones(5, 3)[: 5 if kind == "weight" else 1]
+            for kind in ("weight", "bias")
+        },
+        "rebuilds units of its last layer",
+    ),
+    "maps that do not fit": (
+        {"layers.1.reconstruction.weight": torch.ones(4, 3), "layers.1.reconstruction.bias": torch.ones(4)},
+        "expected maps that fit its units",
+    ),
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pruner.lstm.module import described
+from pruner.lstm.describing import described
 from pruner.lstm.sizes import Size, macs_per_step, parameters, parameters_in, size
 from tests.helpers.models import random_lstm
 

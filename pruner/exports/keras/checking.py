@@ -27,8 +27,9 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.contents import Learned
 from pruner.files.keras_whole import Whole
 from pruner.files.opening import open_checkpoint
-from pruner.lstm.kept import packed_rows, unit_masks, units_to_hold, whole, without
+from pruner.lstm.kept import packed_rows, unit_masks, units_to_hold, whole
 from pruner.lstm.lstm import LSTM
+from pruner.lstm.rebuilt import without
 
 _TOLERANCE = 1e-5  # of the largest number in a tensor: what readers compute of removed units is rounded
 

@@ -21,8 +21,9 @@ from pruner.files.keras_files import Path
 from pruner.files.keras_resized import resize, why_whole
 from pruner.files.keras_whole import Whole, read, received
 from pruner.files.source import Source, open_source
-from pruner.lstm.kept import Reconstruction, consumer_part, unit_masks, unit_parts, units_to_hold, without
+from pruner.lstm.kept import consumer_part, unit_masks, unit_parts, units_to_hold
 from pruner.lstm.lstm import DTYPES, LSTM, Place
+from pruner.lstm.rebuilt import Reconstruction, without
 
 Held = dict[Place, Tensor]  # the units that an LSTM of the file has, by direction
 
