@@ -34,7 +34,7 @@ from pruner.pipeline import prune
 TAKES = 150
 HIDDEN_SIZES, LAYERS, OF_LAYERS = (64, 128, 256, 512, 1024, 2048, 4096, 8192), (1, 2, 4, 8), 512
 MOST_EXPONENT = 1.1
-WARM = 2**24  # weights, below which a stage is timed several times
+WARM = 2**25  # weights, below which a stage is timed several times: all layers of one series, or none
 
 
 def seconds_of(do: Callable[[], Any], turns: int) -> tuple[float, Any]:
