@@ -13,7 +13,9 @@ from pruner.compact.compaction import expand, wide_parts
 from pruner.compact.load_pruned import CompactLSTM, CompactLSTMCell, RowCompactLSTM, RowCompactLSTMCell
 from pruner.in_memory.optimizers import Move
 from pruner.in_memory.replacing import with_hooks_of
+from pruner.lstm.lstm import Place, title_of
 from pruner.lstm.module import described
+from pruner.lstm.sizes import macs_per_step
 
 COMPACT = (CompactLSTM, RowCompactLSTM, CompactLSTMCell, RowCompactLSTMCell)
 # What a module that can become a smaller one consists of, without classes of its own.
@@ -28,6 +30,13 @@ class Earlier:
     small: Any
     dense: nn.LSTM | nn.LSTMCell
 
+    def __str__(self) -> str:
+        macs = macs_per_step(tuple(parameter.shape) for parameter in self.small.parameters())
+        return (
+            f"{title_of(self.path)} was made smaller before, to {macs:,} multiply-accumulates a step; all sizes here count "
+            "from the dense LSTM that it stands for."
+        )
+
     def moves(self, before: Mapping[str, nn.Parameter]) -> Iterator[Move]:
         """What became of each parameter of the smaller one, by the name it had `before`."""
         for name, own, widen in wide_parts(self.small, described(self.dense)):
@@ -38,23 +47,36 @@ class Earlier:
         """Those of the dense one, by their names in the model."""
         return {_joined(self.path, name): parameter for name, parameter in self.dense.named_parameters()}
 
+    @property
+    def gone(self) -> dict[Place, Tensor]:
+        """(H,) bool of the hidden units that were removed, by place; of rows, none."""
+        if not isinstance(self.small, CompactLSTM | CompactLSTMCell):
+            return {}
+        places, layers = described(self.dense).places, self.small.layers
+        masks = torch.ones(len(places), self.small.hidden_size, dtype=torch.bool)
+        for mask, layer in zip(masks, layers, strict=True):
+            mask[layer.kept.cpu()] = False
+        return dict(zip(places, masks, strict=True))
+
+    @property
+    def ignores_lost_states(self) -> bool:
+        return self.small.on_lost_state == "ignore"
+
     def drop_lost_states(self) -> None:
         """Have the dense one drop what a state says of removed units where the smaller one does: there it would fade."""
-        if isinstance(self.small, CompactLSTM | CompactLSTMCell) and self.small.on_lost_state == "ignore":
-            kept = torch.zeros(len(self.small.layers), self.small.hidden_size, dtype=torch.bool)
-            for row, layer in zip(kept, self.small.layers, strict=True):
-                row[layer.kept.cpu()] = True
-            self.dense.register_forward_pre_hook(partial(_without_lost, kept), with_kwargs=True)
+        if self.ignores_lost_states and self.gone:
+            gone = torch.stack(list(self.gone.values()))
+            self.dense.register_forward_pre_hook(partial(_without_lost, gone), with_kwargs=True)
 
 
-def _without_lost(kept: Tensor, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _without_lost(gone: Tensor, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The arguments of a call with zeros in the cell state of removed units; nothing reads their hidden state."""
     given = dict(zip(("input", "hx"), args, strict=False)) | kwargs
     if given.get("hx") is None:
         return args, kwargs
     h, c = given["hx"]
-    alive = kept[0] if isinstance(module, nn.LSTMCell) else kept if c.dim() == 2 else kept[:, None]
-    return (), given | {"hx": (h, c * alive.to(c.device))}
+    lost = gone[0] if isinstance(module, nn.LSTMCell) else gone if c.dim() == 2 else gone[:, None]
+    return (), given | {"hx": (h, c.masked_fill(lost.to(c.device), 0.0))}
 
 
 def owners_in(model: nn.Module) -> dict[int, set[int]]:

@@ -1,7 +1,7 @@
 """A model in memory as a checkpoint, with what of it can be pruned and what reads that."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import bias_beside
 from pruner.files.contents import Learned
 from pruner.files.opening import open_checkpoint
-from pruner.in_memory.earlier_rounds import COMPACT, owners_in, why_it_stays
+from pruner.in_memory.earlier_rounds import COMPACT, Earlier, owners_in, why_it_stays
 from pruner.in_memory.observing import Observation
 from pruner.in_memory.only_consumers import readers_in
 from pruner.lstm.lstm import title_of
@@ -24,8 +24,8 @@ class Described:
     """The `checkpoint` that torch.save makes of a model's state dict, and the `modules` in it that can be pruned, by name.
 
     `declined` says of the other LSTMs why not, `reasons` of those whose readers keep their width why; `read` has the paths
-    of the `nn.Linear` layers and the LSTMs that are trimmed along, by LSTM. `task` is the recipe's: that of layers which
-    give the answers.
+    of the `nn.Linear` layers and the LSTMs that are trimmed along, by LSTM; `ignoring` are those that drop what states say
+    of units removed before. `task` is the recipe's: that of layers which give the answers.
     """
 
     checkpoint: Checkpoint
@@ -33,6 +33,7 @@ class Described:
     declined: Mapping[str, str]
     reasons: Mapping[str, str]
     read: Mapping[str, tuple[str, ...]]
+    ignoring: frozenset[str] = frozenset()
     task: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -78,7 +79,7 @@ class Described:
             name: Learned(
                 batch_first=module.batch_first if isinstance(module, nn.LSTM) else None,
                 dropout=module.dropout if isinstance(module, nn.LSTM) and module.dropout else None,
-                handed_states=name in seen.handed_states or None,
+                handed_states=name in seen.handed_states | self.ignoring or None,
             )
             for name, module in called.items()
         }
@@ -105,8 +106,8 @@ class Described:
         return replace(found, task=task if answering else None)
 
 
-def described(model: nn.Module) -> Described:
-    """What can be pruned of a model on the CPU, in which what earlier rounds made smaller is `at_dense_size`. Raises
+def described(model: nn.Module, earlier: Sequence[Earlier] = ()) -> Described:
+    """What can be pruned of a model on the CPU, in which what `earlier` rounds made smaller is `at_dense_size`. Raises
     PrunerError for one without an LSTM."""
     once = dict(model.named_modules())  # what has two names counts under the first
     state = {
@@ -137,7 +138,9 @@ def described(model: nn.Module) -> Described:
             f"expected an nn.LSTM or nn.LSTMCell in the model, found none in {type(model).__name__}; nothing can be removed"
         )
     reasons, read = _readers(model, modules)
-    return Described(checkpoint, modules, declined, reasons, read)
+    checkpoint = replace(checkpoint, gone={each.path: each.gone for each in earlier})
+    ignoring = frozenset(each.path for each in earlier if each.ignores_lost_states)
+    return Described(checkpoint, modules, declined, reasons, read, ignoring)
 
 
 def _readers(model: nn.Module, modules: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:

@@ -95,7 +95,7 @@ def shrink(
         twin, earlier = at_dense_size(_twin(inner))
         call: Call = forward or _called
         watching, trying, searching, rating = split(progress or silent, 2, 1, 16, 1)
-        found = described(twin)
+        found = described(twin, earlier)
         for each in earlier:
             each.drop_lost_states()
         with precision.again():
@@ -129,7 +129,7 @@ def shrink(
         take_in(new_beside(small, moves), optimizers)
     done = [sentence.replace(best.chosen.verdict.sentence, "").strip() for sentence in best.told]
     told = [f"{wrapper} was taken off; wrap what was returned again." for wrapper in unwrapped]
-    all_told = (*filter(None, done), *told, *notes, *found.notes)
+    all_told = (*filter(None, done), *told, *notes, *found.notes, *map(str, replaced))
     removed = removed_by(result.forms["compact"], found.declined, found.reasons)
     report = Report.of(result, small, removed, all_told, time.monotonic() - started)
     vars(small)["report"] = report
@@ -262,7 +262,8 @@ def _try(
     """Raise PrunerError where the model cannot run with smaller modules in it, before anything takes long."""
     progress(0.0, "Trying a smaller model")
     plain = replace(recipe, criterion="l1", compensation="none", task=None)
-    small, _ = _put(copy.deepcopy(model).eval(), prune(found.checkpoint, plain), found)
+    alike = replace(found.checkpoint, gone={})  # or layers of different sizes could not be trimmed without data
+    small, _ = _put(copy.deepcopy(model).eval(), prune(alike, plain), found)
     small.to(device)
     with torch.no_grad(), precision.again():
         run(lambda given: call(small, given), moved(seen.held_back[0], device))

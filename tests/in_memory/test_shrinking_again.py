@@ -5,6 +5,7 @@ import io
 import operator
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from pruner.compact.load_pruned import (
 from pruner.exports.verify import verify
 from pruner.in_memory import shrinking
 from pruner.in_memory.earlier_rounds import COMPACT, at_dense_size
+from pruner.in_memory.in_checkpoint import described
 from pruner.in_memory.own_forward import floating
+from pruner.search.candidates import Target, sparsity_for
 from tests.helpers.whole_models import HIDDEN, WIDTH, loader, made
 
 HALF: dict[str, Any] = {"target": {"macs": 0.5}, "steps": 2}
@@ -38,7 +41,9 @@ def in_this_process() -> Iterator[None]:
         yield
 
 
+@cache
 def once(name: str) -> Any:
+    """What `shrink` leaves of a model."""
     return shrink(made(name), loader(name), **HALF)
 
 
@@ -104,7 +109,7 @@ def test_a_dense_module_computes_what_an_earlier_round_left(again: tuple[str, An
     wide, earlier = at_dense_size(copy.deepcopy(model).eval())
     for each in earlier:
         each.drop_lost_states()
-    assert not compact_in(wide)
+    assert earlier and not compact_in(wide)
     for found, one in zip(answers(wide, batch), wanted, strict=True):
         torch.testing.assert_close(found, one, rtol=0, atol=1e-5)
 
@@ -121,6 +126,10 @@ def test_what_was_smaller_becomes_smaller_and_stays_one_model(again: tuple[str, 
     report = small.report
     assert report.macs[1] <= 0.25 * report.macs[0]
     assert all(whole == HIDDEN for each in report.removed for whole, _ in each.units)
+    for path, module in compact_in(model).items():
+        macs = sum(each.numel() for each in module.parameters() if each.dim() == 2)
+        told = f"{path} was made smaller before, to {macs:,} multiply-accumulates a step"
+        assert (told in str(report)) == (path != "unused")
     assert [each.shape for each in answers(small, batches[0])] == [each.shape for each in answers(model, batches[0])]
     assert report.verdict.loss == pytest.approx(distance(small, model, batches[-2:]), rel=1e-3)
     sum(each.sum() for each in floating(small(batches[0]))).backward()
@@ -129,6 +138,35 @@ def test_what_was_smaller_becomes_smaller_and_stays_one_model(again: tuple[str, 
     loaded = replace(made(name), folder)
     for one, other in zip(answers(loaded, batches[0]), answers(small, batches[0]), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+class Uneven(nn.Module):
+    """Two layers, of which an earlier round left 4 and 16 units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kept = [torch.tensor([1, 4, 9, 15]), torch.arange(HIDDEN)]
+        self.lstm, self.head = CompactLSTM(WIDTH, HIDDEN, kept, batch_first=True), nn.Linear(HIDDEN, 3)
+
+    def forward(self, steps: Tensor) -> Tensor:
+        return self.head(self.lstm(steps)[0])
+
+
+@pytest.mark.parametrize("target", [0.9, 0.4])
+def test_units_that_are_gone_do_not_come_back(target: float) -> None:
+    model = Uneven()
+    small = shrink(model, loader(), target={"macs": target}, steps=2)
+    for before, after in zip(model.lstm.layers, small.lstm.layers, strict=True):
+        assert set(after.kept.tolist()) <= set(before.kept.tolist())
+    assert len(small.lstm.layers[0].kept) == 4
+    assert len(small.lstm.layers[1].kept) == (16 if target == 0.9 else 15)  # of which the sizes of both are .42 and .38
+
+
+def test_a_size_that_shapes_alone_tell_knows_what_is_gone() -> None:
+    model, earlier = at_dense_size(Uneven())
+    recipe = Recipe(granularity="units")
+    found = sparsity_for(described(model, earlier).checkpoint, recipe, Target(None, "macs", 0.4))
+    assert found == 0.07  # one unit of 16, of the layer that has them all
 
 
 @pytest.mark.parametrize("name", ["labels", "chain"])
@@ -147,14 +185,14 @@ def test_what_an_earlier_round_left_plain_is_dense_now(name: str, tmp_path: Path
 
 def test_a_model_that_is_itself_such_a_module_becomes_another() -> None:
     batches = loader()
-    lstm = CompactLSTM(4, HIDDEN, [torch.arange(1, 13)], batch_first=True)
+    lstm = CompactLSTM(4, HIDDEN, [torch.arange(1, 13)], batch_first=True, on_lost_state="ignore")
     frozen = lstm.get_parameter("layers.0.lstm.weight_hh_l0").requires_grad_(False)
     heard: list[int] = []
     lstm.register_forward_hook(lambda *_: heard.append(1))
     small = shrink(lstm, batches, inplace=True, optimizer=Adam(lstm.parameters()), **QUARTER)
     assert type(lstm) is type(small) is CompactLSTM and small is not lstm
     assert lstm.get_parameter("layers.0.lstm.weight_hh_l0") is frozen
-    assert not small.get_parameter("layers.0.lstm.weight_hh_l0").requires_grad
+    assert not small.get_parameter("layers.0.lstm.weight_hh_l0").requires_grad and small.on_lost_state == "ignore"
     heard.clear()
     small(batches[0])
     assert heard == [1]
@@ -267,6 +305,13 @@ def test_a_module_of_two_names_becomes_one_smaller_one(first: Callable[[str], An
     assert [each.name for each in small.report.removed if each.units] == ["lstm"]
     loaded = replace(made("normed"), small.save(tmp_path / "small"))
     assert torch.equal(answers(loaded, batches[0])[0], answers(small, batches[0])[0])
+
+
+def test_modules_without_rows_share_none() -> None:
+    """Tensors without numbers all lie at no address."""
+    rows = torch.arange(0), torch.arange(16)
+    _, earlier = at_dense_size(RowCompactLSTM(3, 4, [rows, rows]))
+    assert len(earlier) == 1
 
 
 def parametrized(model: Any) -> Any:
