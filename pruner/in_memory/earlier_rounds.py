@@ -13,6 +13,7 @@ from pruner.compact.compaction import expand, wide_parts
 from pruner.compact.load_pruned import CompactLSTM, CompactLSTMCell, RowCompactLSTM, RowCompactLSTMCell
 from pruner.in_memory.optimizers import Move
 from pruner.in_memory.replacing import with_hooks_of
+from pruner.in_memory.sites import joined
 from pruner.lstm.lstm import Place, title_of
 from pruner.lstm.module import described
 from pruner.lstm.sizes import macs_per_step
@@ -40,12 +41,12 @@ class Earlier:
     def moves(self, before: Mapping[str, nn.Parameter]) -> Iterator[Move]:
         """What became of each parameter of the smaller one, by the name it had `before`."""
         for name, own, widen in wide_parts(self.small, described(self.dense)):
-            title = _joined(self.path, own)
+            title = joined(self.path, own)
             yield Move(title, before[title], self.dense.get_parameter(name), widen)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Those of the dense one, by their names in the model."""
-        return {_joined(self.path, name): parameter for name, parameter in self.dense.named_parameters()}
+        return {joined(self.path, name): parameter for name, parameter in self.dense.named_parameters()}
 
     @property
     def gone(self) -> dict[Place, Tensor]:
@@ -158,7 +159,3 @@ def _exchanged(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
     for path in [path for path, module in model.named_modules(remove_duplicate=False) if module is old]:
         model.set_submodule(path, new)
     return model
-
-
-def _joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
