@@ -60,8 +60,9 @@ def shrink(
     `loader` gives batches as the model reads them; `forward(model, batch)` says how where that is not `model(batch)`. The
     model runs on them in evaluation mode; the last fifth of them is held back and judges. Every `nn.LSTM` and `nn.LSTMCell`
     that is called loses hidden units, and where it is certain that only `nn.Linear` layers and other LSTMs read an LSTM,
-    these are trimmed along; what is left is trained to answer like the whole model. So does the `CompactLSTM` or
-    `RowCompactLSTM` of an earlier round, which counts, in sizes and in units, as the dense LSTM that it stands for.
+    these are trimmed along; what is left is trained to answer like the whole model. A `CompactLSTM` or `RowCompactLSTM` of
+    an earlier round, or its cell, loses more: it counts, in sizes and in units, as the dense LSTM that it stands for. Only
+    one that reconstructs removed units stays as it is.
 
     `keep` (0.97 where nothing is said) is the share of the quality to keep: the loss may grow by 3 %. With
     `loss(outputs, batch)`, a tensor, that is meant literally. Without, all floating tensors that the model gives, but for
