@@ -18,6 +18,7 @@ from pruner.files.consumer_choice import consumers_of, task_of
 from pruner.files.names import settled
 from pruner.importance.masks import check_layers
 from pruner.importance.scores import score_lstm
+from pruner.lstm.gates import GATES
 from pruner.lstm.measure import ForwardPass
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
@@ -100,5 +101,8 @@ def choose_masks(
         own = statistics[lstm.name] if statistics else None
         scores = score_lstm(lstm, checkpoint.tensors, recipe.criterion, consumers[lstm.name], own, recipe.seed)
         masks.update(scores.masks(lstm, recipe))
+        if recipe.granularity == "units":
+            for place, gone in checkpoint.gone.get(lstm.name, {}).items():
+                masks |= {name: masks[name] & ~gone.repeat(len(GATES)) for name in lstm.packed_names(*place)}
         checkpoint.source.let_go()
     return masks

@@ -1,14 +1,26 @@
 """Remove what masks dropped, exactly: a smaller module in place of an `nn.LSTM`, and back again."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, RowCompactLSTM, inside
+from pruner.compact.load_pruned import (
+    CompactLSTM,
+    CompactLSTMCell,
+    ReconstructingLSTM,
+    ReconstructingLSTMCell,
+    RowCompactLSTM,
+    RowCompactLSTMCell,
+    inside,
+)
 from pruner.lstm.describing import described
 from pruner.lstm.kept import Part, row_parts, unit_parts, units_to_hold
+from pruner.lstm.lstm import LSTM
+
+Compact = CompactLSTM | RowCompactLSTM | CompactLSTMCell | RowCompactLSTMCell
 
 
 def compact_units(lstm: nn.LSTM, masks: Sequence[Tensor]) -> CompactLSTM:
@@ -38,33 +50,59 @@ def compact_rows(lstm: nn.LSTM, masks: Sequence[tuple[Tensor, Tensor]]) -> RowCo
     return small.train(lstm.training)
 
 
-def expand(small: CompactLSTM | RowCompactLSTM) -> nn.LSTM:
-    """The masked `nn.LSTM` of full size that a compact one computes: zeros where rows and units were removed. Of one that
-    reconstructs its removed units, the `ReconstructingLSTM`."""
-    state = small.state_dict()
-    lstm, wide = _wide(small, state)
-    facts = described(lstm)
-    if isinstance(small, RowCompactLSTM):
-        prefixes = (f"layers.{index}.rows_" for index in range(len(small.layers)))
-        rows = [(state[f"{prefix}ih"], state[f"{prefix}hh"]) for prefix in prefixes]
-        for source, name, part in row_parts(facts, rows):
-            wide[source] = part.widen(state[name], wide[source].shape)
+@overload
+def expand(small: CompactLSTM | RowCompactLSTM) -> nn.LSTM: ...
+
+
+@overload
+def expand(small: Compact) -> nn.LSTM | nn.LSTMCell: ...
+
+
+def expand(small: Compact) -> nn.LSTM | nn.LSTMCell:
+    """The masked `nn.LSTM` or `nn.LSTMCell` of full size that a compact one computes: zeros where rows and units were
+    removed, what was frozen frozen. Of one that reconstructs its removed units, the `ReconstructingLSTM` or its cell."""
+    dense, wide = _wide(small, small.state_dict())
+    parts = list(wide_parts(small, described(dense)))
+    for name, own, widen in parts:
+        wide[name] = widen(small.get_parameter(own).detach())
+    dense.load_state_dict(wide)
+    for name, own, _ in parts:
+        dense.get_parameter(name).requires_grad_(small.get_parameter(own).requires_grad)
+    return dense.train(small.training)
+
+
+def wide_parts(small: Any, facts: LSTM) -> Iterator[tuple[str, str, Callable[[Tensor], Tensor]]]:
+    """(PyTorch's name, its name in a compact module, what makes of numbers beside it those beside the one of full size) of
+    every parameter of the LSTM that is known by `facts`; the numbers are zero where rows and columns were removed."""
+    shapes = facts.shapes()
+    if isinstance(small, RowCompactLSTM | RowCompactLSTMCell):
+        rows: list[Any] = [(layer.rows_ih, layer.rows_hh) for layer in small.layers]
+        for name, own, part in row_parts(facts, rows):
+            turned = own.endswith("weight_hh_rows")  # so in files; turned in memory
+            own = own.replace("weight_hh_rows", "weight_hh_columns")
+            yield name, own, partial(_widened, part, shapes[name], turned)
     else:
-        kept = {place: state[f"layers.{index}.kept"] for index, place in enumerate(facts.places)}
+        kept = {place: layer.kept for place, layer in zip(facts.places, small.layers, strict=True)}
         for name, part in unit_parts(facts, kept).items():
-            wide[name] = part.widen(state[inside(name, small.bidirectional)], wide[name].shape)
-    lstm.load_state_dict(wide)
-    return lstm.train(small.training)
+            yield name, inside(name, facts.bidirectional), partial(_widened, part, shapes[name], False)
 
 
-def _wide(small: CompactLSTM | RowCompactLSTM, state: Mapping[str, Tensor]) -> tuple[nn.LSTM, dict[str, Tensor]]:
+def _widened(part: Part, shape: tuple[int, ...], turned: bool, values: Tensor) -> Tensor:
+    return part.widen(values.t() if turned else values, shape)
+
+
+def _wide(small: Any, state: Mapping[str, Tensor]) -> tuple[nn.LSTM | nn.LSTMCell, dict[str, Tensor]]:
     """The module of full size, and its state dict so far: what reconstructs removed units as it is, the rest open."""
-    sizes = small.input_size, small.hidden_size, small.num_layers
-    last = [f"layers.{index}." for index in range(len(small.layers))][-small.directions :]
+    cell = isinstance(small, CompactLSTMCell | RowCompactLSTMCell)
+    sizes: Any = (small.input_size, small.hidden_size, *(() if cell else (small.num_layers,)))
+    last = [f"layers.{index}." for index in range(len(small.layers))][-(1 if cell else small.directions) :]
+    settings = _settings(small)
     if f"{last[0]}reconstruction.weight" not in state:
-        lstm = nn.LSTM(*sizes, **_settings(small))
-        return lstm, lstm.state_dict()
-    lstm = ReconstructingLSTM(*sizes, [state[f"{prefix}kept"] for prefix in last], **_settings(small))
+        plain = nn.LSTMCell(*sizes, **settings) if cell else nn.LSTM(*sizes, **settings)
+        return plain, plain.state_dict()
+    kept = [state[f"{prefix}kept"] for prefix in last]
+    filling: Any = ReconstructingLSTMCell if cell else ReconstructingLSTM
+    lstm = filling(*sizes, kept, **settings)
     wide = lstm.state_dict()
     for direction, prefix in enumerate(last):
         wide[f"kept_{direction}"] = state[f"{prefix}kept"]
@@ -73,10 +111,13 @@ def _wide(small: CompactLSTM | RowCompactLSTM, state: Mapping[str, Tensor]) -> t
     return lstm, wide
 
 
-def _settings(lstm: nn.LSTM | CompactLSTM | RowCompactLSTM) -> dict[str, Any]:
+def _settings(lstm: nn.LSTM | Compact) -> dict[str, Any]:
     weight = next(lstm.parameters())
     names = ("bias", "batch_first", "dropout", "bidirectional", "proj_size")
-    return {name: getattr(lstm, name) for name in names} | {"device": weight.device, "dtype": weight.dtype}
+    return {name: getattr(lstm, name) for name in names if hasattr(lstm, name)} | {
+        "device": weight.device,
+        "dtype": weight.dtype,
+    }
 
 
 @torch.no_grad()

@@ -82,7 +82,7 @@ def put(model: nn.Module, manifest: Mapping[str, Any], container: Any) -> nn.Mod
         _check_place(name, tensor, own.get(name), widths.get(name))
     for old, new in swaps:
         for parent in list(model.modules()):
-            for name, child in list(parent.named_children()):
+            for name, child in list(parent._modules.items()):  # under each of its names
                 if child is old:
                     setattr(parent, name, new)
         model = new if model is old else model

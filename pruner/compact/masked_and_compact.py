@@ -94,7 +94,7 @@ def masked_form(
         if filled is not None:
             _check_names(layout, checkpoint, set(lstm.tensors.values()))
             values = stored_indices(layout, masks) | _reconstruction(lstm, filled, "reconstruction.{}.")
-            changed |= {layout.tensors[name]: value.cpu() for name, value in values.items()}
+            changed |= {layout.tensors[name]: value for name, value in values.items()}
         layouts.append(layout)
     changed |= leftover_masks(compensation.tensors, checkpoint.tensors)
     return Form("masked", OnDemand(changed), layouts)
@@ -180,12 +180,12 @@ def _compacted(
 
 
 def _reconstruction(lstm: LSTM, filled: Reconstruction, prefix: str, first: int = 0) -> dict[str, Tensor]:
-    """The maps of a reconstruction in the LSTM's type, by their names in the state dict of its module."""
+    """The maps of a reconstruction on the CPU in the LSTM's type, by their names in the state dict of its module."""
     dtype, state = getattr(torch, lstm.dtype), dict[str, Tensor]()
     for direction, (weight, bias) in enumerate(filled, first):
         state |= {
-            f"{prefix}weight".format(direction): weight.to(dtype),
-            f"{prefix}bias".format(direction): bias.to(dtype),
+            f"{prefix}weight".format(direction): weight.to("cpu", dtype),
+            f"{prefix}bias".format(direction): bias.to("cpu", dtype),
         }
     return state
 

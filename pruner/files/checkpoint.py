@@ -9,7 +9,7 @@ from torch import Tensor
 from pruner.errors import PrunerError, label, shown
 from pruner.files.contents import Computed, Learned
 from pruner.files.source import Source
-from pruner.lstm.lstm import LSTM, Skipped
+from pruner.lstm.lstm import LSTM, Place, Skipped
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Checkpoint:
     learned: Mapping[str, Learned] = field(default_factory=dict)  # by the names of LSTMs
     notes: tuple[str, ...] = ()  # sentences for people about the file as a whole
     full_names: Mapping[str, str] = field(default_factory=dict)  # name of a tensor -> all its keys in the file, joined
+    # (H,) bool by LSTM and place: hidden units that were removed before, which are zero and do not come back.
+    gone: Mapping[str, Mapping[Place, Tensor]] = field(default_factory=dict)
     computed: Mapping[str, Computed] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)  # keys of `hidden` -> the tensor that is copied over them
     hidden: Mapping[str, tuple[str, ...]] = field(

@@ -1,7 +1,7 @@
 """A model in memory as a checkpoint, with what of it can be pruned and what reads that."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumers import bias_beside
 from pruner.files.contents import Learned
 from pruner.files.opening import open_checkpoint
+from pruner.in_memory.earlier_rounds import COMPACT, Earlier, owners_in, why_it_stays
 from pruner.in_memory.observing import Observation
 from pruner.in_memory.only_consumers import readers_in
 from pruner.lstm.lstm import title_of
@@ -23,8 +24,8 @@ class Described:
     """The `checkpoint` that torch.save makes of a model's state dict, and the `modules` in it that can be pruned, by name.
 
     `declined` says of the other LSTMs why not, `reasons` of those whose readers keep their width why; `read` has the paths
-    of the `nn.Linear` layers and the LSTMs that are trimmed along, by LSTM. `task` is the recipe's: that of layers which
-    give the answers.
+    of the `nn.Linear` layers and the LSTMs that are trimmed along, by LSTM; `ignoring` are those that drop what states say
+    of units removed before. `task` is the recipe's: that of layers which give the answers.
     """
 
     checkpoint: Checkpoint
@@ -32,6 +33,7 @@ class Described:
     declined: Mapping[str, str]
     reasons: Mapping[str, str]
     read: Mapping[str, tuple[str, ...]]
+    ignoring: frozenset[str] = frozenset()
     task: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -77,7 +79,7 @@ class Described:
             name: Learned(
                 batch_first=module.batch_first if isinstance(module, nn.LSTM) else None,
                 dropout=module.dropout if isinstance(module, nn.LSTM) and module.dropout else None,
-                handed_states=name in seen.handed_states or None,
+                handed_states=name in seen.handed_states | self.ignoring or None,
             )
             for name, module in called.items()
         }
@@ -104,25 +106,29 @@ class Described:
         return replace(found, task=task if answering else None)
 
 
-def described(model: nn.Module) -> Described:
-    """What of a model on the CPU can be pruned. Raises PrunerError for one without an LSTM."""
-    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+def described(model: nn.Module, earlier: Sequence[Earlier] = ()) -> Described:
+    """What can be pruned of a model on the CPU, in which what `earlier` rounds made smaller is `at_dense_size`. Raises
+    PrunerError for one without an LSTM."""
+    once = dict(model.named_modules())  # what has two names counts under the first
+    state = {
+        name: value
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor) and name.rpartition(".")[0] in once
+    }
     written = io.BytesIO()
     torch.save(state, written)
     checkpoint = open_checkpoint(written.getvalue(), type(model).__name__, as_stored=True)
     there = {lstm.name for lstm in checkpoint.lstms}
     modules: dict[str, Any] = {}
     declined: dict[str, str] = {}
-    owners = _owners(model)
-    smaller = {each.name: each.reason for each in checkpoint.skipped}  # among others
+    owners, within = owners_in(model), set[nn.Module]()
     for name, module in model.named_modules():
-        if not isinstance(module, nn.LSTM | nn.LSTMCell):
+        if module in within or not isinstance(module, (nn.LSTM, nn.LSTMCell, *COMPACT)):
             continue
-        whole = name.rpartition("layers.")[0].removesuffix(".")
-        if "layers." in name and whole in smaller:
-            declined[whole] = f"because it is {smaller[whole]}"
-            continue
-        reason = _declined(module, owners) or ("" if name in there else "because its tensors are not those of an LSTM")
+        within |= set(module.modules())
+        reason = why_it_stays(module, owners) or (
+            "" if name in there else "because its tensors are not those of an LSTM"
+        )
         if reason:
             declined[name] = reason
         else:
@@ -132,27 +138,9 @@ def described(model: nn.Module) -> Described:
             f"expected an nn.LSTM or nn.LSTMCell in the model, found none in {type(model).__name__}; nothing can be removed"
         )
     reasons, read = _readers(model, modules)
-    return Described(checkpoint, modules, declined, reasons, read)
-
-
-def _owners(model: nn.Module) -> dict[int, set[int]]:
-    """{address of a tensor: the modules that hold it}."""
-    found: dict[int, set[int]] = {}
-    for module in model.modules():
-        for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
-            found.setdefault(tensor.data_ptr(), set()).add(id(module))
-    return found
-
-
-def _declined(module: nn.LSTM | nn.LSTMCell, owners: Mapping[int, set[int]]) -> str:
-    """Why a module cannot be replaced by a smaller one, if so."""
-    if type(module) not in (nn.LSTM, nn.LSTMCell) or "forward" in vars(module):
-        return (
-            f"because {type(module).__name__} may do more than an LSTM (a class, parametrization or forward of its own)"
-        )
-    if any(len(owners[parameter.data_ptr()]) > 1 for parameter in module.parameters()):
-        return "because it shares tensors with another module"
-    return ""
+    checkpoint = replace(checkpoint, gone={each.path: each.gone for each in earlier})
+    ignoring = frozenset(each.path for each in earlier if each.ignores_lost_states)
+    return Described(checkpoint, modules, declined, reasons, read, ignoring)
 
 
 def _readers(model: nn.Module, modules: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:

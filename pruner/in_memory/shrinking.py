@@ -19,6 +19,7 @@ from pruner.compact.load_pruned import put
 from pruner.compact.masked_and_compact import Pruned
 from pruner.errors import PrunerError, shown
 from pruner.exports.manifest import entry
+from pruner.in_memory.earlier_rounds import Earlier, at_dense_size, for_another_round, widened
 from pruner.in_memory.in_checkpoint import Described, described
 from pruner.in_memory.observing import Call, Observation, observe
 from pruner.in_memory.optimizers import carry_over, check_optimizers, take_in
@@ -59,7 +60,9 @@ def shrink(
     `loader` gives batches as the model reads them; `forward(model, batch)` says how where that is not `model(batch)`. The
     model runs on them in evaluation mode; the last fifth of them is held back and judges. Every `nn.LSTM` and `nn.LSTMCell`
     that is called loses hidden units, and where it is certain that only `nn.Linear` layers and other LSTMs read an LSTM,
-    these are trimmed along; what is left is trained to answer like the whole model.
+    these are trimmed along; what is left is trained to answer like the whole model. A `CompactLSTM` or `RowCompactLSTM` of
+    an earlier round, or its cell, loses more: it counts, in sizes and in units, as the dense LSTM that it stands for. Only
+    one that reconstructs removed units stays as it is.
 
     `keep` (0.97 where nothing is said) is the share of the quality to keep: the loss may grow by 3 %. With
     `loss(outputs, batch)`, a tensor, that is meant literally. Without, all floating tensors that the model gives, but for
@@ -90,10 +93,12 @@ def shrink(
     recipe = _recipe(budget, steps, seed, task)
     precision = Precision.around(place)
     with _apart(precision):
-        twin = _twin(inner)
+        twin, earlier = at_dense_size(_twin(inner))
         call: Call = forward or _called
         watching, trying, searching, rating = split(progress or silent, 2, 1, 16, 1)
-        found = described(twin)
+        found = described(twin, earlier)
+        for each in earlier:
+            each.drop_lost_states()
         with precision.again():
             seen = observe(twin.to(place), call, loader, found.modules, place, watching)
         found = found.after(seen, task)
@@ -114,16 +119,18 @@ def shrink(
                 forward=whole,
             )
         result = measured(best.chosen.pruned, place, judge, False, seen.calibration, rating, whole)
-        before = dict(inner.named_parameters(remove_duplicate=False))
-        small = _put(inner if inplace else copy.deepcopy(inner), result.pruned, found)
+        before = dict(inner.named_parameters())
+        small, replaced = _put(inner if inplace else copy.deepcopy(inner), result.pruned, found)
     if inplace or optimizers:
         layouts = result.forms["compact"].layouts
-        moves = list(moves_into(small, layouts, before))
+        wider, whole_before = widened(before, replaced)
+        moves = list(moves_into(small, layouts, whole_before))
+        carry_over(wider, optimizers, gone=inplace)
         carry_over(moves, optimizers, gone=inplace)
         take_in(new_beside(small, moves), optimizers)
     done = [sentence.replace(best.chosen.verdict.sentence, "").strip() for sentence in best.told]
     told = [f"{wrapper} was taken off; wrap what was returned again." for wrapper in unwrapped]
-    all_told = (*filter(None, done), *told, *notes, *found.notes)
+    all_told = (*filter(None, done), *told, *notes, *found.notes, *map(str, replaced))
     removed = removed_by(result.forms["compact"], found.declined, found.reasons)
     report = Report.of(result, small, removed, all_told, time.monotonic() - started)
     vars(small)["report"] = report
@@ -256,7 +263,9 @@ def _try(
     """Raise PrunerError where the model cannot run with smaller modules in it, before anything takes long."""
     progress(0.0, "Trying a smaller model")
     plain = replace(recipe, criterion="l1", compensation="none", task=None)
-    small = _put(copy.deepcopy(model).eval(), prune(found.checkpoint, plain), found).to(device)
+    alike = replace(found.checkpoint, gone={})  # or layers of different sizes could not be trimmed without data
+    small, _ = _put(copy.deepcopy(model).eval(), prune(alike, plain), found)
+    small.to(device)
     with torch.no_grad(), precision.again():
         run(lambda given: call(small, given), moved(seen.held_back[0], device))
 
@@ -274,8 +283,9 @@ def _side_by_side(*needed: Any) -> Iterator[list[str]]:
         yield notes
 
 
-def _put(model: nn.Module, pruned: Pruned, found: Described) -> nn.Module:
-    """The model with the compact form of its LSTMs and trimmed consumers in their places, hooks and all."""
+def _put(model: nn.Module, pruned: Pruned, found: Described) -> tuple[nn.Module, list[Earlier]]:
+    """The model with the compact form of its LSTMs and trimmed consumers in their places, hooks and all, and what of earlier
+    rounds it took the place of."""
     form, checkpoint = pruned.forms["compact"], pruned.checkpoint
     tensors = form.tensors(checkpoint)
     changed = [name for name, tensor in form.changed.items() if tensor is not None and name in found.trained]
@@ -284,8 +294,9 @@ def _put(model: nn.Module, pruned: Pruned, found: Described) -> nn.Module:
         "rest": {name: {"keys": [name]} for name in changed},
         "learned": {name: learned.told() for name, learned in checkpoint.learned.items()},
     }
-    before = {layout.lstm.name: model.get_submodule(layout.lstm.name) for layout in form.layouts}
-    small = put(model, manifest, tensors)
+    with for_another_round(model, found.names) as (wide, earlier):
+        before = {layout.lstm.name: wide.get_submodule(layout.lstm.name) for layout in form.layouts}
+        small = put(wide, manifest, tensors)
     for name, old in before.items():
         with_hooks_of(old, small.get_submodule(name))
-    return small
+    return small, earlier

@@ -31,7 +31,7 @@ class Site:
         if not isinstance(self.module, CompactLSTM):
             return self.path, self.module, place
         index = place[0] * self.module.directions + place[1]
-        return _joined(self.path, f"layers.{index}.lstm"), self.module.get_submodule(f"layers.{index}.lstm"), (0, 0)
+        return joined(self.path, f"layers.{index}.lstm"), self.module.get_submodule(f"layers.{index}.lstm"), (0, 0)
 
     def names(self, place: Place) -> list[str]:
         """The names in the model of the tensors of 4H rows of a place: both weights and, if any, biases."""
@@ -109,5 +109,6 @@ def _of_compact(module: CompactLSTM) -> LSTM:
     return described(plain)
 
 
-def _joined(path: str, name: str) -> str:
+def joined(path: str, name: str) -> str:
+    """The name that something within a module has in the model."""
     return f"{path}.{name}" if path else name

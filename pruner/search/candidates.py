@@ -138,11 +138,14 @@ def sparsity_for(
 
 
 def _first_units(checkpoint: Checkpoint, recipe: Recipe) -> Masks:
-    """Masks that drop the first units of every layer, as many as fall whichever they are."""
+    """Masks that drop the first units of every layer, as many as fall whichever they are, and those that are gone."""
     found: dict[str, Tensor] = {}
     for lstm in checkpoint.select(recipe.lstms):
-        kept = torch.arange(lstm.hidden_size) >= dropped_rows(lstm.hidden_size, recipe.sparsity)
-        found |= {name: kept.repeat(len(GATES)) for place in lstm.places for name in lstm.packed_names(*place)}
+        dropped, gone = dropped_rows(lstm.hidden_size, recipe.sparsity), checkpoint.gone.get(lstm.name, {})
+        for place in lstm.places:
+            fallen = max(dropped, int(gone[place].sum()) if place in gone else 0)
+            kept = (torch.arange(lstm.hidden_size) >= fallen).repeat(len(GATES))
+            found |= dict.fromkeys(lstm.packed_names(*place), kept)
     return found
 
 

@@ -11,7 +11,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pruner import run
 from pruner.compact.compaction import expand
-from pruner.compact.load_pruned import CompactLSTM, ReconstructingLSTM, load_lstms
+from pruner.compact.load_pruned import (
+    CompactLSTM,
+    CompactLSTMCell,
+    ReconstructingLSTM,
+    ReconstructingLSTMCell,
+    load_lstms,
+)
 from pruner.compact.masked_and_compact import FORMS
 from tests.helpers.compensated import HIDDEN, Way, calibration, dropped_columns, model
 from tests.helpers.files import saved_in
@@ -125,3 +131,14 @@ def test_a_compact_reconstruction_expands_to_the_masked_one(reconstructing: dict
     state = reconstructing["masked"].state_dict()
     assert wide.state_dict().keys() == state.keys()
     assert all(torch.equal(tensor, state[name]) for name, tensor in wide.state_dict().items())
+
+
+def test_a_compact_cell_that_reconstructs_expands_to_the_masked_one() -> None:
+    small = CompactLSTMCell(3, 8, [torch.tensor([0, 2, 5])], reconstruct=True)
+    for parameter in small.parameters():
+        nn.init.normal_(parameter)
+    wide, steps = expand(small), torch.randn(4, 3)
+    assert isinstance(wide, ReconstructingLSTMCell)
+    state = small(steps)
+    for found, wanted in zip(wide(steps, wide(steps)), small(steps, state), strict=True):
+        close(found, wanted)

@@ -259,14 +259,6 @@ def test_a_forward_without_gradients_is_refused() -> None:
         shrink(Closed(), loader(), **HALF)
 
 
-def test_what_was_shrunk_already_is_said_to_be() -> None:
-    small = shrink(made("loop"), loader("loop"), **HALF)
-    with pytest.raises(PrunerError, match="cell stays, because it is a CompactLSTM of this project, pruned already"):
-        shrink(small, loader("loop"), **HALF)
-    smaller = shrink(shrink(made(), loader(), **HALF), loader(), **HALF)  # which holds a plain nn.LSTM
-    assert smaller.lstm.hidden_size < 10
-
-
 def test_a_forward_that_reads_the_weights_themselves_is_refused_before_anything_takes_long() -> None:
     class Peeking(Loop):
         def forward(self, steps: Tensor) -> Any:

@@ -14,7 +14,7 @@ from pruner.in_memory import shrinking
 from pruner.in_memory.own_forward import Precision, floating
 from pruner.search import smallest
 from tests.helpers.elsewhere import ELSEWHERE, Elsewhere, FromNumbers
-from tests.helpers.whole_models import CASES, loader, made
+from tests.helpers.whole_models import CASES, HIDDEN, WIDTH, Labels, loader, made
 
 DEVICES = ["pretended", *(["cuda"] if torch.cuda.is_available() else [])]
 QUICK: dict[str, Any] = {"target": {"macs": 0.5}, "steps": 2}
@@ -62,6 +62,28 @@ def test_a_model_is_shrunk_where_it_is(name: str, device: torch.device) -> None:
     assert moments
     assert {each.device for each in (*small.parameters(), *small.buffers(), *moments)} == {device}
     assert 0 < small.report.verdict.loss < 0.5
+
+
+SMALLER: dict[str, Callable[[], nn.Module]] = {
+    "units": lambda: load_pruned.CompactLSTM(WIDTH, HIDDEN, [torch.arange(1, 13)], batch_first=True),
+    "rows": lambda: load_pruned.RowCompactLSTM(
+        WIDTH, HIDDEN, [(torch.arange(40), torch.arange(9, 60))], batch_first=True
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SMALLER)
+def test_what_was_smaller_is_shrunk_again_where_it_is(kind: str, device: torch.device) -> None:
+    model, batches = Labels(), loader(count=3)
+    model.lstm = SMALLER[kind]()  # type: ignore[assignment]
+    model.get_submodule("lstm").reset_parameters()  # type: ignore[operator]
+    optimizer = torch.optim.Adam(model.to(device).parameters())
+    model(shrinking.moved(batches[0], str(device))).sum().backward()
+    optimizer.step()
+    small = shrink(model, batches, optimizer=optimizer, inplace=True, **QUICK)
+    moments = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
+    assert {each.device for each in (*small.parameters(), *small.buffers(), *moments)} == {device}
+    assert small is model and small.lstm.hidden_size < HIDDEN
 
 
 def test_a_model_of_the_cpu_is_shrunk_on_another_device_and_stays(device: torch.device) -> None:
