@@ -18,7 +18,6 @@ from pruner.files.consumer_choice import consumers_of, task_of
 from pruner.files.names import settled
 from pruner.importance.masks import check_layers
 from pruner.importance.scores import score_lstm
-from pruner.lstm.gates import GATES
 from pruner.lstm.measure import ForwardPass
 from pruner.progress import Progress, silent, split
 from pruner.recipe import Recipe
@@ -99,10 +98,8 @@ def choose_masks(
     for lstm, part in zip(lstms, split(progress, *[1] * len(lstms)), strict=True):
         part(0.0, f"Scoring {lstm.title}")
         own = statistics[lstm.name] if statistics else None
-        scores = score_lstm(lstm, checkpoint.tensors, recipe.criterion, consumers[lstm.name], own, recipe.seed)
+        gone = checkpoint.gone.get(lstm.name)
+        scores = score_lstm(lstm, checkpoint.tensors, recipe.criterion, consumers[lstm.name], own, recipe.seed, gone)
         masks.update(scores.masks(lstm, recipe))
-        if recipe.granularity == "units":
-            for place, gone in checkpoint.gone.get(lstm.name, {}).items():
-                masks |= {name: masks[name] & ~gone.repeat(len(GATES)) for name in lstm.packed_names(*place)}
         checkpoint.source.let_go()
     return masks

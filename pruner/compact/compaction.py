@@ -31,7 +31,7 @@ def compact_units(lstm: nn.LSTM, masks: Sequence[Tensor]) -> CompactLSTM:
     """
     facts = described(lstm)
     kept = dict(zip(facts.places, (units_to_hold(mask, lstm.proj_size) for mask in masks), strict=True))
-    small = CompactLSTM(lstm.input_size, lstm.hidden_size, list(kept.values()), **_settings(lstm))
+    small = CompactLSTM(lstm.input_size, lstm.hidden_size, list(kept.values()), **settings_of(lstm))
     for name, part in unit_parts(facts, kept).items():
         _take(small, inside(name, lstm.bidirectional), lstm, name, part)
     return small.train(lstm.training)
@@ -44,7 +44,7 @@ def compact_rows(lstm: nn.LSTM, masks: Sequence[tuple[Tensor, Tensor]]) -> RowCo
     be zero in `lstm` already. Biases are kept whole: a dropped row's gate is constant, not gone.
     """
     kept = [(ih.nonzero().flatten(), hh.nonzero().flatten()) for ih, hh in masks]
-    small = RowCompactLSTM(lstm.input_size, lstm.hidden_size, kept, **_settings(lstm))
+    small = RowCompactLSTM(lstm.input_size, lstm.hidden_size, kept, **settings_of(lstm))
     for source, name, part in row_parts(described(lstm), kept):
         _take(small, name, lstm, source, part)
     return small.train(lstm.training)
@@ -96,7 +96,7 @@ def _wide(small: Any, state: Mapping[str, Tensor]) -> tuple[nn.LSTM | nn.LSTMCel
     cell = isinstance(small, CompactLSTMCell | RowCompactLSTMCell)
     sizes: Any = (small.input_size, small.hidden_size, *(() if cell else (small.num_layers,)))
     last = [f"layers.{index}." for index in range(len(small.layers))][-(1 if cell else small.directions) :]
-    settings = _settings(small)
+    settings = settings_of(small)
     if f"{last[0]}reconstruction.weight" not in state:
         plain = nn.LSTMCell(*sizes, **settings) if cell else nn.LSTM(*sizes, **settings)
         return plain, plain.state_dict()
@@ -111,7 +111,8 @@ def _wide(small: Any, state: Mapping[str, Tensor]) -> tuple[nn.LSTM | nn.LSTMCel
     return lstm, wide
 
 
-def _settings(lstm: nn.LSTM | Compact) -> dict[str, Any]:
+def settings_of(lstm: nn.LSTM | nn.LSTMCell | Compact) -> dict[str, Any]:
+    """What to build another module of the same kind, device and type with, beside its sizes."""
     weight = next(lstm.parameters())
     names = ("bias", "batch_first", "dropout", "bidirectional", "proj_size")
     return {name: getattr(lstm, name) for name in names if hasattr(lstm, name)} | {

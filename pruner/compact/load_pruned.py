@@ -377,7 +377,7 @@ class _Indexed(nn.Module):
         return self
 
 
-class _Reconstruction(_Indexed):
+class Reconstruction(_Indexed):
     """The removed hidden units of one direction (.., R), as the kept ones (.., K) tell them."""
 
     kept: Tensor
@@ -434,7 +434,7 @@ class _Units(_Indexed):
         self.register_buffer("kept", kept.clone())  # what is loaded is written into it
         self.register_buffer("removed", _without(kept, hidden_size), persistent=False)
         self.lstm = nn.LSTM(input_size, len(kept), bias=bias, proj_size=proj_size, device=device, dtype=dtype)
-        self.reconstruction = _Reconstruction(kept, hidden_size, device, dtype) if reconstruct else None
+        self.reconstruction = Reconstruction(kept, hidden_size, device, dtype) if reconstruct else None
 
     def forward(
         self, steps: Tensor, batch_sizes: Tensor | None, h_0: Tensor | None, c_0: Tensor | None
@@ -893,7 +893,7 @@ class _Reconstructing(_Indexed):
             _check_indices(units, hidden_size, fewest=1)
             self.register_buffer(f"kept_{direction}", units.clone())  # what is loaded is written into it
         self.reconstruction = nn.ModuleList(
-            [_Reconstruction(units, hidden_size, like.device, like.dtype) for units in kept]
+            [Reconstruction(units, hidden_size, like.device, like.dtype) for units in kept]
         )
 
     def _load_from_state_dict(self, *arguments: Any) -> None:

@@ -65,4 +65,5 @@ def _scores(
     _lstm: LSTM,
     _statistics: Statistics | None,
 ) -> Scores:
-    return score_lstm(_lstm, _checkpoint.tensors, criterion, consumers, _statistics, seed)
+    gone = _checkpoint.gone.get(name)
+    return score_lstm(_lstm, _checkpoint.tensors, criterion, consumers, _statistics, seed, gone)

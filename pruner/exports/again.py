@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pruner.compact.layout import READS_INPUT, Layout
@@ -17,6 +18,7 @@ from pruner.files.contents import Learned
 from pruner.files.opening import open_checkpoint
 from pruner.lstm.find import find_lstms
 from pruner.lstm.lstm import LSTM
+from pruner.lstm.rebuilt import gone_beside
 
 
 def open_again(folder: str | os.PathLike[str], *, isolated: bool = False) -> Checkpoint:
@@ -34,7 +36,7 @@ def open_again(folder: str | os.PathLike[str], *, isolated: bool = False) -> Che
     stored = open_checkpoint(path, isolated=isolated, as_stored=True)
     layouts = read_layouts(folder, manifest, stored, read_masks(folder / MASKS, folder))
     checkpoint = open_checkpoint(path, isolated=isolated)
-    tensors, notes = dict(checkpoint.tensors), [*checkpoint.notes]
+    tensors, notes, gone = dict(checkpoint.tensors), [*checkpoint.notes], dict(checkpoint.gone)
     for layout in layouts:
         if layout.stored_as != "LSTM" or min(map(len, layout.kept_units.values())) == layout.lstm.hidden_size:
             continue
@@ -43,13 +45,17 @@ def open_again(folder: str | os.PathLike[str], *, isolated: bool = False) -> Che
             notes.append(f"{layout.lstm.title} was pruned already, with what reads it ({left})")
             continue
         tensors |= _wide(layout, stored.tensors)
+        gone[layout.lstm.name] = {
+            place: gone_beside(torch.tensor(units), layout.lstm.hidden_size)
+            for place, units in layout.kept_units.items()
+        }
         notes.append(
             f"{layout.lstm.title} was pruned already ({left}), and what reads it has its full width. It is shown at its "
             "dense size, zeros in what is gone, and a sparsity counts from there"
         )
     lstms = [_resized(lstm, tensors) for lstm in checkpoint.lstms]
     learned = {**dict(_learned(manifest)), **checkpoint.learned}
-    return replace(checkpoint, tensors=tensors, lstms=lstms, learned=learned, notes=tuple(notes))
+    return replace(checkpoint, tensors=tensors, lstms=lstms, learned=learned, notes=tuple(notes), gone=gone)
 
 
 def _resized(lstm: LSTM, tensors: Mapping[str, Tensor]) -> LSTM:

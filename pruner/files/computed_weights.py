@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pruner.files.contents import Computed
 from pruner.lstm.gates import parse_standard_name
-from pruner.lstm.lstm import DTYPES, LSTM, Skipped
+from pruner.lstm.lstm import DTYPES, LSTM, Place, Skipped
 
 _PART_OF_AN_LSTM = re.compile(r"(weight|bias)_|ln_|(layer_?)?norm|kept_|reconstruction\.", re.IGNORECASE)
 _KINDS = {
@@ -38,6 +38,7 @@ class Weights:
     copies: dict[str, str] = field(default_factory=dict)  # name in the file -> the tensor that the model copies over it
     unresolved: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    gone: dict[str, dict[Place, Tensor]] = field(default_factory=dict)  # as in `Checkpoint`
 
 
 def compute_weights(stored: Mapping[str, Tensor]) -> Weights:

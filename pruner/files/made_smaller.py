@@ -15,7 +15,7 @@ from pruner.files.computed_weights import Weights, beginning, compute
 from pruner.lstm.gates import GATES, SIDES
 from pruner.lstm.kept import Part, row_parts, unit_parts
 from pruner.lstm.lstm import LSTM, Skipped
-from pruner.lstm.rebuilt import names_of_maps, rebuilt_of
+from pruner.lstm.rebuilt import gone_beside, names_of_maps, rebuilt_of
 from pruner.lstm.sizes import Shape, parameters_in
 
 STANDS_FOR = "stands_for"  # (hidden size, layers, directions), of an LSTMCell (hidden size,)
@@ -94,6 +94,11 @@ def widen_compact(weights: Weights, as_stored: bool = False) -> list[Skipped]:
             f"{lstm.hidden_size if small.units else len(GATES) * lstm.hidden_size}). It is shown at its dense size, zeros "
             "in what is gone, and a sparsity counts from there"
         )
+        if small.units:
+            weights.gone[lstm.name] = {
+                place: gone_beside(small.tensors[f"layers.{index}.kept"], lstm.hidden_size)
+                for index, place in enumerate(lstm.places)
+            }
     return declined
 
 

@@ -99,6 +99,7 @@ def _checkpoint(
             **found.full_names,
             **{name: ".".join(keys) for name, keys in places.items() if name in weights.computed},
         },
+        gone=weights.gone,
         computed=weights.computed,
         copies=weights.copies,
         hidden={key: keys for key, keys in found.locations.items() if key not in weights.tensors},
@@ -120,6 +121,8 @@ def _lstms(weights: Weights, compact: list[Skipped]) -> tuple[list[LSTM], list[S
             continue
         lstms.append(here)
         if rebuilt is not None:
+            last = here.num_layers - 1
+            weights.gone.setdefault(here.name, {(last, each): units for each, units in rebuilt.gone.items()})
             left = ", ".join(str(len(units)) for units in rebuilt.kept)
             weights.notes.append(
                 f"in the output of {here.title}, of whose last layer {left} of {here.hidden_size} hidden units are left, "

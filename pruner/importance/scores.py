@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from pruner.calibration.observations import Statistics
@@ -13,7 +12,6 @@ from pruner.importance.masks import make_masks, make_masks_by_cost, make_unit_ma
 from pruner.importance.weights import outgoing_norms, score, score_units
 from pruner.lstm.gates import GATES
 from pruner.lstm.lstm import LSTM, Place
-from pruner.lstm.rebuilt import rebuilt_of
 from pruner.recipe import CRITERIA, DATA_CRITERIA, Recipe
 
 
@@ -24,22 +22,21 @@ class Scores:
     saliency: dict[str, Tensor]  # (4H,) of every packed weight, by its name in the file
     ranks: dict[str, Tensor]  # (4, H) likewise
     units: dict[Place, Tensor]  # (H,) by layer and direction
-    left: dict[Place, Tensor]  # (H,) bool of the places of which an earlier round removed some, which the others tell
+    gone: Mapping[Place, Tensor]  # (H,) bool, of the places of which an earlier round removed units
 
     def masks(self, lstm: LSTM, recipe: Recipe) -> dict[str, Tensor]:
         """{name in the file: (4H,) bool mask} by the recipe's granularity."""
         if recipe.granularity == "units":
-            return self._of_what_is_left(lstm, make_unit_masks(lstm, self.units, recipe))
+            return self._without_gone(lstm, make_unit_masks(lstm, self.units, recipe))
         if recipe.allocation == "global":
             return make_masks_by_cost(lstm, self.saliency, recipe)
         return make_masks(lstm, self.ranks, recipe)
 
-    def _of_what_is_left(self, lstm: LSTM, masks: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Masks of units without those that are gone: kept as zeros, these could not be told by others."""
-        gone = {
-            name: units.repeat(len(GATES)) for place, units in self.left.items() for name in lstm.packed_names(*place)
-        }
-        return {name: mask & gone[name] if name in gone else mask for name, mask in masks.items()}
+    def _without_gone(self, lstm: LSTM, masks: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Masks of units that drop what is gone, too, whatever the sparsity."""
+        for place, gone in self.gone.items():
+            masks |= {name: masks[name] & ~gone.repeat(len(GATES)) for name in lstm.packed_names(*place)}
+        return masks
 
 
 def score_lstm(
@@ -49,8 +46,10 @@ def score_lstm(
     consumers: Iterable[str] = (),
     statistics: Statistics | None = None,
     seed: int = 0,
+    gone: Mapping[Place, Tensor] | None = None,
 ) -> Scores:
-    """The scores of one LSTM by a criterion; those from data are taken from its `statistics`, random ones from `seed`.
+    """The scores of one LSTM by a criterion; those from data are taken from its `statistics`, random ones from `seed`. What
+    is `gone`, as `Checkpoint.gone` has it, stays so.
 
     Criteria that score whole units leave single rows with a norm. Raises PrunerError if a weight or bias of the LSTM is not
     finite, or if statistics are needed and there are none.
@@ -76,15 +75,7 @@ def score_lstm(
     elif criterion == "random":
         drawn = random_score(sum(map(len, rows.values())), seed).chunk(len(rows))
         rows = dict(zip(rows, drawn, strict=True))
-    return Scores(rows, {name: row_ranks(saliency) for name, saliency in rows.items()}, units, _left(lstm, tensors))
-
-
-def _left(lstm: LSTM, tensors: Mapping[str, Tensor]) -> dict[Place, Tensor]:
-    rebuilt = rebuilt_of(lstm, tensors)
-    if rebuilt is None:
-        return {}
-    units = torch.arange(lstm.hidden_size)
-    return {(lstm.num_layers - 1, direction): torch.isin(units, kept) for direction, kept in enumerate(rebuilt.kept)}
+    return Scores(rows, {name: row_ranks(saliency) for name, saliency in rows.items()}, units, gone or {})
 
 
 def _score_units_from_data(

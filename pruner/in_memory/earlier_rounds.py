@@ -9,18 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruner.compact.compaction import expand, wide_parts
-from pruner.compact.load_pruned import CompactLSTM, CompactLSTMCell, RowCompactLSTM, RowCompactLSTMCell
+from pruner.compact.compaction import expand, settings_of, wide_parts
+from pruner.compact.load_pruned import (
+    CompactLSTM,
+    CompactLSTMCell,
+    Reconstruction,
+    RowCompactLSTM,
+    RowCompactLSTMCell,
+)
 from pruner.in_memory.optimizers import Move
 from pruner.in_memory.replacing import with_hooks_of
 from pruner.in_memory.sites import joined
 from pruner.lstm.describing import described
 from pruner.lstm.lstm import Place, title_of
+from pruner.lstm.rebuilt import fills, gone_beside, rebuilt_of
 from pruner.lstm.sizes import macs_per_step
 
 COMPACT = (CompactLSTM, RowCompactLSTM, CompactLSTMCell, RowCompactLSTMCell)
 # What a module that can become a smaller one consists of, without classes of its own.
-_PLAIN = {nn.LSTM, nn.LSTMCell, nn.ModuleList, *COMPACT, *(kind.LAYER for kind in COMPACT)}
+_PLAIN = {nn.LSTM, nn.LSTMCell, nn.ModuleList, Reconstruction, *COMPACT, *(kind.LAYER for kind in COMPACT)}
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Earlier:
     path: str
     small: Any
     dense: nn.LSTM | nn.LSTMCell
+    maps: Mapping[str, Tensor]  # what rebuilds removed units in its output, by the names in a `ReconstructingLSTM`
 
     def __str__(self) -> str:
         macs = macs_per_step(tuple(parameter.shape) for parameter in self.small.parameters())
@@ -53,18 +61,32 @@ class Earlier:
         """(H,) bool of the hidden units that were removed, by place; of rows, none."""
         if not isinstance(self.small, CompactLSTM | CompactLSTMCell):
             return {}
-        places, layers = described(self.dense).places, self.small.layers
-        masks = torch.ones(len(places), self.small.hidden_size, dtype=torch.bool)
-        for mask, layer in zip(masks, layers, strict=True):
-            mask[layer.kept.cpu()] = False
-        return dict(zip(places, masks, strict=True))
+        places, layers = described(self.dense).places, list[Any](self.small.layers)
+        return {
+            place: gone_beside(layer.kept.cpu(), self.small.hidden_size)
+            for place, layer in zip(places, layers, strict=True)
+        }
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What rebuilds units of it, by the names in the model's file."""
+        return {joined(self.path, name): tensor for name, tensor in self.maps.items()}
+
+    def rebuilding(self, before: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
+        """Those of a model's parameters, by name, that rebuild units of it: what takes its place has others."""
+        own = (joined(self.path, name) for name, _ in self.small.named_parameters() if ".reconstruction." in name)
+        return [before[name] for name in own]
 
     @property
     def ignores_lost_states(self) -> bool:
         return self.small.on_lost_state == "ignore"
 
-    def drop_lost_states(self) -> None:
-        """Have the dense one drop what a state says of removed units where the smaller one does: there it would fade."""
+    def act_as_before(self) -> None:
+        """Have the dense one rebuild units as the smaller one does, and where that drops what a state says of removed ones,
+        drop it, too: there it would fade."""
+        rebuilt = rebuilt_of(described(self.dense), self.maps)
+        if rebuilt is not None:
+            fills(self.dense, rebuilt)
         if self.ignores_lost_states and self.gone:
             gone = torch.stack(list(self.gone.values()))
             self.dense.register_forward_pre_hook(partial(_without_lost, gone), with_kwargs=True)
@@ -92,11 +114,6 @@ def owners_in(model: nn.Module) -> dict[int, set[int]]:
 
 def why_it_stays(module: nn.Module, owners: Mapping[int, set[int]]) -> str:
     """Why an LSTM, dense or of an earlier round, cannot be replaced by a smaller one, if so."""
-    if any(name.endswith("reconstruction") for name, _ in module.named_modules()):
-        return (
-            "because it reconstructs the hidden units that an earlier round removed, for which a further one has no place; "
-            "shrink the model that it was made from"
-        )
     if any(type(each) not in _PLAIN or "forward" in vars(each) for each in module.modules()):
         return (
             f"because {type(module).__name__} may do more than an LSTM (a class, parametrization or forward of its own)"
@@ -112,7 +129,7 @@ def at_dense_size(model: nn.Module, names: Collection[str] | None = None) -> tup
     """
     owners = owners_in(model)
     earlier = [
-        Earlier(path, module, _expanded(module))
+        Earlier(path, module, *_expanded(module))
         for path, module in model.named_modules()
         if isinstance(module, COMPACT) and (not why_it_stays(module, owners) if names is None else path in names)
     ]
@@ -139,17 +156,27 @@ def widened(
     """What became of a model's parameters, by name, when those of earlier rounds came to their dense size, and all that it
     had then."""
     moves = [move for each in earlier for move in each.moves(before)]
-    gone = {move.name for move in moves}
-    after = {name: parameter for name, parameter in before.items() if name not in gone}
+    gone = {id(move.old) for move in moves} | {id(each) for one in earlier for each in one.rebuilding(before)}
+    after = {name: parameter for name, parameter in before.items() if id(parameter) not in gone}
     for each in earlier:
         after |= each.named_parameters()
     return moves, after
 
 
-def _expanded(small: Any) -> nn.LSTM | nn.LSTMCell:
-    dense = expand(small)
+def _expanded(small: Any) -> tuple[nn.LSTM | nn.LSTMCell, dict[str, Tensor]]:
+    """The masked dense module, of PyTorch's own class, and what else there is to one that rebuilds units."""
+    wide = expand(small)
+    facts = described(wide)
+    maps = {name: value for name, value in wide.state_dict().items() if name not in facts.tensors}
+    dense = wide
+    if maps:
+        kind = nn.LSTMCell if isinstance(wide, nn.LSTMCell) else nn.LSTM
+        sizes = (facts.input_size, facts.hidden_size, *(() if kind is nn.LSTMCell else (facts.num_layers,)))
+        dense = kind(*sizes, **settings_of(wide)).train(wide.training)
+        for name in facts.tensors:
+            setattr(dense, name, wide.get_parameter(name))
     with_hooks_of(small, dense)
-    return dense
+    return dense, maps
 
 
 def _exchanged(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:

@@ -115,6 +115,8 @@ def described(model: nn.Module, earlier: Sequence[Earlier] = ()) -> Described:
         for name, value in model.state_dict().items()
         if isinstance(value, Tensor) and name.rpartition(".")[0] in once
     }
+    for each in earlier:
+        state |= each.tensors
     written = io.BytesIO()
     torch.save(state, written)
     checkpoint = open_checkpoint(written.getvalue(), type(model).__name__, as_stored=True)
@@ -138,7 +140,7 @@ def described(model: nn.Module, earlier: Sequence[Earlier] = ()) -> Described:
             f"expected an nn.LSTM or nn.LSTMCell in the model, found none in {type(model).__name__}; nothing can be removed"
         )
     reasons, read = _readers(model, modules)
-    checkpoint = replace(checkpoint, gone={each.path: each.gone for each in earlier})
+    checkpoint = replace(checkpoint, gone={**checkpoint.gone, **{each.path: each.gone for each in earlier}})
     ignoring = frozenset(each.path for each in earlier if each.ignores_lost_states)
     return Described(checkpoint, modules, declined, reasons, read, ignoring)
 

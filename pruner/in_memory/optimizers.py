@@ -79,6 +79,16 @@ def take_in(pairs: Iterable[tuple[nn.Parameter, nn.Parameter]], optimizers: Sequ
                     group["params"].append(new)
 
 
+def leave_out(parameters: Iterable[nn.Parameter], optimizers: Iterable[Optimizer]) -> None:
+    """Have optimizers forget parameters that no longer are."""
+    gone = {id(parameter) for parameter in parameters}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in [each for each in group["params"] if id(each) in gone]:
+                optimizer.state.pop(parameter, None)
+            group["params"][:] = [each for each in group["params"] if id(each) not in gone]
+
+
 def hold_at_zero(parameter: nn.Parameter, mask: Tensor, optimizers: Iterable[Optimizer]) -> None:
     """Give the rows of a parameter that its (4H,) mask drops no gradient any more, and in the optimizers no moments."""
 

@@ -22,7 +22,7 @@ from pruner.exports.manifest import entry
 from pruner.in_memory.earlier_rounds import Earlier, at_dense_size, for_another_round, widened
 from pruner.in_memory.in_checkpoint import Described, described
 from pruner.in_memory.observing import Call, Observation, observe
-from pruner.in_memory.optimizers import carry_over, check_optimizers, take_in
+from pruner.in_memory.optimizers import carry_over, check_optimizers, leave_out, take_in
 from pruner.in_memory.own_forward import OwnForward, Precision, moved, run
 from pruner.in_memory.replacing import moves_into, new_beside, with_hooks_of
 from pruner.in_memory.report import Report, removed_by
@@ -61,8 +61,7 @@ def shrink(
     model runs on them in evaluation mode; the last fifth of them is held back and judges. Every `nn.LSTM` and `nn.LSTMCell`
     that is called loses hidden units, and where it is certain that only `nn.Linear` layers and other LSTMs read an LSTM,
     these are trimmed along; what is left is trained to answer like the whole model. A `CompactLSTM` or `RowCompactLSTM` of
-    an earlier round, or its cell, loses more: it counts, in sizes and in units, as the dense LSTM that it stands for. Only
-    one that reconstructs removed units stays as it is.
+    an earlier round, or its cell, loses more: it counts, in sizes and in units, as the dense LSTM that it stands for.
 
     `keep` (0.97 where nothing is said) is the share of the quality to keep: the loss may grow by 3 %. With
     `loss(outputs, batch)`, a tensor, that is meant literally. Without, all floating tensors that the model gives, but for
@@ -98,7 +97,7 @@ def shrink(
         watching, trying, searching, rating = split(progress or silent, 2, 1, 16, 1)
         found = described(twin, earlier)
         for each in earlier:
-            each.drop_lost_states()
+            each.act_as_before()
         with precision.again():
             seen = observe(twin.to(place), call, loader, found.modules, place, watching)
         found = found.after(seen, task)
@@ -126,6 +125,7 @@ def shrink(
         wider, whole_before = widened(before, replaced)
         moves = list(moves_into(small, layouts, whole_before))
         carry_over(wider, optimizers, gone=inplace)
+        leave_out([parameter for each in replaced for parameter in each.rebuilding(before)], optimizers)
         carry_over(moves, optimizers, gone=inplace)
         take_in(new_beside(small, moves), optimizers)
     done = [sentence.replace(best.chosen.verdict.sentence, "").strip() for sentence in best.told]

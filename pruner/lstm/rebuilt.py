@@ -30,6 +30,11 @@ class Rebuilt:
     kept: list[Tensor]
     maps: Reconstruction
 
+    @property
+    def gone(self) -> dict[int, Tensor]:
+        """The (H,) bool mask of removed units for each direction."""
+        return {direction: gone_beside(units, self.hidden_size) for direction, units in enumerate(self.kept)}
+
     def fill(self, output: Tensor) -> Tensor:
         """An output (.., D*H), or the last states of one layer side by side, with what is gone as it is told."""
         parts = []
@@ -64,9 +69,14 @@ class Rebuilt:
 
 def without(units: Tensor, hidden_size: int) -> Tensor:
     """(K,) kept units -> (H - K,) removed ones, or the other way round."""
-    rest = torch.ones(hidden_size, dtype=torch.bool, device=units.device)
-    rest[units] = False
-    return rest.nonzero().flatten()
+    return gone_beside(units, hidden_size).nonzero().flatten()
+
+
+def gone_beside(units: Tensor, hidden_size: int) -> Tensor:
+    """(K,) kept units -> the (H,) bool mask of removed ones."""
+    gone = torch.ones(hidden_size, dtype=torch.bool, device=units.device)
+    gone[units] = False
+    return gone
 
 
 def names_of_maps(lstm: LSTM) -> dict[str, str]:
@@ -100,8 +110,8 @@ def rebuilt_of(lstm: LSTM, tensors: Mapping[str, Tensor]) -> Rebuilt | None:
     return Rebuilt(lstm.hidden_size, kept, maps)
 
 
-def fills(module: nn.LSTM, rebuilt: Rebuilt) -> None:
-    """Have an `nn.LSTM` of full size give what is gone as it is told."""
+def fills(module: nn.LSTM | nn.LSTMCell, rebuilt: Rebuilt) -> None:
+    """Have an `nn.LSTM` or `nn.LSTMCell` of full size give what is gone as it is told."""
     module.register_forward_hook(_Filling(rebuilt))
 
 
@@ -109,7 +119,10 @@ def fills(module: nn.LSTM, rebuilt: Rebuilt) -> None:
 class _Filling:
     rebuilt: Rebuilt
 
-    def __call__(self, module: nn.Module, inputs: Any, result: _Result) -> _Result:
+    def __call__(self, module: nn.Module, inputs: Any, result: Any) -> _Result | tuple[Tensor, Tensor]:
+        if isinstance(module, nn.LSTMCell):
+            h, c = result
+            return self.rebuilt.fill(h), c
         output, (h_n, c_n) = result
         if isinstance(output, PackedSequence):
             return output._replace(data=self.rebuilt.fill(output.data)), (self.rebuilt.fill_state(h_n), c_n)
