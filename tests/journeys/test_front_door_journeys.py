@@ -15,7 +15,8 @@ def test_from_the_door_to_a_model_that_speaks(server: str, page: Page) -> None:
 
     page.on("websocket", listen)
     page.set_viewport_size({"width": 1280, "height": 720})
-    page.goto(server)
+    page.goto(f"{server}/open")  # typed by hand, like the names of all other pages
+    expect(page).to_have_url(f"{server}/")
     canvas, slider = page.locator("canvas.grids"), page.get_by_role("slider")
     expect(canvas).to_have_attribute("data-fallen", " ".join(["16"] * 8))
     at_rest(page)
