@@ -18,7 +18,7 @@ from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.growing import Growing
 from pruner.dashboard.inputs_chooser import choose_inputs, wanted
-from pruner.dashboard.lasting import Lasting, lasting
+from pruner.dashboard.lasting import Search
 from pruner.dashboard.limits import limits
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
@@ -82,10 +82,10 @@ def where_inputs_come_from() -> Gathered | Wanted:
     return wanted()
 
 
-def lasts() -> Lasting | None:
-    """How long it takes, where anything is healed."""
+def planned() -> Search | None:
+    """What is to be searched, where anything is healed."""
     inputs_from = source.source if isinstance(source, Wanted) else source.calibration.source
-    return None if inputs_from == "gaussian" else lasting(target, work.shrink_budget, limits().workers)
+    return None if inputs_from == "gaussian" else Search(target, work.shrink_budget, limits().workers)
 
 
 def start() -> None:
@@ -94,7 +94,7 @@ def start() -> None:
         controls.to_gather(), granularity="units", criterion="obs", compensation="heal", budget=work.shrink_budget
     )
     given = replace(work.given(checkpoint), inputs=source)
-    work.tried, work.newest, work.shrink_lasts = Growing(), "shrink", lasts()
+    work.tried, work.newest, work.search = Growing(), "shrink", planned()
     work.shrink = work.begin(partial(given.shrink, recipe, target, work.device))
 
 
@@ -104,7 +104,7 @@ def take(other: Candidate) -> None:
     if before is not None:
         quality = example.quality if example else None
         work.shrink, work.newest = begin(partial(before.instead, other, quality)), "shrink"
-        work.shrink_lasts = None
+        work.search = None
 
 
 def draw_frontier(tried: list[Candidate], chosen: Candidate | None = None) -> None:
@@ -125,9 +125,10 @@ def draw_frontier(tried: list[Candidate], chosen: Candidate | None = None) -> No
 
 def show_the_way() -> None:
     """How long it has taken and is to take, and what was tried so far."""
-    if work.shrink and work.shrink_lasts:
-        st.caption(work.shrink_lasts.after(work.shrink.seconds))
-    draw_frontier(list(work.tried))
+    tried = list(work.tried)
+    if work.shrink and work.search:
+        st.caption(work.search.after(work.shrink.seconds, tried))
+    draw_frontier(tried)
 
 
 st.title("Shrink")
@@ -158,10 +159,10 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
             "Device", list(devices), format_func=devices.__getitem__, key=Work.device.key, required=True
         )
 watching.follow(work.shrink, "shrinking", show_the_way)
-if told := lasts():
+if search := planned():
     st.caption(
-        f"All of it takes {told} on this machine; longer if the model is much larger than the examples, or while other "
-        "work shares the cores."
+        f"All of it takes {search.lasts} on this machine; longer for a far larger model, or while other work shares its "
+        "cores."
     )
 smaller = work.shrunk
 if smaller is None:

@@ -1,9 +1,10 @@
 """How long shrinking takes, told before it begins and while it goes on."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruner.search.candidates import Target
+from pruner.search.candidates import Candidate, Target
 from pruner.search.smallest import BRIEFLY, FIRST, ROUNDS
 
 IN_A_ROUND = 2  # candidates: on either side of the size that was reckoned, or one of each way to reach a given size
@@ -12,31 +13,60 @@ ASIDE = 10.0  # seconds: to run the inputs, and beside each healing to fold and 
 
 @dataclass(frozen=True)
 class Lasting:
-    """Seconds that shrinking takes: the `least` if the first guess holds, healing alone; the `most` with all beside it."""
+    """A range of seconds."""
 
     least: float
     most: float
 
     def __str__(self) -> str:
         least, most = _in_words(self.least), _in_words(self.most)
-        return f"about {most}" if least == most else f"about {_before(least, most)} to {most}"
+        if least == most:
+            return f"about {most}"
+        return f"about {_before(least, most)} to {most}" if self.least > 0 else f"up to about {most}"
 
-    def after(self, seconds: float) -> str:
-        """What has passed, and what is to come."""
+
+@dataclass(frozen=True)
+class Search:
+    """A search that heals so many candidates `at_once`, each for a `budget` of seconds, and what it takes: at least what
+    healing takes if the first guess holds, at most all rounds with what is done beside healing."""
+
+    target: Target
+    budget: float
+    at_once: int
+
+    @property
+    def lasts(self) -> Lasting:
+        """From beginning to end."""
+        left = self._left(0, 0)
+        return Lasting(left.least, left.most + ASIDE)
+
+    def after(self, seconds: float, tried: Sequence[Candidate]) -> str:
+        """What has passed, and what is to come after so many seconds, with these candidates tried."""
         passed = f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.0f} s"
-        if seconds >= self.most:
+        lasts, left = self.lasts, self._after_this_turn(tried)
+        to_come = Lasting(max(lasts.least - seconds, left.least), max(lasts.most - seconds, left.most))
+        if to_come.most <= 0:
             return f"{passed} so far, longer than expected: the model is large, or other work shares the cores."
-        if seconds >= self.least:
-            return f"{passed} so far, at most about {_in_words(self.most - seconds)} to go."
-        return f"{passed} so far, {Lasting(self.least - seconds, self.most - seconds)} to go."
+        return f"{passed} so far, {to_come} to go."
+
+    def _after_this_turn(self, tried: Sequence[Candidate]) -> Lasting:
+        """What is left when all that is healing now has healed."""
+        brief = sum(each.recipe.budget < self.budget for each in tried)
+        if self.target.what is None and brief < len(FIRST):
+            return self._left(brief + self.at_once, 0)
+        return self._left(len(FIRST), len(tried) - brief + self.at_once)
+
+    def _left(self, brief: int, whole: int) -> Lasting:
+        """What is left when so many have healed briefly, and so many for the whole budget."""
+        first, rounds = (0, 1) if self.target.what else (_turns(len(FIRST) - brief, self.at_once), ROUNDS)
+        side_by_side = min(self.at_once, IN_A_ROUND)
+        least, most = (_turns(count * IN_A_ROUND - whole, side_by_side) for count in (1, rounds))
+        briefly = first * BRIEFLY * self.budget
+        return Lasting(briefly + least * self.budget, briefly + most * self.budget + (first + most) * ASIDE)
 
 
-def lasting(target: Target, budget: float, at_once: int) -> Lasting:
-    """How long a search lasts that heals so many candidates at once, each for a budget of seconds."""
-    first, rounds = (0, 1) if target.what else (math.ceil(len(FIRST) / at_once), ROUNDS)
-    a_round = math.ceil(IN_A_ROUND / at_once)
-    brief, turns = first * BRIEFLY * budget, rounds * a_round
-    return Lasting(brief + a_round * budget, brief + turns * budget + (1 + first + turns) * ASIDE)
+def _turns(count: int, at_once: int) -> int:
+    return math.ceil(max(0, count) / at_once)
 
 
 def _in_words(seconds: float) -> str:

@@ -9,8 +9,8 @@ from tests.helpers.browser import TIMEOUT, at_rest, choose, drawn, go, titled
 
 def _table_of_blocks(page: Page) -> Locator:
     titled(page, "Overview")
-    expect(page.get_by_role("link", name="See every row")).to_be_visible()
     drawn(page, 2)
+    at_rest(page)
     return page.get_by_test_id("stDataFrame").nth(2)
 
 
