@@ -8,12 +8,6 @@ from pruner.dashboard.text import plain
 from pruner.dashboard.work import work
 from pruner.lessons import LESSONS
 
-
-def lead_to_open() -> None:
-    """Open stands at `/`; whoever types its name, as of every other page, comes there, too."""
-    st.switch_page("pages/open.py")
-
-
 st.set_page_config(page_title="LSTM Saliency Pruner", page_icon=frame.ICON, layout="wide")
 frame.settle()
 if model.begin():
@@ -30,10 +24,11 @@ page = st.navigation(
                 title="Open",
                 icon=":material/folder_open:",
                 default=True,
-                url_path="",  # leaves its name to the page that leads to it
+                url_path="",
                 help="Open a trained example or a checkpoint of your own, and see the LSTMs in it.",
             ),
-            st.Page(lead_to_open, title="Open", url_path="open", visibility="hidden"),
+            # By its name, too, as every other page: to switch over would take the way back from whoever typed it.
+            st.Page("pages/open.py", title="Open", url_path="open", visibility="hidden"),
             st.Page(
                 "pages/shrink.py",
                 title="Shrink",
