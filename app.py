@@ -24,8 +24,11 @@ page = st.navigation(
                 title="Open",
                 icon=":material/folder_open:",
                 default=True,
+                url_path="",
                 help="Open a trained example or a checkpoint of your own, and see the LSTMs in it.",
             ),
+            # By its name, too, as every other page: to switch over would take the way back from whoever typed it.
+            st.Page("pages/open.py", title="Open", url_path="open", visibility="hidden"),
             st.Page(
                 "pages/shrink.py",
                 title="Shrink",

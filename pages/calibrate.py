@@ -111,7 +111,7 @@ csv_button(
     ),
     "activations",
 )
-st.subheader("Uneven by nature")
+st.subheader("Sparsity of each gate under global ranking")
 try:
     by_cost = {lstm.name: scores(checkpoint, lstm, "fisher", gathered=gathered) for lstm in lstms}
 except PrunerError as error:

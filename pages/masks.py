@@ -155,10 +155,8 @@ def load_and_save(recipe: Recipe) -> None:
 
 
 def lead_on() -> None:
-    """What one does with a recipe: take a step back, hold on to it, compare it, run it."""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        history.buttons()
-        grids.selection()
+    """What one does with a recipe: hold on to it, compare it, run it."""
+    grids.selection()
     with st.container(horizontal=True, vertical_alignment="center"):
         if not session.comparing:
             st.button(
@@ -179,7 +177,7 @@ def tell(view: View, recipe: Recipe, found: Preview) -> None:
     dropped = tuple((~kept).sum(1).tolist())
     if recipe.granularity == "rows":
         norm = measure_of_rows(recipe.criterion)
-        st.subheader("Sorted, with the cut")
+        st.subheader("Sorted row saliency and pruning thresholds")
         choose_side()
         st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}.{CUT_MEANING}")
         st.plotly_chart(
@@ -241,6 +239,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):  
     view = choose_view(checkpoint)
     controls.draw("head")
     st.space("stretch")
+    history.buttons()
     for_experts = st.popover("Recipe").container(width=NARROW)
 with for_experts:
     controls.draw("top")

@@ -28,7 +28,7 @@ LOCAL_FILES = "--local-files" in sys.argv
 SHOWN_FIRST = "embedded-reber"  # small enough to see every unit
 GRIDS, TRIED = "door_grids", Recipe()
 DOORS = (
-    ("Look inside", ":material/grid_on:", "pages/saliency.py"),
+    ("Look inside", ":material/view_module:", "pages/overview.py"),
     ("Make it smaller", ":material/compress:", "pages/shrink.py"),
 )
 

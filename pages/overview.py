@@ -95,6 +95,7 @@ st.markdown(
     f"input, hi to ho the hidden state. Each small chart shows how their {norm} is distributed, from 0 to {REACH:g} "
     "medians of the block; the last bar holds all above."
 )
+st.page_link("pages/saliency.py", label="See every row as a heatmap", icon=":material/grid_on:")
 by_layer = table.pivot(index=place, columns="block", values="distribution")[list(ALL_BLOCKS)].reset_index()
 st.dataframe(
     by_layer.assign(lstm=by_layer["lstm"].map(ending)),
@@ -111,9 +112,13 @@ st.dataframe(
 
 st.subheader("Side by side")
 figure = st.segmented_control(
-    "Figure", list(FIGURES), format_func=FIGURES.__getitem__, default="median per weight", required=True
+    "Figure",
+    list(FIGURES),
+    format_func=FIGURES.__getitem__,
+    default="median per weight",
+    required=True,
+    label_visibility="collapsed",
 )
-st.caption(f"{MEANING[figure]} The frame is the block that is chosen above.")
 values = table.pivot(index=place, columns="block", values=figure)[list(ALL_BLOCKS)]
 rows = [row_title(*index) for index in values.index]
 at = list(values.index).index((view.lstm.title, view.layer, DIRECTIONS[view.direction]))
@@ -125,6 +130,7 @@ st.plotly_chart(
     config=png_button("overview"),
     alt=f"Heatmap of the {FIGURES[figure].lower()} of each of the eight blocks of every layer",
 )
+st.caption(f"{MEANING[figure]} The frame is the block that is chosen above.")
 
 show_biases(checkpoint, view)
 
@@ -151,6 +157,4 @@ st.dataframe(
     },
     alt=f"Every block with the distribution, the median, the extremes and the share of near-zero rows by {norm}",
 )
-with st.container(horizontal=True, vertical_alignment="center"):
-    csv_button(table, "overview")
-    st.page_link("pages/saliency.py", label="See every row", icon=":material/arrow_forward:")
+csv_button(table, "overview")

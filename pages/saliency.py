@@ -44,7 +44,7 @@ st.caption(
 grids.selection()
 
 by_rows = recipe.granularity == "rows"
-st.subheader("Sorted, with the cut" if by_rows else "Sorted")
+st.subheader("Sorted row saliency and pruning thresholds" if by_rows else "Sorted row saliency")
 st.caption(f"The four gates of **{plain(view.tensor)}**, {SIDE_TITLES[view.side]}." + (CUT_MEANING if by_rows else ""))
 dropped = None
 if by_rows:

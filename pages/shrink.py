@@ -18,6 +18,8 @@ from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.growing import Growing
 from pruner.dashboard.inputs_chooser import choose_inputs, wanted
+from pruner.dashboard.lasting import Search
+from pruner.dashboard.limits import limits
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.verdicts import show_verdict
 from pruner.dashboard.work import Work, work
@@ -80,13 +82,19 @@ def where_inputs_come_from() -> Gathered | Wanted:
     return wanted()
 
 
+def planned() -> Search | None:
+    """What is to be searched, where anything is healed."""
+    inputs_from = source.source if isinstance(source, Wanted) else source.calibration.source
+    return None if inputs_from == "gaussian" else Search(target, work.shrink_budget, limits().workers)
+
+
 def start() -> None:
     """Start to shrink; everything it needs is bound here, because a worker cannot ask the session."""
     recipe = replace(
         controls.to_gather(), granularity="units", criterion="obs", compensation="heal", budget=work.shrink_budget
     )
     given = replace(work.given(checkpoint), inputs=source)
-    work.tried, work.newest = Growing(), "shrink"
+    work.tried, work.newest, work.search = Growing(), "shrink", planned()
     work.shrink = work.begin(partial(given.shrink, recipe, target, work.device))
 
 
@@ -96,6 +104,7 @@ def take(other: Candidate) -> None:
     if before is not None:
         quality = example.quality if example else None
         work.shrink, work.newest = begin(partial(before.instead, other, quality)), "shrink"
+        work.search = None
 
 
 def draw_frontier(tried: list[Candidate], chosen: Candidate | None = None) -> None:
@@ -112,6 +121,14 @@ def draw_frontier(tried: list[Candidate], chosen: Candidate | None = None) -> No
         config=png_button("frontier"),
         alt=f"{verdict.measure} over the share of multiply-accumulates left, a dot for each of {len(tried)} candidates",
     )
+
+
+def show_the_way() -> None:
+    """How long it has taken and is to take, and what was tried so far."""
+    tried = list(work.tried)
+    if work.shrink and work.search:
+        st.caption(work.search.after(work.shrink.seconds, tried))
+    draw_frontier(tried)
 
 
 st.title("Shrink")
@@ -141,11 +158,15 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         st.segmented_control(
             "Device", list(devices), format_func=devices.__getitem__, key=Work.device.key, required=True
         )
-tried = work.tried
-watching.follow(work.shrink, "shrinking", lambda: draw_frontier(list(tried)))
+watching.follow(work.shrink, "shrinking", show_the_way)
+if search := planned():
+    st.caption(
+        f"All of it takes {search.lasts} on this machine; longer for a far larger model, or while other work shares its "
+        "cores."
+    )
 smaller = work.shrunk
 if smaller is None:
-    draw_frontier(tried)
+    draw_frontier(work.tried)
     st.stop()
 
 result, found = smaller.result, smaller.found

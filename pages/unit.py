@@ -12,7 +12,7 @@ from pruner.dashboard.downloads import csv_button, png_button
 from pruner.dashboard.finding import show_finder
 from pruner.dashboard.neighbours import STRONGEST, show_consumers, show_neighbours
 from pruner.dashboard.scores import scores
-from pruner.dashboard.session import session
+from pruner.dashboard.session import Session, session
 from pruner.dashboard.text import plain, stop_with
 from pruner.dashboard.unit_over_time import show_over_time
 from pruner.dashboard.view import choose_shown, scale
@@ -46,6 +46,7 @@ def choose(unit: int | None) -> None:
 def choose_from_table() -> None:
     """Select the unit whose button was clicked."""
     session.unit = session.clicked_line("choose_unit")
+    session.listing = False  # which shows the unit
 
 
 def to_weights() -> None:
@@ -92,7 +93,7 @@ with st.bottom, st.container(horizontal=True, vertical_alignment="center"):
     )
     st.button("Clear selection", icon=":material/close:", on_click=choose, args=(None,))
 
-with st.expander("All units", icon=":material/table_rows:"):
+with st.expander("All units", icon=":material/table_rows:", key=Session.listing.key, on_change="rerun"):
     show_table()
 
 st.subheader("Over time")

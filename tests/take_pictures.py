@@ -65,7 +65,9 @@ def take() -> None:
             _save(page, name)
         page.goto(f"{url}/calibrate?{DATA}")
         page.get_by_role("button", name="Calibrate", exact=True).click()
-        expect(page.get_by_role("heading", name="Uneven by nature")).to_be_visible(timeout=WORK)
+        expect(page.get_by_role("heading", name="Sparsity of each gate under global ranking")).to_be_visible(
+            timeout=WORK
+        )
         expect(page.locator(".js-plotly-plot")).to_have_count(2)
         _save(page, "calibrate")
         page.get_by_role("link", name="Run", exact=True).click()

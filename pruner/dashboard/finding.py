@@ -30,7 +30,9 @@ def chosen_condition(alphabet: Alphabet) -> Condition | None:
 
 def show_finder(checkpoint: Checkpoint, view: View, alphabet: Alphabet | None, calibration: Calibration | None) -> None:
     """Choose a condition, and see which units of the viewed layer follow it on inputs of known symbols."""
-    with st.expander("Find units by what they do", icon=":material/manage_search:"):
+    with st.expander(
+        "Find units by what they do", icon=":material/manage_search:", key=Session.finding.key, on_change="rerun"
+    ):
         if alphabet is None or calibration is None:
             st.caption(
                 "This needs token numbers that your model reads in use, and the embedding that turns them into inputs: of "
@@ -108,6 +110,7 @@ def _show(found: Found, calibration: Calibration) -> None:
 
     def choose() -> None:
         session.unit = int(ranked["unit"].iloc[session.clicked_line(TABLE)])
+        session.finding = False  # which shows the unit
 
     holds = f"; it holds at {found.share:.1%} of them" if found.share is not None else ""
     chance = found.chance[by]
@@ -120,7 +123,7 @@ def _show(found: Found, calibration: Calibration) -> None:
     st.caption(
         f"Correlation with the condition, 1 or −1 at most, on {found.steps:,} steps of "
         f"{told(calibration.source, calibration.name)}{holds}.{by_chance} It does not say what the unit is for. "
-        "Select one to see it below."
+        "Select one to see it."
     )
     st.dataframe(
         ranked.assign(select=":material/target:"),

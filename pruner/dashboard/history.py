@@ -35,9 +35,10 @@ def _go(step: int) -> None:
 
 def buttons() -> None:
     """Undo and redo, by click or by key."""
-    with st.container(horizontal=True, width="content"):  # so that they wrap together
+    with st.container(horizontal=True, width="content", gap="xsmall"):  # so that they wrap together
         st.button(
             "Undo",
+            type="tertiary",  # the narrowest: one line of a phone holds both, and the recipe
             icon=":material/undo:",
             on_click=undo,
             disabled=session.at < 1,
@@ -45,6 +46,7 @@ def buttons() -> None:
         )
         st.button(
             "Redo",
+            type="tertiary",
             icon=":material/redo:",
             on_click=redo,
             disabled=session.at >= len(session.past) - 1,

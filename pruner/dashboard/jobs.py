@@ -2,6 +2,7 @@
 
 import atexit
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ class Job(Generic[Made]):
         self._lock = threading.Lock()
         self._status: Status[Made] = Status("running")
         self._cancelled, self._enough = threading.Event(), threading.Event()
+        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         _started.add(self)
@@ -41,6 +43,11 @@ class Job(Generic[Made]):
     def status(self) -> Status[Made]:
         with self._lock:
             return self._status
+
+    @property
+    def seconds(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self._began
 
     def cancel(self) -> None:
         """Ask the work to stop at its next step."""

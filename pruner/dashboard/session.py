@@ -151,6 +151,8 @@ class Session:
     condition: Kept[str | None] = Kept(None, "model")
     typed_symbols = Kept("", "model")  # one of which is to be read
     followed_by = Kept("h")
+    finding = Kept(False, "widget")  # whether units are looked for by what they do: the finder is unfolded
+    listing = Kept(False, "widget")  # whether all units are listed beside the chosen one
 
     # The controls of the recipe, beside their values: what was set before, and what is set beside it.
     past: Kept[list[Recipe]] = Kept([], "model")

@@ -47,7 +47,10 @@ COMPENSATION_MEANING = {
     "fold": "What stays takes over what inputs can tell of what is dropped.",
     "heal": "As Fold, and then trained to answer your inputs as the dense model does, without labels.",
 }
-CUT_MEANING = " A dot is where the present recipe cuts a gate; shaded is what every gate drops."  # of sorted curves
+CUT_MEANING = (  # of sorted curves
+    " A dot is where the present recipe cuts a gate, its pruning threshold: the rows to its left fall. Shaded is what every "
+    "gate drops."
+)
 TASK_TITLES = {"softmax": "Scores of categories", "regression": "Numbers"}
 ALLOCATION_TITLES = {
     "units": {"uniform": "Every layer alike", "global": "All layers ranked together"},

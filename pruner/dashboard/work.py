@@ -16,6 +16,7 @@ from pruner.dashboard.gathering import Wanted
 from pruner.dashboard.given import Given, Measured, Seen, Smaller
 from pruner.dashboard.growing import Growing
 from pruner.dashboard.jobs import Job
+from pruner.dashboard.lasting import Search
 from pruner.dashboard.session import Kept, session
 from pruner.exports.speed.table import Table
 from pruner.files.checkpoint import Checkpoint
@@ -39,6 +40,7 @@ class Work:
     run: Kept[Job[Result] | None] = Kept(None, "model")
     timing: Kept[Job[Table] | None] = Kept(None, "model")  # of what the run made
     shrink: Kept[Job[Smaller] | None] = Kept(None, "model")
+    search: Kept[Search | None] = Kept(None, "model")  # which shrinks: what it is to take
     tried: Kept[Growing[Candidate]] = Kept(Growing(), "model")  # by the shrinking that runs or ran last, as they come
     shrunk: Kept[Smaller | None] = Kept(None, "model")  # what the controls were set to last
     keep = Kept(97.0)  # per cent of the quality

@@ -31,7 +31,7 @@ def test_the_door_shows_an_example_until_a_model_is_open(app: AppTest) -> None:
     assert sent_to_the_canvas(app)[0]["hidden"] == 256
 
 
-@pytest.mark.parametrize(("door", "title"), [("Look inside", "Rows"), ("Make it smaller", "Shrink")])
+@pytest.mark.parametrize(("door", "title"), [("Look inside", "Overview"), ("Make it smaller", "Shrink")])
 def test_doors_lead_into_the_model_that_is_shown(app: AppTest, door: str, title: str) -> None:
     app = press(app.run(), door)
     assert (app.title[0].value, app.session_state.example) == (title, "embedded-reber")
@@ -39,7 +39,7 @@ def test_doors_lead_into_the_model_that_is_shown(app: AppTest, door: str, title:
 
 def test_doors_keep_the_model_that_is_open(app: AppTest) -> None:
     app = press(upload(app.run(), "own.pt", saved(named(random_lstm()))), "Look inside")
-    assert (app.title[0].value, app.session_state.checkpoint.name) == ("Rows", "own.pt")
+    assert (app.title[0].value, app.session_state.checkpoint.name) == ("Overview", "own.pt")
 
 
 @pytest.mark.parametrize("name", examples.EXAMPLES)

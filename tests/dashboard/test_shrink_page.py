@@ -9,8 +9,10 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from pruner.dashboard.jobs import Job
+from pruner.dashboard.lasting import IN_A_ROUND, Search
 from pruner.exports.export import pack
-from pruner.search.smallest import FIRST
+from pruner.search.candidates import Target
+from pruner.search.smallest import FIRST, ROUNDS
 from tests.helpers.files import npy, saved
 from tests.helpers.models import named, random_lstm, random_steps
 from tests.helpers.pages import (
@@ -42,10 +44,12 @@ def _computed_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_example_is_shrunk_judged_and_ready_to_take_away(example: AppTest) -> None:
     example = go(set_to(example, shrink_budget=BUDGET), "shrink")
+    assert "All of it takes about" in texts(example)
     assert "judged by strings wholly right on what it never saw" in texts(example)
     example = work(example, "Shrink", "shrink")
     smaller = example.session_state.shrunk
     chosen, result = smaller.found.chosen, smaller.result
+    assert len(FIRST) < len(smaller.found.tried) <= len(FIRST) + ROUNDS * IN_A_ROUND  # as `Search` reckons
     assert chosen.loss <= 0.03 and example.success[0].proto.title.startswith("Kept")
     assert metrics(example)["Multiply-accumulates"] == f"{result.costs['compact'].macs_per_step:,}"
     table = example.dataframe[0].value
@@ -86,7 +90,7 @@ def test_ones_own_model_is_shrunk_to_a_size_with_inputs_dropped_on_the_page(app:
     app.file_uploader[0].upload("inputs.npy", npy(random_steps(60, 8, 3, dtype=torch.float32).numpy()))
     app = work(checked(app.run()), "Shrink", "shrink")
     smaller = app.session_state.shrunk
-    assert smaller.found.chosen.macs <= 0.4
+    assert smaller.found.chosen.macs <= 0.4 and len(smaller.found.tried) == IN_A_ROUND
     assert smaller.result.recipe.consumers == ("head.weight",)
     assert smaller.gathered.calibration.name == "inputs.npy"
     assert "Healed and judged on inputs from inputs\\.npy" in texts(app)
@@ -94,7 +98,9 @@ def test_ones_own_model_is_shrunk_to_a_size_with_inputs_dropped_on_the_page(app:
 
 def test_random_numbers_promise_nothing(app: AppTest) -> None:
     app = go(upload(app.run(), "own.pt", saved(named(random_lstm(hidden_size=12)))), "shrink")
-    app = work(set_to(app, inputs_from="gaussian"), "Shrink", "shrink")
+    app = set_to(app, inputs_from="gaussian")
+    assert "All of it takes" not in texts(app)  # nothing is healed
+    app = work(app, "Shrink", "shrink")
     assert "found random ones" in app.error[0].value
     assert len(app.session_state.tried) == len(FIRST)
     app = work(set_to(app, shrink_for="size", target_size=50), "Shrink", "shrink")
@@ -111,7 +117,9 @@ def test_what_was_tried_is_drawn_while_it_goes_on(example: AppTest) -> None:
     example = work(go(set_to(example, shrink_budget=BUDGET), "shrink"), "Shrink", "shrink")
     tried = example.session_state.tried
     example.session_state.shrink, example.session_state.tried = Job(endless), tried[:3]
+    example.session_state.search = Search(Target(), 3600, 2)
     example = checked(example.run())
+    assert "so far, about 78 to " in texts(example) and "All of it takes" not in texts(example)
     assert len(numbers_of(figure_of(example, 0)["data"][0]["x"])) == 3
     assert button(example, "Cancel") and button(example, "Enough, keep what is healed")
     assert not example.get("download_button")

@@ -107,8 +107,8 @@ def test_units_are_found_by_a_condition_and_one_is_shown(example: AppTest) -> No
     example = choose(example, "Measured by", "c")
     ranked = example.dataframe[0].value
     assert ranked["c"].abs().is_monotonic_decreasing
-    example = click_line(example, "choose_found", 3)
-    assert example.session_state.unit == ranked["unit"][3]
+    example = click_line(set_to(example, finding=True), "choose_found", 3)
+    assert (example.session_state.unit, example.session_state.finding) == (ranked["unit"][3], False)
     assert "The string began with T" in texts(example)
     assert len(figure_of(type_in(example, "BTBTXSETE"), TRACES)["layout"]["shapes"]) == 1
     assert "shapes" not in figure_of(type_in(example, "BPBPVVEPE"), TRACES)["layout"]

@@ -9,8 +9,8 @@ from tests.helpers.browser import TIMEOUT, at_rest, choose, drawn, go, titled
 
 def _table_of_blocks(page: Page) -> Locator:
     titled(page, "Overview")
-    expect(page.get_by_role("link", name="See every row")).to_be_visible()
     drawn(page, 2)
+    at_rest(page)
     return page.get_by_test_id("stDataFrame").nth(2)
 
 
@@ -83,6 +83,7 @@ def test_a_unit_is_found_by_what_it_does_and_pointing_at_a_symbol_shows_its_step
     expect(page.get_by_text("which no unit can know")).to_be_visible()
     page.get_by_test_id("stDataFrame").first.click(position={"x": 25, "y": 35 + 17})
     expect(page).to_have_url(re.compile("unit="))
+    expect(page.get_by_role("combobox", name="Units that follow this")).not_to_be_visible()  # the finder makes room
     expect(page.get_by_text("Shaded: The string began with T")).to_be_visible()
     chart = page.locator(".js-plotly-plot").first
     symbol = chart.locator(".textpoint").nth(6)  # of BTBTSSX…

@@ -15,10 +15,11 @@ def test_from_the_door_to_a_model_that_speaks(server: str, page: Page) -> None:
 
     page.on("websocket", listen)
     page.set_viewport_size({"width": 1280, "height": 720})
-    page.goto(server)
+    page.goto(f"{server}/open")  # typed by hand, like the names of all other pages; it stands at /, too
     canvas, slider = page.locator("canvas.grids"), page.get_by_role("slider")
     expect(canvas).to_have_attribute("data-fallen", " ".join(["16"] * 8))
     at_rest(page)
+    expect(page.get_by_text("Page not found")).to_have_count(0)
     names = ("Look inside", "Make it smaller", "Learn", "Open Python-docs characters", "Open Embedded Reber grammar")
     buttons = [page.get_by_test_id("stMain").get_by_role("button", name=name) for name in names]
     for each in (page.get_by_role("heading", level=1), canvas, slider, *buttons, page.get_by_test_id("stFileUploader")):

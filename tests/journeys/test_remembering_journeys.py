@@ -63,7 +63,7 @@ def test_a_reload_finds_a_run_and_its_inputs_again_and_another_browser_none_of_i
     expect(page.get_by_text("inputs.npy")).to_be_visible()
     at_rest(page)  # and the server has it
     page.get_by_role("button", name="Calibrate", exact=True).click()
-    calibrated = page.get_by_role("heading", name="Uneven by nature")
+    calibrated = page.get_by_role("heading", name="Sparsity of each gate under global ranking")
     expect(calibrated).to_be_visible(timeout=WORK)
     go(page, "Run")
     page.get_by_role("button", name="Run", exact=True).click()

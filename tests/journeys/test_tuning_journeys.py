@@ -49,6 +49,9 @@ def test_the_grids_follow_the_slider_while_it_is_dragged(server: str, page: Page
     expect(canvas).to_have_attribute("data-fallen", _fallen(dragged))
     rows = sum(map(int, _fallen(dragged).split()))
     expect(number(page, "Rows dropped")).to_have_text(str(rows))  # before the slider is let go
+    page.wait_for_timeout(1000)  # longer than a slider takes to rest that is not held
+    at_rest(page)
+    expect(page).to_have_url(re.compile("sparsity=0.5$"))  # nothing was made anew below the hand that holds it
     page.mouse.up()
     expect(page).to_have_url(re.compile(f"sparsity={dragged:g}$"))
     expect(canvas).to_have_attribute("data-fallen", _fallen(dragged))
@@ -87,7 +90,8 @@ def test_slider_number_verdict_and_grids_stand_on_one_screen(
         page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5")
         expect(number(page, "Quality")).to_have_text(re.compile(r"^0\.\d+$"))
         expect(page.locator(".stMarkdownBadge", has_text="Ruined")).to_be_in_viewport(ratio=1)
-        for each in (page.get_by_role("slider").first, page.get_by_role("spinbutton", name="in %")):
+        undo = page.get_by_role("button", name="Undo")
+        for each in (page.get_by_role("slider").first, page.get_by_role("spinbutton", name="in %"), undo):
             expect(each).to_be_in_viewport(ratio=1)
         place = _canvas(page).bounding_box()
         assert place and place["y"] + place["height"] * grids / 8 <= height
