@@ -74,7 +74,7 @@ def seconds_of_certificate(path: Path) -> float:
     """The CPU time of a certificate of the LSTMs of a file."""
     checkpoint = open_checkpoint(path)
     masks = {name: torch.ones(len(tensor), dtype=torch.bool) for name, tensor in checkpoint.tensors.items()}
-    layouts = [masked_layout(lstm, masks, False) for lstm in checkpoint.lstms]
+    layouts = [masked_layout(lstm, masks) for lstm in checkpoint.lstms]
     both = (as_stored(layouts, checkpoint.tensors, checkpoint.source) for _ in range(2))
     started = time.process_time()
     certify(*both, layouts, length_to_certify(layouts))

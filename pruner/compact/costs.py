@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pruner.compact.layout import Layout, chained, compact_layout, stored_tensors
-from pruner.compact.masked_and_compact import Form, leftover_masks
+from pruner.compact.masked_and_compact import Form, leftover_masks, told_by_what
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.consumer_choice import consumers_of
 from pruner.files.on_demand import Made, OnDemand, described, pieces
@@ -59,8 +59,8 @@ def size_when_compact(checkpoint: Checkpoint, recipe: Recipe, masks: Mapping[str
     for lstm in checkpoint.select(recipe.lstms):
         named = consumers.get(lstm.name, [])
         rebuilt = recipe.compensation != "none" and recipe.granularity == "units" and not named and not lstm.proj_size
-        rebuilt = rebuilt or rebuilt_of(lstm, checkpoint.tensors) is not None
-        layouts.append(compact_layout(lstm, masks, recipe.granularity, named, rebuilt, recipe.needs_data))
+        told_by = told_by_what(checkpoint, lstm, masks, recipe.granularity, rebuilt)
+        layouts.append(compact_layout(lstm, masks, recipe.granularity, named, told_by, recipe.needs_data))
     layouts = chained(layouts, recipe.needs_data)
     changed: dict[str, Tensor | Made | None] = {}
     for layout in layouts:

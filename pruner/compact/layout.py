@@ -39,7 +39,7 @@ class Layout:
     sizes, or removed units reconstructed), `ReconstructingLSTM` (the same masked) or `RowCompactLSTM`; `tensors` maps
     the names in that module's state dict to the names in the file. `consumers` are the tensors that were trimmed: they
     lost the columns of the last layer's removed units. `inputs` are the columns of its own input that are left where it is
-    itself the consumer of another LSTM.
+    itself the consumer of another LSTM, `told_by` the units of each direction of a `ReconstructingLSTM` that tell others.
     """
 
     lstm: LSTM  # of the source, at full size
@@ -49,6 +49,7 @@ class Layout:
     kept_rows: dict[Place, dict[str, int]]  # how many rows of each block are kept
     consumers: list[str]
     inputs: list[int] | None = None
+    told_by: list[list[int]] | None = None
 
     def describe(self) -> dict[str, Any]:
         """The entry in the manifest, with names of the file where that has the keys which lead to them."""
@@ -105,7 +106,8 @@ class Layout:
             elif name not in self.lstm.tensors and stored_as == "ReconstructingLSTM":
                 tensors[name] = stored
         rows = {place: self.kept_rows[layer, place[1]] for place in lstm.places}
-        return Layout(lstm, stored_as, tensors, kept, rows, [], inputs)
+        told_by = self.told_by if stored_as == "ReconstructingLSTM" else None
+        return Layout(lstm, stored_as, tensors, kept, rows, [], inputs, told_by)
 
     def parts(self, masks: Mapping[str, Tensor]) -> Iterator[tuple[str, str, Part]]:
         """(PyTorch's name, name in the stored module's state dict, what stays of that tensor) of all of the source's."""
@@ -114,8 +116,9 @@ class Layout:
             yield from row_parts(self.lstm, [(ih.nonzero().flatten(), hh.nonzero().flatten()) for ih, hh in pairs])
             return
         units = {place: torch.tensor(units) for place, units in self.kept_units.items()}
+        plain = self.stored_as in ("LSTM", "ReconstructingLSTM")
         for name, part in unit_parts(self.lstm, units).items():
-            yield name, name if self.stored_as == "LSTM" else load_pruned.inside(name, self.lstm.bidirectional), part
+            yield name, name if plain else load_pruned.inside(name, self.lstm.bidirectional), part
 
     def module(self, tensors: Mapping[str, Tensor], full_width: bool = True) -> nn.Module:
         """The module that load_pruned.py gives, batch first, from the tensors of the file; of an LSTMCell, the LSTM that
@@ -158,14 +161,18 @@ def dense_layout(lstm: LSTM, tensors: Mapping[str, Tensor]) -> Layout:
     """How an LSTM lies in its own file, nothing dropped, but for units of which that holds what rebuilds them."""
     every = torch.ones(len(GATES) * lstm.hidden_size, dtype=torch.bool)
     masks = dict.fromkeys(lstm.weight_names().values(), every)
-    return masked_layout(lstm, masks, rebuilt_of(lstm, tensors) is not None)
+    rebuilt = rebuilt_of(lstm, tensors)
+    return masked_layout(lstm, masks, None if rebuilt is None else rebuilt.kept)
 
 
-def masked_layout(lstm: LSTM, masks: Mapping[str, Tensor], reconstructed: bool) -> Layout:
-    """How an LSTM under masks, (4H,) by the names in the file, lies in a file of full size."""
-    names = lstm.tensors | (names_of_maps(lstm) if reconstructed else {})
-    stored_as = "ReconstructingLSTM" if reconstructed else "LSTM"
-    return Layout(lstm, stored_as, names, _everything(lstm), _kept_rows(lstm, masks), [])
+def masked_layout(lstm: LSTM, masks: Mapping[str, Tensor], told_by: Sequence[Tensor] | None = None) -> Layout:
+    """How an LSTM under masks, (4H,) by the names in the file, lies in a file of full size; `told_by` the (K,) units that
+    tell the others in each direction of the last layer, where that is so."""
+    rows, everything = _kept_rows(lstm, masks), _everything(lstm)
+    if told_by is None:
+        return Layout(lstm, "LSTM", dict(lstm.tensors), everything, rows, [])
+    names, units = lstm.tensors | names_of_maps(lstm), [each.tolist() for each in told_by]
+    return Layout(lstm, "ReconstructingLSTM", names, everything, rows, [], told_by=units)
 
 
 def chained(layouts: list[Layout], from_data: bool = False) -> list[Layout]:
@@ -205,25 +212,23 @@ def compact_layout(
     masks: Mapping[str, Tensor],
     granularity: str,
     consumers: list[str],
-    reconstructed: bool = False,
+    told_by: Sequence[Tensor] | None = None,
     from_data: bool = False,
 ) -> Layout:
-    """How an LSTM under masks lies in a file without what they drop.
+    """How an LSTM under masks lies in a file without what they drop; `told_by` as in `masked_layout`. Rows of such a one lie
+    there as zeros, since its units come back from units.
 
-    Raises PrunerError for rows of one that reconstructs, and if its consumers cannot be trimmed, since its layers keep
-    different numbers of units; those that a recipe `from_data` names then keep their width.
+    Raises PrunerError if its consumers cannot be trimmed, since its layers keep different numbers of units; those that a
+    recipe `from_data` names then keep their width.
     """
     rows = _kept_rows(lstm, masks)
-    if granularity == "rows" and reconstructed:
-        raise PrunerError(
-            f"expected whole units to remove from {lstm.title}, since those that are gone come back in its output as others "
-            "tell them, found rows; choose the granularity units"
-        )
+    if granularity == "rows" and told_by is not None:
+        return masked_layout(lstm, masks, told_by)
     if granularity == "rows":
         return Layout(lstm, "RowCompactLSTM", _names_beside(lstm, "RowCompactLSTM"), _everything(lstm), rows, [])
     units = {place: units_to_hold(mask, lstm.proj_size) for place, mask in unit_masks(lstm, masks).items()}
     kept = {place: own.tolist() for place, own in units.items()}
-    if len(counts(units.values())) == 1 and not reconstructed:
+    if len(counts(units.values())) == 1 and told_by is None:
         return Layout(lstm, "LSTM", dict(lstm.tensors), kept, rows, consumers)
     if consumers and not from_data:
         raise PrunerError(
@@ -231,7 +236,7 @@ def compact_layout(
             f"{', '.join(str(len(each)) for each in kept.values())}; leave the consumers out, or use one sparsity for all "
             "layers"
         )
-    return Layout(lstm, "CompactLSTM", _names_beside(lstm, "CompactLSTM", reconstructed), kept, rows, [])
+    return Layout(lstm, "CompactLSTM", _names_beside(lstm, "CompactLSTM", told_by is not None), kept, rows, [])
 
 
 def reconstructs(names: Iterable[str]) -> bool:
@@ -239,19 +244,13 @@ def reconstructs(names: Iterable[str]) -> bool:
     return any("reconstruction." in name for name in names)
 
 
-def last_unit_masks(lstm: LSTM, masks: Mapping[str, Tensor]) -> list[Tensor]:
-    """The (H,) masks of whole units for each direction of the last layer."""
-    return list(unit_masks(lstm, masks).values())[-lstm.directions :]
-
-
 def stored_indices(layout: Layout, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The indices of kept units or rows that a compact module stores, by their names in its state dict."""
     if layout.stored_as == "CompactLSTM":
         kept = enumerate(layout.kept_units.values())
         return {f"layers.{index}.kept": torch.tensor(units) for index, units in kept} | _stands_for(layout.lstm)
-    if layout.stored_as == "ReconstructingLSTM":
-        last = last_unit_masks(layout.lstm, masks)
-        return {f"kept_{direction}": units.nonzero().flatten() for direction, units in enumerate(last)}
+    if layout.told_by is not None:
+        return {f"kept_{direction}": torch.tensor(units) for direction, units in enumerate(layout.told_by)}
     if layout.stored_as == "RowCompactLSTM":
         return {
             f"layers.{index}.rows_{side}": mask.nonzero().flatten()

@@ -13,7 +13,6 @@ from pruner.compact.layout import (
     Layout,
     chained,
     compact_layout,
-    last_unit_masks,
     masked_layout,
     stored_indices,
     stored_tensors,
@@ -25,7 +24,7 @@ from pruner.files.consumer_choice import consumers_of
 from pruner.files.contents import Learned
 from pruner.files.on_demand import Made, OnDemand, described, without_numbers
 from pruner.importance.masks import drop_rows
-from pruner.lstm.kept import Part
+from pruner.lstm.kept import Part, last_units
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
 from pruner.lstm.rebuilt import Reconstruction, names_of_maps, rebuilt_of
@@ -79,6 +78,7 @@ def masked_form(
     checkpoint: Checkpoint,
     lstms: list[LSTM],
     masks: Mapping[str, Tensor],
+    granularity: str,
     compensation: Compensation = NO_COMPENSATION,
 ) -> Form:
     """The source's own tensors, compensated or not, with zeros in every dropped row. Raises PrunerError if the file already
@@ -89,11 +89,11 @@ def masked_form(
         changed[name] = Made(without_numbers(tensors[name]), partial(drop_rows, tensors[name], mask), True)
     layouts = []
     for lstm in lstms:
-        filled = _maps(checkpoint, lstm, masks, compensation)
-        layout = masked_layout(lstm, masks, filled is not None)
-        if filled is not None:
+        told_by = _told_by(checkpoint, lstm, masks, granularity, compensation)
+        layout = masked_layout(lstm, masks, told_by)
+        if told_by is not None:
             _check_names(layout, checkpoint, set(lstm.tensors.values()))
-            values = stored_indices(layout, masks) | _reconstruction(lstm, filled, "reconstruction.{}.")
+            values = stored_indices(layout, masks) | _maps(checkpoint, layout, told_by, compensation)
             changed |= {layout.tensors[name]: value for name, value in values.items()}
         layouts.append(layout)
     changed |= leftover_masks(compensation.tensors, checkpoint.tensors)
@@ -114,12 +114,10 @@ def compact_form(
     Raises PrunerError as `layout.compact_layout` does, or if the file already holds a tensor of a name that is needed.
     """
     tensors: dict[str, Tensor | Made] = {**checkpoint.tensors, **compensation.tensors}
-    filled = {lstm.name: _maps(checkpoint, lstm, masks, compensation) for lstm in lstms}
+    told_by = {lstm.name: _told_by(checkpoint, lstm, masks, granularity, compensation) for lstm in lstms}
     layouts = chained(
         [
-            compact_layout(
-                lstm, masks, granularity, consumers.get(lstm.name, []), filled[lstm.name] is not None, from_data
-            )
+            compact_layout(lstm, masks, granularity, consumers.get(lstm.name, []), told_by[lstm.name], from_data)
             for lstm in lstms
         ],
         from_data,
@@ -131,9 +129,11 @@ def compact_form(
     for layout in layouts:
         lstm = layout.lstm
         if layout.stored_as != "LSTM":
-            _check_names(layout, checkpoint, set())
+            _check_names(layout, checkpoint, set(lstm.tensors.values()) if layout.told_by else set())
             changed |= dict.fromkeys([*lstm.tensors.values(), *_earlier(lstm, checkpoint)])
-        state = _compacted(layout, tensors, masks, filled[lstm.name])
+        state = _compacted(layout, tensors, masks)
+        if (units := told_by[lstm.name]) is not None:
+            state |= _maps(checkpoint, layout, units, compensation)
         changed |= {stored: state[name] for name, stored in layout.tensors.items()}
         touched += lstm.tensors.values()
     now = described(OnDemand(changed))
@@ -141,14 +141,38 @@ def compact_form(
     return Form("compact", OnDemand(changed), layouts)
 
 
+def told_by_what(
+    checkpoint: Checkpoint, lstm: LSTM, masks: Mapping[str, Tensor], granularity: str, told: bool
+) -> list[Tensor] | None:
+    """The (K,) units in each direction of the last layer that tell the others in the output: of those that are `told` now,
+    or were in the file, where no unit goes with rows. None where nothing comes back."""
+    earlier = rebuilt_of(lstm, checkpoint.tensors)
+    if granularity == "rows":
+        return None if earlier is None else earlier.kept
+    return last_units(lstm, masks) if told or earlier is not None else None
+
+
+def _told_by(
+    checkpoint: Checkpoint, lstm: LSTM, masks: Mapping[str, Tensor], granularity: str, compensation: Compensation
+) -> list[Tensor] | None:
+    return told_by_what(checkpoint, lstm, masks, granularity, lstm.name in compensation.reconstructions)
+
+
 def _maps(
-    checkpoint: Checkpoint, lstm: LSTM, masks: Mapping[str, Tensor], compensation: Compensation
-) -> Reconstruction | None:
-    """What gives the removed units of an LSTM from those that stay: what compensation found, after what the file has."""
+    checkpoint: Checkpoint, layout: Layout, told_by: list[Tensor], compensation: Compensation
+) -> dict[str, Tensor]:
+    """What gives the removed units of an LSTM from those that stay, in its type, by the names in the state dict of its
+    module: what compensation found, after what the file has."""
+    lstm, dtype, state = layout.lstm, getattr(torch, layout.lstm.dtype), dict[str, Tensor]()
     told, earlier = compensation.reconstructions.get(lstm.name), rebuilt_of(lstm, checkpoint.tensors)
-    if earlier is None:
-        return told
-    return earlier.after([units.nonzero().flatten() for units in last_unit_masks(lstm, masks)], told)
+    maps = told if earlier is None else earlier.after(told_by, told)
+    assert maps is not None  # noqa: S101 - nothing is told by units without
+    for direction, (weight, bias) in enumerate(maps):
+        prefix = f"reconstruction.{direction}."
+        if layout.stored_as == "CompactLSTM":
+            prefix = f"layers.{len(lstm.places) - lstm.directions + direction}.reconstruction."
+        state |= {f"{prefix}weight": weight.to("cpu", dtype), f"{prefix}bias": bias.to("cpu", dtype)}
+    return state
 
 
 def _earlier(lstm: LSTM, checkpoint: Checkpoint) -> list[str]:
@@ -165,7 +189,6 @@ def _compacted(
     layout: Layout,
     tensors: Mapping[str, Tensor | Made],
     masks: Mapping[str, Tensor],
-    filled: Reconstruction | None,
 ) -> dict[str, Tensor | Made]:
     """What a compact layout stores, by the names in its module's state dict."""
     lstm, like = layout.lstm, stored_tensors(layout, masks)
@@ -174,19 +197,6 @@ def _compacted(
         source = lstm.tensors[standard]
         given = tensors[source], part, masks.get(source)
         state[name] = Made(like[name], partial(_shrunk, *given), isinstance(given[0], Tensor))
-    if filled is not None:
-        state |= _reconstruction(lstm, filled, "layers.{}.reconstruction.", len(lstm.places) - lstm.directions)
-    return state
-
-
-def _reconstruction(lstm: LSTM, filled: Reconstruction, prefix: str, first: int = 0) -> dict[str, Tensor]:
-    """The maps of a reconstruction on the CPU in the LSTM's type, by their names in the state dict of its module."""
-    dtype, state = getattr(torch, lstm.dtype), dict[str, Tensor]()
-    for direction, (weight, bias) in enumerate(filled, first):
-        state |= {
-            f"{prefix}weight".format(direction): weight.to("cpu", dtype),
-            f"{prefix}bias".format(direction): bias.to("cpu", dtype),
-        }
     return state
 
 
@@ -260,5 +270,5 @@ def pruned_by(
     lstms = checkpoint.select(recipe.lstms)
     consumers = consumers_of(checkpoint, recipe)
     small = compact_form(checkpoint, lstms, masks, recipe.granularity, consumers, compensation, recipe.needs_data)
-    forms = {"masked": masked_form(checkpoint, lstms, masks, compensation), "compact": small}
+    forms = {"masked": masked_form(checkpoint, lstms, masks, recipe.granularity, compensation), "compact": small}
     return Pruned(checkpoint, recipe, dict(masks), compensation, forms)

@@ -24,9 +24,10 @@ from pruner.exports.manifest import MASKS, Manifest, not_the_export
 from pruner.files.checkpoint import Checkpoint
 from pruner.files.export_files import read_tensors
 from pruner.lstm.gates import GATES
-from pruner.lstm.kept import unit_masks
+from pruner.lstm.kept import last_units, unit_masks
 from pruner.lstm.lstm import DTYPES, LSTM
 from pruner.lstm.module import build
+from pruner.lstm.rebuilt import rebuilt_of
 from pruner.lstm.sizes import parameters_in
 from pruner.recipe import Recipe
 
@@ -74,7 +75,7 @@ def read_layouts(folder: Path, manifest: Manifest, pruned: Checkpoint, masks: Ma
             raise not_the_export(folder, f"masks of {rows} rows for {shown(lstm.title)}", "others")
         if recipe.granularity == "units":
             _check_whole_units(folder, lstm, masks)
-        layouts.append(_read_layout(folder, entry, lstm, manifest.form, recipe, masks))
+        layouts.append(_read_layout(folder, entry, lstm, manifest.form, recipe, masks, pruned))
     layouts = chained(layouts)
     for layout in layouts:
         _check_stored(folder, layout, pruned, masks, manifest.form)
@@ -88,7 +89,13 @@ def read_layouts(folder: Path, manifest: Manifest, pruned: Checkpoint, masks: Ma
 
 
 def _read_layout(
-    folder: Path, entry: Mapping[str, Any], lstm: LSTM, form: str, recipe: Recipe, masks: Mapping[str, Tensor]
+    folder: Path,
+    entry: Mapping[str, Any],
+    lstm: LSTM,
+    form: str,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    pruned: Checkpoint,
 ) -> Layout:
     """How an LSTM lies in the file, from the masks and what its entry says of its consumers."""
     named, stated = entry["consumers"], entry.get("tensors")
@@ -96,13 +103,24 @@ def _read_layout(
     if not all(isinstance(name, str) for name in named) or not set(named) <= known:
         raise not_the_export(folder, "consumers that the recipe names", shown(named))
     reconstructed = isinstance(stated, dict) and reconstructs(stated)
+    told_by = _told_by(folder, lstm, recipe, masks, pruned) if reconstructed else None
     if form == "masked":
-        return masked_layout(lstm, masks, reconstructed)
-    found = compact_layout(lstm, masks, recipe.granularity, named, reconstructed, recipe.needs_data)
+        return masked_layout(lstm, masks, told_by)
+    found = compact_layout(lstm, masks, recipe.granularity, named, told_by, recipe.needs_data)
     # Older exports do not say in the model's file what its compact LSTMs stand for.
     if isinstance(stated, dict) and STANDS_FOR in found.tensors and STANDS_FOR not in stated:
         return replace(found, tensors={name: own for name, own in found.tensors.items() if name != STANDS_FOR})
     return found
+
+
+def _told_by(folder: Path, lstm: LSTM, recipe: Recipe, masks: Mapping[str, Tensor], pruned: Checkpoint) -> list[Tensor]:
+    """The units that tell those which come back in an LSTM's output: where rows were dropped, the file alone says them."""
+    if recipe.granularity == "units":
+        return last_units(lstm, masks)
+    rebuilt = rebuilt_of(lstm, pruned.tensors)
+    if rebuilt is None:
+        raise not_the_export(folder, f"what rebuilds units of {shown(lstm.title)}", "nothing that does")
+    return rebuilt.kept
 
 
 def _check_consumers(folder: Path, form: str, recipe: Recipe, layouts: list[Layout], pruned: Checkpoint) -> None:

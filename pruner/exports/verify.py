@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pruner.compact import load_pruned
 from pruner.compact.costs import cost_of_file
-from pruner.compact.layout import Layout, last_unit_masks, reconstructs
+from pruner.compact.layout import Layout, reconstructs
 from pruner.compact.masked_and_compact import Compensation, Pruned, pruned_by
 from pruner.errors import PrunerError, shown
 from pruner.exports import read_me
@@ -48,6 +48,7 @@ from pruner.files.export_files import unpack
 from pruner.files.on_demand import OnDemand, described, pieces
 from pruner.files.opening import open_checkpoint
 from pruner.files.staging import temporary
+from pruner.lstm.kept import last_units
 from pruner.lstm.measure import Quality
 from pruner.lstm.sizes import macs_per_step
 from pruner.lstm.sizes import parameters as count_parameters
@@ -303,11 +304,11 @@ def _expected(source: Checkpoint, manifest: Manifest, masks: Mapping[str, Tensor
     names += consumers + [bias for name in consumers if (bias := bias_beside(source.tensors, name))]
     filled = {
         layout.lstm.name: [
-            (torch.zeros(int((~own).sum()), int(own.sum())), torch.zeros(int((~own).sum())))
-            for own in last_unit_masks(layout.lstm, masks)
+            (torch.zeros(layout.lstm.hidden_size - len(own), len(own)), torch.zeros(layout.lstm.hidden_size - len(own)))
+            for own in last_units(layout.lstm, masks)
         ]
         for layout in layouts
-        if reconstructs(layout.tensors)
+        if reconstructs(layout.tensors) and recipe.granularity == "units"
     }
     return pruned_by(source, recipe, masks, Compensation({name: source.tensors[name] for name in names}, filled, {}))
 

@@ -83,6 +83,11 @@ def layer_of(lstm: LSTM, kept: Kept, layer: int) -> list[Tensor]:
     return [kept[layer, direction] for direction in range(lstm.directions)]
 
 
+def last_units(lstm: LSTM, masks: Mapping[str, Tensor]) -> list[Tensor]:
+    """The (K,) units that masks of whole ones keep in each direction of the last layer."""
+    return [units.nonzero().flatten() for units in list(unit_masks(lstm, masks).values())[-lstm.directions :]]
+
+
 def unit_parts(lstm: LSTM, kept: Kept) -> dict[str, Part]:
     """{PyTorch's name: what stays of that tensor} when every place keeps these units.
 

@@ -1,5 +1,6 @@
 """LSTMs whose removed units come back in their output, since nobody said who reads it, are pruned further."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pruner.compact.load_pruned import load_lstms
 from pruner.compact.masked_and_compact import FORMS
 from pruner.compensation.start import start_of
 from pruner.exports.again import open_again
+from pruner.exports.export import file_facts
 from pruner.exports.verify import verify
 from pruner.lstm.module import build
 from pruner.pipeline import gather_statistics
@@ -118,18 +120,53 @@ def test_what_heals_inside_a_model_starts_from_what_was_exported(tmp_path: Path)
     torch.testing.assert_close(start.teacher().called(STEPS), module(STEPS), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("recipe", "told"),
-    [
-        (Recipe(0.5, "rows"), "expected whole units to remove from rnn, .* found rows; choose the granularity units"),
-        (Recipe(0.5, "units", consumers=("head.weight",)), "expected no consumers of rnn, .* found 'head.weight'"),
-    ],
-)
-def test_what_cannot_be_is_told(tmp_path: Path, recipe: Recipe, told: str) -> None:
-    opened, _ = first(tmp_path, "compact")
-    (tmp_path / "beside").mkdir()
+@pytest.mark.parametrize("compensation", ["none", "fold"])
+@pytest.mark.parametrize("again", FORMS)
+@pytest.mark.parametrize("form", FORMS)
+def test_its_rows_are_pruned_further_and_units_come_back_from_the_same(
+    tmp_path: Path, form: str, again: str, compensation: str
+) -> None:
+    """No module multiplies single rows and rebuilds units, so both forms hold zeros."""
+    checkpoint, module = first(tmp_path, form, "both of two layers")
+    recipe = Way(compensation).recipe(0.5)
+    result = run(checkpoint, recipe, calibration=None if compensation == "none" else calibration())
+    folder = result.save(tmp_path / "second", again)
+    assert verify(folder) and verify(folder, checkpoint)
+    small = load_lstms(folder)["rnn"]
+    assert type(small).__name__ == "ReconstructingLSTM"
+    assert all(torch.equal(value, small.get_buffer(name)) for name, value in kept_by(module).items())
+    assert 0 < (answers(small) - answers(module)).abs().max() < 2
+    assert size_when_compact(checkpoint, recipe, result.masks) == size_of_form(checkpoint, result.forms["compact"])
+
+
+def kept_by(module: nn.Module) -> dict[str, Tensor]:
+    """The units that are left in each direction of the last layer."""
+    buffers = dict(module.named_buffers())
+    last = [buffers[f"layers.{index}.kept"] for index in (2, 3)] if "layers.0.kept" in buffers else None
+    return {f"kept_{each}": buffers[f"kept_{each}"] if last is None else last[each] for each in range(2)}
+
+
+def test_what_rebuilds_units_of_rows_must_be_in_the_file(tmp_path: Path) -> None:
+    checkpoint, _ = first(tmp_path, "masked")
+    folder = run(checkpoint, Recipe(0.5)).save(tmp_path / "second")
+    state = torch.load(folder / "pruned.pt")
+    state["rnn.kept_0"] = state["rnn.kept_0"].flip(0)
+    torch.save(state, folder / "pruned.pt")
+    stated(folder, "pruned.pt")
+    with pytest.raises(PrunerError, match="expected what rebuilds units of 'rnn', found nothing that does"):
+        verify(folder)
+
+
+def stated(folder: Path, name: str) -> None:
+    """Have the manifest say what a file is now."""
+    manifest = read_manifest(folder)
+    manifest["files"][name] = file_facts(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_no_consumer_can_be_trimmed(tmp_path: Path) -> None:
+    first(tmp_path, "compact")
     tensors = {**torch.load(tmp_path / "first" / "pruned.pt"), "head.weight": torch.ones(2, HIDDEN)}
-    checkpoint = saved_in(tmp_path / "beside", tensors)
-    assert [lstm.name for lstm in opened.lstms] == ["rnn"]
-    with pytest.raises(PrunerError, match=told):
-        run(checkpoint, recipe)
+    (tmp_path / "beside").mkdir()
+    with pytest.raises(PrunerError, match=r"expected no consumers of rnn, .* found 'head.weight'; leave it out"):
+        run(saved_in(tmp_path / "beside", tensors), Recipe(0.5, "units", consumers=("head.weight",)))
