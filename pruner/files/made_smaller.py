@@ -86,7 +86,10 @@ def widen_compact(weights: Weights, as_stored: bool = False) -> list[Skipped]:
                 )
             )
             continue
-        remedy = f"put an nn.{lstm.kind} in the place of the {small.what} {lstm.title}"
+        plainly = (
+            f"a Reconstructing{lstm.kind}" if any(map(_REBUILT.fullmatch, small.tensors)) else f"an nn.{lstm.kind}"
+        )
+        remedy = f"put {plainly} in the place of the {small.what} {lstm.title}"
         for plain, (value, parts) in wide.items():
             compute(weights, plain, value, parts, remedy)
         weights.notes.append(
