@@ -148,7 +148,15 @@ function rest(view) {
   view.move({ ...view.standing, rests: true })
 }
 
+// What is clicked next, or done by a shortcut, is to find told what was moved before it: an undo, say.
+function tellAll() {
+  for (const view of [...alive.values()].flatMap((views) => [...views])) if (view.untold) send(view)
+}
+addEventListener("pointerdown", tellAll, true)
+addEventListener("keydown", (event) => (event.ctrlKey || event.metaKey) && tellAll(), true)
+
 function send(view) {
+  clearTimeout(view.pausing)
   view.untold = false
   view.move({ ...view.standing, rests: false })
   view.pausing = setTimeout(() => {
