@@ -1,6 +1,5 @@
 """What pytest itself reads: settings of all tests, and the fixtures of the real files."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,6 @@ from tests.helpers.real_files import CHECKPOINTS, FOREIGN
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 torch.set_num_threads(1)  # the LSTMs of the tests are so small that threads only wait for each other
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: a third of the time the tests wait for browsers, servers and other processes."""
-    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ def test_the_grids_follow_the_slider_while_it_is_dragged(server: str, page: Page
     page.goto(f"{server}/masks?example=embedded-reber&sparsity=0.5")
     canvas = _canvas(page)
     expect(canvas).to_have_attribute("data-fallen", _fallen(0.5))
+    expect(number(page, "Quality")).not_to_have_text("–")  # once that is known, the page is made anew
     slider = page.get_by_role("slider").first
     slider.scroll_into_view_if_needed()
     track = slider.bounding_box()
