@@ -171,4 +171,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert all_of(double, [(1,)]) == {0: 2}
     cancel_at_once(endless)
     assert all_of(double, [(1,)]) == {0: 2}  # whoever was stopped before has ended when this begins
-    assert not list(tmp_path.glob(".export-*"))
+    started = time.monotonic()
+    while list(tmp_path.glob(".export-*")):  # a busy machine ends the last call unheard
+        assert time.monotonic() - started < TIMEOUT
+        time.sleep(0.05)
