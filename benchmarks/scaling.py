@@ -4,8 +4,7 @@
 
 One layer of H = 64 to 8192 units (4096 where memory or disk is short of 8192), then one to eight layers of 512, one thread.
 An exponent of 1 means that twice the weights take twice the time. It is fitted to the larger half of the sizes, because the
-small ones tell of calls and not of numbers. Writing has no target: the system takes up to seven times as long for a byte of
-a large file as of a small one, whose pages it has at hand, and a plain file of as many bytes shows the same.
+small ones tell of calls and not of numbers.
 """
 
 import math
@@ -107,8 +106,7 @@ def rows() -> Iterator[Row]:
                 for stage, seconds in times.items():
                     points.setdefault(stage, []).append((weights, seconds))
             for stage, found in points.items():
-                target = None if stage.startswith("write") else MOST_EXPONENT
-                yield Row(f"{title}: exponent of {stage}", exponent(found), target, "")
+                yield Row(f"{title}: exponent of {stage}", exponent(found), MOST_EXPONENT, "")
                 yield Row(f"{title}: {stage} at the largest", found[-1][1], None, "s")
     torch.set_num_threads(threads)
 
