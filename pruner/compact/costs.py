@@ -13,7 +13,7 @@ from pruner.files.consumer_choice import consumers_of
 from pruner.files.on_demand import Made, OnDemand, described, pieces
 from pruner.files.writing import size_when_written
 from pruner.lstm.lstm import LSTM
-from pruner.lstm.rebuilt import names_of_maps, rebuilt_of
+from pruner.lstm.rebuilt import maps_in
 from pruner.lstm.sizes import Size, size
 from pruner.recipe import Recipe
 
@@ -92,8 +92,7 @@ def _stored(checkpoint: Checkpoint, layouts: Sequence[Layout]) -> list[Iterable[
 
 def _names(checkpoint: Checkpoint, lstm: LSTM) -> list[str]:
     """The tensors of an LSTM as it is in the checkpoint, with those that rebuild units in its output."""
-    maps = [] if rebuilt_of(lstm, checkpoint.tensors) is None else names_of_maps(lstm).values()
-    return [*lstm.tensors.values(), *maps]
+    return [*lstm.tensors.values(), *maps_in(lstm, checkpoint.tensors)]
 
 
 def _cost(

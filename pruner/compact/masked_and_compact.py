@@ -27,7 +27,7 @@ from pruner.importance.masks import drop_rows
 from pruner.lstm.kept import Part, last_units
 from pruner.lstm.lstm import LSTM
 from pruner.lstm.module import build
-from pruner.lstm.rebuilt import Reconstruction, names_of_maps, rebuilt_of
+from pruner.lstm.rebuilt import Reconstruction, maps_in, rebuilt_of
 from pruner.recipe import Recipe
 
 FORMS = ("masked", "compact")
@@ -130,7 +130,7 @@ def compact_form(
         lstm = layout.lstm
         if layout.stored_as != "LSTM":
             _check_names(layout, checkpoint, set(lstm.tensors.values()) if layout.told_by else set())
-            changed |= dict.fromkeys([*lstm.tensors.values(), *_earlier(lstm, checkpoint)])
+            changed |= dict.fromkeys([*lstm.tensors.values(), *maps_in(lstm, checkpoint.tensors)])
         state = _compacted(layout, tensors, masks)
         if (units := told_by[lstm.name]) is not None:
             state |= _maps(checkpoint, layout, units, compensation)
@@ -175,11 +175,6 @@ def _maps(
     return state
 
 
-def _earlier(lstm: LSTM, checkpoint: Checkpoint) -> list[str]:
-    """The names in the file of what rebuilds units of an LSTM, if it has them."""
-    return [] if rebuilt_of(lstm, checkpoint.tensors) is None else list(names_of_maps(lstm).values())
-
-
 def _trimmed(layout: Layout, consumer: Tensor) -> Made:
     part = layout.trimmed
     return Made(part.shrink(without_numbers(consumer)), partial(_shrunk, consumer, part, None), True)
@@ -213,7 +208,7 @@ def _shrunk(wide: Tensor | Made, part: Part, mask: Tensor | None, rows: slice | 
 
 
 def _check_names(layout: Layout, checkpoint: Checkpoint, own: set[str]) -> None:
-    own = own | set(_earlier(layout.lstm, checkpoint))
+    own = own | set(maps_in(layout.lstm, checkpoint.tensors))
     taken = next((name for name in layout.tensors.values() if name in checkpoint.tensors and name not in own), None)
     if taken is not None:
         raise PrunerError(

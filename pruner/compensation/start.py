@@ -29,7 +29,7 @@ class Start:
     folded: Shrunk
     kept: Kept | None
     rows: Mapping[Place, tuple[Tensor, Tensor]] | None
-    rebuilt: Rebuilt | None = None  # what the file has of the kind already
+    rebuilt: Rebuilt | None  # what the file has of the kind already
 
     def teacher(self) -> Student:
         """The dense model, as a student that knows everything."""
@@ -64,13 +64,14 @@ def start_of(
     layer is left without units.
     """
     dense = Shrunk(layers_of(lstm, tensors, device), load_consumers(tensors, consumers, device))
+    rebuilt = rebuilt_of(lstm, tensors)
     if recipe.granularity == "rows":
         rows = row_masks(lstm, masks)
         bare, folded = (
             Shrunk(without_rows(dense.layers, rows, means), dense.consumers)
             for means in (None, statistics if lstm.bias else None)
         )
-        return Start(lstm, dense, bare, folded, None, rows)
+        return Start(lstm, dense, bare, folded, None, rows, rebuilt)
     kept = {place: mask.nonzero().flatten().to(device) for place, mask in unit_masks(lstm, masks).items()}
     if 0 in counts(kept.values()):
         raise PrunerError(
@@ -78,7 +79,7 @@ def start_of(
             "without; lower its sparsity, or choose compensation 'none'"
         )
     bare, folded = (shrunk_units(dense.layers, dense.consumers, kept, lstm, statistics, way) for way in (False, True))
-    return Start(lstm, dense, bare, folded, kept, None, rebuilt_of(lstm, tensors))
+    return Start(lstm, dense, bare, folded, kept, None, rebuilt)
 
 
 def joined(starts: Sequence[Start], left: Sequence[Shrunk]) -> list[Shrunk]:

@@ -43,14 +43,10 @@ def suggestions(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
 def offered(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
     """What can be named as a consumer of one of these LSTMs: the `suggestions`, then the inputs of others of them; where
     more than one could be read, with the LSTM that is, as in `encoder=decoder.weight_ih_l0`."""
-    found = []
+    found, trimmed = [], [lstm for lstm in lstms if can_be_trimmed(checkpoint, lstm)]
     for name in [*suggestions(checkpoint, lstms), *(name for lstm in lstms for name in lstm.input_weights)]:
         width = checkpoint.tensors[name].shape[1]
-        fitting = [
-            lstm
-            for lstm in lstms
-            if can_be_trimmed(checkpoint, lstm) and lstm.output_width == width and name not in lstm.input_weights
-        ]
+        fitting = [lstm for lstm in trimmed if lstm.output_width == width and name not in lstm.input_weights]
         shown_by_file = any(name in own.consumers for own in checkpoint.learned.values())
         found += [name] if len(fitting) == 1 or shown_by_file else [f"{lstm.name}={name}" for lstm in fitting]
     return found

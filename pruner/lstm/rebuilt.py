@@ -110,6 +110,11 @@ def rebuilt_of(lstm: LSTM, tensors: Mapping[str, Tensor]) -> Rebuilt | None:
     return Rebuilt(lstm.hidden_size, kept, maps)
 
 
+def maps_in(lstm: LSTM, tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names in the file of what rebuilds units of an LSTM; none where there is no such thing."""
+    return [] if rebuilt_of(lstm, tensors) is None else list(names_of_maps(lstm).values())
+
+
 def fills(module: nn.LSTM | nn.LSTMCell, rebuilt: Rebuilt) -> None:
     """Have an `nn.LSTM` or `nn.LSTMCell` of full size give what is gone as it is told."""
     module.register_forward_hook(_Filling(rebuilt))

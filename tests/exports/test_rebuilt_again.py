@@ -110,10 +110,11 @@ def test_a_cell_is_pruned_further(tmp_path: Path, form: str) -> None:
     assert (after - before).square().sum() / before.square().sum() < 0.4
 
 
-def test_what_heals_inside_a_model_starts_from_what_was_exported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("granularity", ["rows", "units"])
+def test_what_heals_inside_a_model_starts_from_what_was_exported(tmp_path: Path, granularity: str) -> None:
     """The teacher gives the output and the last state that the export does, so it is these that are learnt."""
     checkpoint, module = first(tmp_path, "compact", "both of two layers")
-    (lstm,), recipe = checkpoint.lstms, Way().recipe(0.67, granularity="units")
+    (lstm,), recipe = checkpoint.lstms, Way().recipe(0.67, granularity=granularity)
     statistics = gather_statistics(checkpoint, recipe, calibration())
     masks = run(checkpoint, recipe, calibration=calibration()).masks
     start = start_of(lstm, checkpoint.tensors, masks, recipe, [], statistics["rnn"], "cpu")
