@@ -34,16 +34,19 @@ TAKES = 150
 HIDDEN_SIZES, LAYERS, OF_LAYERS = (64, 128, 256, 512, 1024, 2048, 4096, 8192), (1, 2, 4, 8), 512
 MOST_EXPONENT = 1.1
 WARM = 2**25  # weights, below which a stage is timed several times: all layers of one series, or none
+TURNS, LONG = 5, 1.0  # at least, and as many more as take so many seconds together
 
 
-def seconds_of(do: Callable[[], Any], turns: int) -> tuple[float, Any]:
-    """The least CPU time of several turns, and what the last of them gave."""
-    found, times = None, []
-    for _ in range(turns):
+def seconds_of(do: Callable[[Path], Any], folder: Path, warm: bool) -> float:
+    """The least CPU time of several turns, or of one that is not warm; each is given a path in `folder` of its own."""
+    times = list[float]()
+    while not times or (warm and (len(times) < TURNS or sum(times) < LONG)):
+        own = folder / f"turn-{len(times)}"
         started = time.process_time()
-        found = do()
+        do(own)
         times.append(time.process_time() - started)
-    return min(times), found
+        own.unlink(missing_ok=True)
+    return min(times)
 
 
 def stages(folder: Path, hidden_size: int, layers: int) -> tuple[int, dict[str, float]]:
@@ -54,24 +57,26 @@ def stages(folder: Path, hidden_size: int, layers: int) -> tuple[int, dict[str, 
     path, written = folder / "model.safetensors", folder / "pruned"
     save_file({f"lstm.{name}": tensor for name, tensor in lstm.state_dict().items()}, path)
     del lstm
-    turns = 5 if weights < WARM else 1
     times: dict[str, float] = {}
 
-    def timed(stage: str, do: Callable[[], Any], turns: int = turns) -> None:
-        times[stage], _ = seconds_of(do, turns)
+    def timed(stage: str, do: Callable[[Path], Any]) -> None:
+        times[stage] = seconds_of(do, folder, weights < WARM)
 
     checkpoint = open_checkpoint(path)
-    timed("hash", lambda: open_checkpoint(path).sha256)
-    timed("saliency and ranks", partial(score_lstm, checkpoint.lstms[0], checkpoint.tensors, "l1"))
+    timed("hash", lambda own: open_checkpoint(path).sha256)
+    timed("saliency and ranks", lambda own: score_lstm(checkpoint.lstms[0], checkpoint.tensors, "l1"))
     for granularity, form in (("rows", "masked"), ("units", "compact")):
         pruned = prune(checkpoint, Recipe(0.5, granularity=granularity))
         made = pruned.forms[form]
-        timed(f"count, {form}", partial(cost_of_form, checkpoint, made))
+        timed(f"count, {form}", lambda own, made=made: cost_of_form(checkpoint, made))
+        timed(f"write, {form}", partial(write, checkpoint, made.changed))
         written.unlink(missing_ok=True)
-        timed(f"write, {form}", partial(write, checkpoint, made.changed, written), turns=1)
+        write(checkpoint, made.changed, written)
         masked, again = pruned.forms["masked"].layouts, open_checkpoint(written)
 
-        def certificate(pruned: Any = pruned, masked: Any = masked, made: Any = made, again: Any = again) -> Any:
+        def certificate(
+            own: Path, pruned: Any = pruned, masked: Any = masked, made: Any = made, again: Any = again
+        ) -> Any:
             reference = as_stored(masked, pruned.tensors(), checkpoint.source)
             stored = as_stored(made.layouts, again.tensors, again.source)
             return certify(reference, stored, made.layouts, length_to_certify(made.layouts))

@@ -5,8 +5,8 @@ ever sees anything of another.
 
 Every visitor opens a checkpoint of their own under a recipe of their own and moves the sparsity slider, by turns with idle
 workers and while more sweeps run than there are workers; a third of them calibrate, run and export. They talk to the server
-as a browser does, and whatever comes is searched for the marks of all others: a name in the file and in its tensors, two
-numbers next to each other that its weights make, and the seed of the recipe. Then all leave; their models are forgotten
+as a browser does, and whatever comes is searched for the marks of all others: a name in the file and in its tensors, a
+number behind a mark in its weights and in their saliencies, and the seed of the recipe. Then all leave; their models are forgotten
 after `--idle` seconds (an hour on other servers), and memory is measured again after `--wait`.
 """
 
@@ -19,6 +19,7 @@ import random
 import re
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ from benchmarks.rows import Row
 
 APP = Path(__file__).parents[1] / "app.py"
 HIDDEN, INPUT = 128, 64
+MARK = 2.7316489  # in everybody's weights, before the mark of whose they are
 FIRST_SEED = 914_000_000  # of recipes; whole, with no digit beside it, it is found nowhere by chance
 NAMES, SEEDS = re.compile(rb"zq\d{3}[a-z]{6}"), re.compile(rb"(?<![\d.])9140\d{5}(?!\d)")
 MOST_RATIO, MOST_GROWTH, LEAST_MESSAGES = 2.0, 0.15, 2000
@@ -57,6 +59,7 @@ class Heard:
     size: int = 0
     clicked_again: int = 0
     leaks: list[str] = field(default_factory=list)
+    found_themselves: set[str] = field(default_factory=set)  # without which no leak found would mean nothing
     errors: list[str] = field(default_factory=list)
     times: dict[str, list[float]] = field(default_factory=dict)  # seconds, by what was done
 
@@ -73,20 +76,22 @@ class Visitor:
     def __init__(self, number: int, heard: Heard) -> None:
         letters = random.Random(number)
         self.number, self.heard, self.seed = number, heard, FIRST_SEED + 1 + number
+        self.mark = float(1 + number)
         self.name = f"zq{number:03d}" + "".join(letters.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(6))
-        tensors = self._weights()
-        self.file = safetensors.torch.save(tensors)
-        sums = tensors[f"{self.name}.lstm.weight_ih_l0"].abs().sum(1)
-        self.numbers = sums[:2].numpy().tobytes()
+        self.file = safetensors.torch.save(self._weights())
         self.secret = "".join(letters.choice("abcdefghijklmnop") for _ in range(43))
         heard.visitors.append(self)
 
     def _weights(self) -> dict[str, Tensor]:
         torch.manual_seed(self.number)
         modules = {"lstm": nn.LSTM(INPUT, HIDDEN), "head": nn.Linear(HIDDEN, 16)}
-        return {
+        tensors = {
             f"{self.name}.{of}.{key}": value for of, each in modules.items() for key, value in each.state_dict().items()
         }
+        marked = tensors[f"{self.name}.lstm.weight_ih_l0"]
+        marked[:2] = 0
+        marked[0, -1], marked[1, 0] = MARK, self.mark  # neighbours among weights as among saliencies
+        return tensors
 
     def tab(self, url: str) -> Tab:
         return Tab(url, f"pruner_browser={self.secret}", self.hear)
@@ -96,9 +101,12 @@ class Visitor:
         self.heard.messages += 1
         self.heard.size += len(data)
         mine = {self.name.encode(), str(self.seed).encode()}
+        after = set(_after_marks(data))
+        if self.mark in after:
+            self.heard.found_themselves.add(self.name)
         found = {each.decode() for each in {*NAMES.findall(data), *SEEDS.findall(data)} - mine}
         found |= {
-            f"weights of {other.name}" for other in self.heard.visitors if other is not self and other.numbers in data
+            f"weights of {other.name}" for other in self.heard.visitors if other is not self and other.mark in after
         }
         self.heard.leaks += [f"{self.name} received {each}" for each in sorted(found)]
 
@@ -167,6 +175,13 @@ class Visitor:
                 await tab.run()
         if tab.shows("button", "Cancel"):
             await tab.press("Cancel")
+
+
+def _after_marks(data: bytes) -> Iterator[float]:
+    """The numbers that follow the mark of all weights in a message, which is searched once and not once a visitor."""
+    mark, at = struct.pack("<f", MARK), 0
+    while (at := data.find(mark, at) + 1) and at + 7 <= len(data):
+        yield struct.unpack_from("<f", data, at + 3)[0]
 
 
 @contextmanager
@@ -326,6 +341,8 @@ def _found(arguments: argparse.Namespace) -> Iterator[Row]:
     for leak in heard.leaks[:10]:
         print(f"leak: {leak}")
     yield Row("visitors: messages with something of another", len(heard.leaks), 0, f"of {heard.messages:,}")
+    found = len(heard.found_themselves)
+    yield Row("visitors: that came upon their own weights", found, len(heard.visitors), "", at_least=True)
     yield Row("visitors: errors", len(heard.errors), 0, "")
     if not arguments.quick:
         full, idle = (statistics.median(heard.times[f"slider, workers {how}"]) for how in ("full", "idle"))

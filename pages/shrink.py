@@ -151,20 +151,25 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         "Time to heal each candidate",
         Work.shrink_budget.key,
         work.shrink_budget,
-        help="A few sizes are healed for a seventh of it, then up to six for the whole of it, as many at a time as this "
-        "machine has cores. Longer means smaller.",
+        help=(
+            "A few sizes are healed for a seventh of it, then up to six for the whole of it, as many at a time as this "
+            "machine has cores. Longer means smaller."
+            if target.keep
+            else "Up to two models of the size are healed for it: layers alike, and all layers ranked together. Longer "
+            "means better."
+        ),
     )
     if len(devices := available_devices()) > 1:
         st.segmented_control(
             "Device", list(devices), format_func=devices.__getitem__, key=Work.device.key, required=True
         )
 watching.follow(work.shrink, "shrinking", show_the_way)
-if search := planned():
+search, smaller = planned(), work.shrunk
+if search and (smaller is None or search != work.search):
     st.caption(
         f"All of it takes {search.lasts} on this machine; longer for a far larger model, or while other work shares its "
         "cores."
     )
-smaller = work.shrunk
 if smaller is None:
     draw_frontier(work.tried)
     st.stop()

@@ -96,9 +96,9 @@ class _Task:
         try:
             if self._progress(*self._told) and not self._enough:
                 self._enough = True
-                channel.send("enough")
+                _tell(channel, "enough")
         except Cancelled:
-            channel.send("cancel")
+            _tell(channel, "cancel")
             _wait_for_the_end(channel)
             raise
 
@@ -129,7 +129,7 @@ class _Task:
 
 
 def _tell(channel: Channel, kind: str) -> None:
-    with suppress(OSError):  # it has just ended
+    with suppress(OSError):  # it has just ended; what came of it may still wait to be received
         channel.send(kind)
 
 

@@ -180,7 +180,8 @@ def sorted_curves(
                     marker={"color": GATE_COLORS[gate], "size": 11, "line": {"color": DROPPED, "width": 3}},
                     name=f"cut of {block}",
                     showlegend=False,
-                    hovertemplate=f"gate {block} is cut here<br>{dropped[index]} of {hidden_size} rows fall<extra></extra>",
+                    hovertemplate=f"cut of {block}<br>{dropped[index]} of {hidden_size} rows fall, left of here"
+                    "<extra></extra>",
                 )
             )
     fallen_everywhere = go.layout.Shape(

@@ -22,6 +22,7 @@ from pruner.dashboard.limits import Limits
 from pruner.dashboard.queueing import Queue, ordinal
 from pruner.dashboard.workspaces import Workspaces
 from pruner.files.opening import open_checkpoint
+from pruner.progress import Cancelled
 from tests.helpers.files import saved, saved_in
 from tests.helpers.heavy import (
     Seen,
@@ -41,6 +42,7 @@ from tests.helpers.heavy import (
     run_calls,
     slip,
     square_all,
+    tell_who,
 )
 from tests.helpers.models import named, random_lstm
 from tests.helpers.pages import wait
@@ -114,6 +116,23 @@ def test_a_file_is_mapped_by_both_wherever_it_has_gone(queue: Queue, tmp_path: P
         is_mapped, in_file, doubled = wait(begin(queue, partial(look_at_file, checkpoint))).status.result
         assert is_mapped and in_file and torch.equal(doubled, expected)
         change(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("wish", ["cancel", "enough"])
+def test_work_that_has_just_ended_is_not_taken_for_a_worker_that_died(queue: Queue, tmp_path: Path, wish: str) -> None:
+    path = tmp_path / "worker"
+
+    def wishes_too_late(fraction: float, what: str) -> bool:
+        until(lambda: path.exists() and path.read_text() != "" and not is_there(int(path.read_text())))
+        if wish == "cancel":
+            raise Cancelled
+        return True
+
+    if wish == "cancel":
+        with pytest.raises(Cancelled):
+            queue.compute("a", partial(tell_who, path), print, wishes_too_late)
+    else:
+        assert queue.compute("a", partial(tell_who, path), print, wishes_too_late) == "told"
 
 
 @pytest.mark.parametrize("work", [hold, be_deaf])

@@ -94,6 +94,8 @@ def test_ones_own_model_is_shrunk_to_a_size_with_inputs_dropped_on_the_page(app:
     assert smaller.result.recipe.consumers == ("head.weight",)
     assert smaller.gathered.calibration.name == "inputs.npy"
     assert "Healed and judged on inputs from inputs\\.npy" in texts(app)
+    assert "All of it takes" not in texts(app)  # what is asked for stands below
+    assert "All of it takes" in texts(set_to(app, target_size=30))
 
 
 def test_random_numbers_promise_nothing(app: AppTest) -> None:

@@ -1,8 +1,10 @@
 """The benchmark of many visitors: that it finds what is another's."""
 
+import struct
+
 import pytest
 
-from benchmarks.visitors import Heard, Visitor
+from benchmarks.visitors import MARK, Heard, Visitor
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def visitors() -> list[Visitor]:
     [
         lambda other: f"the file {other.name}.safetensors".encode(),
         lambda other: f"?granularity=units&seed={other.seed}&unit=3".encode(),
-        lambda other: b"\x00\x01" + other.numbers + b"\x02",
+        lambda other: b"\x00\x01" + struct.pack("<2f", MARK, other.mark) + b"\x02",
         lambda other: other.file,
     ],
     ids=["name", "recipe", "numbers", "bytes"],
