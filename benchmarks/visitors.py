@@ -6,8 +6,8 @@ ever sees anything of another.
 Every visitor opens a checkpoint of their own under a recipe of their own and moves the sparsity slider, by turns with idle
 workers and while more sweeps run than there are workers; a third of them calibrate, run and export. They talk to the server
 as a browser does, and whatever comes is searched for the marks of all others: a name in the file and in its tensors, a
-number behind a mark in its weights and in their saliencies, and the seed of the recipe. Then all leave; their models are forgotten
-after `--idle` seconds (an hour on other servers), and memory is measured again after `--wait`.
+number behind a mark in its weights and in their saliencies, and the seed of the recipe. Then all leave; their models are
+forgotten after `--idle` seconds (an hour on other servers), and memory is measured again after `--wait`.
 """
 
 import argparse
