@@ -124,7 +124,7 @@ st.markdown(
     f"The share of each gate's rows that would fall if **{controls.sparsity:.0%}** of the work were saved and all rows were "
     "ranked together by what dropping them costs on these inputs."
 )
-if gathered.calibration.source == "gaussian":
+if not gathered.calibration.is_real:
     st.caption("These inputs are random: which gate matters most on real ones, they do not tell.")
 else:
     st.markdown(

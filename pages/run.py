@@ -34,7 +34,8 @@ def start() -> None:
         work.timing.cancel()
     given, gathered = work.given(checkpoint), inputs.current()
     work.run, work.newest, work.timing = work.begin(partial(given.run, recipe, work.device)), "run", None
-    work.run_inputs = told(gathered.calibration.source, gathered.calibration.name) if gathered else None
+    real = gathered.calibration if gathered and gathered.calibration.is_real else None
+    work.run_inputs = told(real.source, real.name) if real else None
 
 
 pruned = ", ".join(plain(lstm.title) for lstm in checkpoint.select(recipe.lstms))

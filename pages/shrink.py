@@ -62,14 +62,14 @@ def choose_target() -> Target:
 
 
 def where_inputs_come_from() -> Gathered | Wanted:
-    """What was gathered, if it still holds; an example's own inputs; else those that are chosen here."""
+    """What was gathered, if it still holds and is real; an example's own inputs; else those that are chosen here."""
     gathered = inputs.current()
     if example is not None and (gathered is None or gathered.calibration.source == "example"):
         st.caption(
             f"Healed on the example’s own training inputs, judged by {example.quality_name} on what it never saw."
         )
         return gathered or Wanted("example")
-    if gathered is not None:
+    if gathered is not None and gathered.calibration.is_real:
         calibration = gathered.calibration
         st.caption(f"Healed and judged on {gathering.told(calibration.source, calibration.name)}.")
         return gathered
@@ -84,8 +84,8 @@ def where_inputs_come_from() -> Gathered | Wanted:
 
 def planned() -> Search | None:
     """What is to be searched, where anything is healed."""
-    inputs_from = source.source if isinstance(source, Wanted) else source.calibration.source
-    return None if inputs_from == "gaussian" else Search(target, work.shrink_budget, limits().workers)
+    random = isinstance(source, Wanted) and source.source == "gaussian"
+    return None if random else Search(target, work.shrink_budget, limits().workers)
 
 
 def start() -> None:
@@ -147,24 +147,25 @@ except PrunerError as error:
     stop_with(error, "These tensors cannot be used")
 with st.container(horizontal=True, vertical_alignment="bottom"):
     watching.start_button("Shrink", work.shrink, start, heals=True)
-    choose_time(
-        "Time to heal each candidate",
-        Work.shrink_budget.key,
-        work.shrink_budget,
-        help=(
-            "A few sizes are healed for a seventh of it, then up to six for the whole of it, as many at a time as this "
-            "machine has cores. Longer means smaller."
-            if target.keep
-            else "Up to two models of the size are healed for it: layers alike, and all layers ranked together. Longer "
-            "means better."
-        ),
-    )
+    if search := planned():
+        choose_time(
+            "Time to heal each candidate",
+            Work.shrink_budget.key,
+            work.shrink_budget,
+            help=(
+                "A few sizes are healed for a seventh of it, then up to six for the whole of it, as many at a time as this "
+                "machine has cores. Longer means smaller."
+                if target.keep
+                else "Up to two models of the size are healed for it: layers alike, and all layers ranked together. "
+                "Longer means better."
+            ),
+        )
     if len(devices := available_devices()) > 1:
         st.segmented_control(
             "Device", list(devices), format_func=devices.__getitem__, key=Work.device.key, required=True
         )
 watching.follow(work.shrink, "shrinking", show_the_way)
-search, smaller = planned(), work.shrunk
+smaller = work.shrunk
 if search and (smaller is None or search != work.search):
     st.caption(
         f"All of it takes {search.lasts} on this machine; longer for a far larger model, or while other work shares its "

@@ -195,20 +195,19 @@ def measured(
     drifting, rating, timing, counting = split(progress, 2, 2 if quality else 0, 1 if timed else 0, 1)
     timed = timed and max(lstm.parameters for lstm in checkpoint.lstms) <= MOST_TIMED
     modules: dict[str, Modules] = {}
-    if timed or calibration is not None or quality is not None:
+    real = calibration if calibration is not None and calibration.is_real else None
+    if timed or real is not None or quality is not None:
         modules["dense"] = {lstm.name: build(lstm, checkpoint.tensors, device) for lstm in checkpoint.lstms}
         modules |= {form: pruned.modules(form, device) for form in FORMS}
     answers = None
-    if calibration is None:
+    if real is None:
         drift = _drift_on_random_inputs(pruned, device, drifting)
     else:
         before, after = modules["dense"], modules["masked"]
-        drift = measure_drift(checkpoint, recipe, calibration, before, after, drifting)
-        if calibration.source != "gaussian":
-            judged = (
-                after if forward is None else modules["compact"]
-            )  # a whole model may hand states on, which this drops
-            answers = held_back_loss(checkpoint, recipe, calibration, before, judged, pruned.tensors(), forward)
+        drift = measure_drift(checkpoint, recipe, real, before, after, drifting)
+        # A whole model may hand states on, which masked ones drop.
+        judged = after if forward is None else modules["compact"]
+        answers = held_back_loss(checkpoint, recipe, real, before, judged, pruned.tensors(), forward)
     rated = None if quality is None else _rated(pruned, modules, quality, device, rating)
     times = _timed(checkpoint, modules, timing) if timed else None
     counting(0.0, "Measuring the size")

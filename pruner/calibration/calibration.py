@@ -38,6 +38,11 @@ class Calibration:
     batches: Sequence[Any] | None = None
     held_back: "Calibration | None" = None
 
+    @property
+    def is_real(self) -> bool:
+        """Whether these are like what a model reads in use: random numbers neither heal it nor tell what it is worth."""
+        return self.source != "gaussian"
+
     @cached_property
     def sha256(self) -> str:
         """A hash over names, shapes, dtypes and values: the same for the same sequences, whatever format held them, and

@@ -104,7 +104,7 @@ def _prune(options: argparse.Namespace) -> None:
         for step in done["steps"]:
             verdict = ("kept" if step["kept"] else "left out") + (", ended early" if step.get("stopped") else "")
             print(f"{done['name'] or '(root)'}: {step['name']}: {step['before']:.4f} -> {step['after']:.4f}, {verdict}")
-    where = "held-back inputs" if calibration is not None else "random inputs"
+    where = "held-back inputs" if calibration is not None and calibration.is_real else "random inputs"
     for name, drift in result.drift.items():
         print(f"{name or '(root)'}: output drift {drift.relative:.3f} on {where}")
     if example and result.quality:

@@ -78,7 +78,7 @@ def check_data(recipe: Recipe, calibration: Calibration | None) -> None:
             "expected calibration inputs for this recipe, whose criterion or compensation needs them, found none; give "
             "some, or choose the criterion l1 without compensation"
         )
-    if recipe.compensation == "heal" and calibration is not None and calibration.source == "gaussian":
+    if recipe.compensation == "heal" and calibration is not None and not calibration.is_real:
         raise PrunerError(
             "expected real or sampled inputs for compensation 'heal', found random ones, which would make the model "
             "worse on real ones; give inputs, or choose compensation 'fold'"

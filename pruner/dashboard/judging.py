@@ -51,7 +51,7 @@ class Asked:
         if example is not None:
             return example.sample if self.gathered or not self.recipe.needs_data else None
         known = self.gathered.calibration if self.gathered else None
-        return None if known is None or known.source == "gaussian" else known
+        return known if known is not None and known.is_real else None
 
     @property
     def measured(self) -> Verdict | None:

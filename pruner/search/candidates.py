@@ -97,7 +97,7 @@ def candidate_of(
         if quality is not None and dense_quality is not None:
             after = quality(pruned.tensors(), compact)
             verdict = by_quality(quality.name, quality.higher_is_better, dense_quality, after)
-        elif calibration.source == "gaussian":
+        elif not calibration.is_real:
             moved = measure_drift(checkpoint, recipe, None, dense, compact)
             verdict = unknown(max(drift.relative for drift in moved.values()))
         else:

@@ -38,6 +38,7 @@ MARGIN = 0.9  # of the target is aimed at
 STEP = 0.06  # of sparsity, between neighbouring candidates
 MOST_SPARSITY, LEAST_SPARSITY = 0.95, 0.05
 ROUNDS = 3  # of whole healings, between what was borne and what was not
+WORDS = {"macs": "multiply-accumulates", "size": "size"}
 LEAST_LOSS = 1e-6  # which has a logarithm
 
 
@@ -78,7 +79,7 @@ def shrink(
     a model of a size is unknown, one that keeps its quality refused. Raises PrunerError for that, and where no size reaches
     the target.
     """
-    if calibration.source == "gaussian":
+    if not calibration.is_real:
         recipe = replace(recipe, compensation="fold" if recipe.compensation == "heal" else recipe.compensation)
     gathering, searching = split(progress, 1, 8)
     if statistics is None:
@@ -86,7 +87,7 @@ def shrink(
     search = _Search(checkpoint, recipe, calibration, statistics, quality, searching, seen, device, forward)
     if target.what is not None:
         return search.of_size(target)
-    if calibration.source == "gaussian" and quality is None:
+    if quality is None and not calibration.is_real:
         raise search.no_promise(target)
     return search.keeping(target)
 
@@ -141,7 +142,9 @@ class _Search:
     def of_size(self, target: Target) -> Shrunk:
         """The best of a size, with layers alike or their units ranked together."""
         ways = [self._recipe]
-        if self._recipe.allocation == "uniform" and self._recipe.criterion in COST_CRITERIA and not _own(self._recipe):
+        several = any(len(lstm.places) > 1 for lstm in self._checkpoint.select(self._recipe.lstms))
+        even = self._recipe.allocation == "uniform" and not _own(self._recipe)
+        if several and even and self._recipe.criterion in COST_CRITERIA:
             ways.append(replace(self._recipe, allocation="global"))
         self._try([replace(way, sparsity=self._sparsity_for(way, target)) for way in ways])
         if not self._tried:
@@ -149,7 +152,8 @@ class _Search:
         best = min(self._tried, key=_loss)
         how = "all layers ranked together" if best.recipe.allocation == "global" else "of every layer alike"
         removed = (
-            f"{best.recipe.sparsity:.0%} of the units, {how}, had to go for {target.amount:.0%} of the {target.what}."
+            f"{best.recipe.sparsity:.0%} of the units, {how}, had to go for {target.amount:.0%} of the "
+            f"{WORDS[str(target.what)]}."
         )
         return Shrunk(best, self._tried, [removed, best.verdict.sentence])
 

@@ -24,7 +24,7 @@ class Measure:
 
     @property
     def by_answers(self) -> bool:
-        return self.quality is None and _is_real(self.calibration)
+        return self.quality is None and self.calibration is not None and self.calibration.is_real
 
     @property
     def name(self) -> str:
@@ -43,10 +43,6 @@ class Measure:
         return by_answers(value, recipe.task == "softmax") if self.by_answers else unknown(value)
 
 
-def _is_real(calibration: Calibration | None) -> bool:
-    return calibration is not None and calibration.source != "gaussian"
-
-
 def value_of(
     checkpoint: Checkpoint,
     recipe: Recipe,
@@ -61,7 +57,7 @@ def value_of(
     if quality is not None:
         return quality(tensors, modules)
     dense = {lstm.name: build(lstm, checkpoint.tensors) for lstm in checkpoint.select(recipe.lstms)}
-    if calibration is not None and _is_real(calibration):
+    if calibration is not None and calibration.is_real:
         return held_back_loss(checkpoint, recipe, calibration, dense, modules, tensors)
     moved = measure_drift(checkpoint, recipe, None, dense, modules)
     return max(drift.relative for drift in moved.values())

@@ -84,7 +84,9 @@ def test_another_candidate_can_be_taken_instead(example: AppTest) -> None:
 
 
 def test_ones_own_model_is_shrunk_to_a_size_with_inputs_dropped_on_the_page(app: AppTest) -> None:
-    tensors = named(random_lstm(hidden_size=12), "rnn.") | {"head.weight": random_steps(2, 12, dtype=torch.float32)}
+    tensors = named(random_lstm(hidden_size=12, num_layers=2), "rnn.") | {
+        "head.weight": random_steps(2, 12, dtype=torch.float32)
+    }
     app = go(set_to(upload(app.run(), "own.pt", saved(tensors)), shrink_budget=BUDGET), "shrink")
     app = set_to(app, shrink_for="macs", target_size=40, consumers=["head.weight"], task="regression")
     app.file_uploader[0].upload("inputs.npy", npy(random_steps(60, 8, 3, dtype=torch.float32).numpy()))
@@ -107,6 +109,11 @@ def test_random_numbers_promise_nothing(app: AppTest) -> None:
     assert len(app.session_state.tried) == len(FIRST)
     app = work(set_to(app, shrink_for="size", target_size=50), "Shrink", "shrink")
     assert app.info[0].proto.title == "Unknown"
+    smaller = app.session_state.shrunk
+    (only,) = smaller.found.tried  # one layer has nothing to be ranked with
+    assert smaller.result.verdict.after == pytest.approx(only.verdict.after)  # one drift, found twice
+    assert app.session_state.inputs_from == "gaussian" and "Not real inputs" in texts(app)  # can still be changed
+    assert not [each for each in app.button_group if each.label == "Time to heal each candidate"]
 
 
 def test_inputs_that_are_not_there_are_asked_for(app: AppTest) -> None:

@@ -56,7 +56,7 @@ def test_the_best_of_a_size_takes_as_few_units_as_it_needs() -> None:
     calibration = EXAMPLE.calibration(checkpoint)
     found = shrink(checkpoint, RECIPE, calibration, Target(None, "macs", 0.4), EXAMPLE.quality)
     assert 0.4 - 1 / 16 < found.chosen.macs <= 0.4  # one unit of 32 more, and it would be over
-    assert found.told[0].endswith("for 40% of the macs.")
+    assert found.told[0].endswith("for 40% of the multiply-accumulates.")
 
 
 def test_what_cannot_be_reached_is_said() -> None:
