@@ -81,6 +81,11 @@ class Tab:
         element, part = self.find("button", lambda each: each.label == label and not each.disabled)
         await self.run(WidgetState(id=element.id, trigger_value=True), part=part)
 
+    async def write(self, label: str, text: str) -> None:
+        """Write into the field with a label, as it is told by the next run."""
+        element, _ = self.find("text_input", lambda each: each.label == label)
+        self._set[element.id] = WidgetState(id=element.id, string_value=text)
+
     async def choose(self, label: str, option: str) -> None:
         """Choose one of the segments of the control with a label, by a word of it."""
         element, part = self.find("button_group", lambda each: each.label == label)

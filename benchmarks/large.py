@@ -112,13 +112,18 @@ def journey(folder: Path, suffix: str) -> Iterator[Row]:
         yield Row(f"{suffix}: peak memory of verify, {name}", memory, MOST_MEMORY)
 
 
-def rows(hidden_size: int = HIDDEN) -> Iterator[Row]:
+def room_for(folder: Path, hidden_size: int) -> None:
+    """Raise Unavailable where memory cannot be measured, or the disk is short of what a journey writes."""
     size = 4 * 4 * hidden_size * 2 * hidden_size * 2
+    if not Path("/proc/self/status").exists():
+        raise Unavailable("it reads what Linux tells of a process in /proc")
+    if shutil.disk_usage(folder).free < SCRATCH * size:
+        raise Unavailable(f"it needs {SCRATCH * size / 2**30:.0f} GiB of disk")
+
+
+def rows(hidden_size: int = HIDDEN) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
-        if not Path("/proc/self/status").exists():
-            raise Unavailable("it reads what Linux tells of a process in /proc")
-        if shutil.disk_usage(name).free < SCRATCH * size:
-            raise Unavailable(f"it needs {SCRATCH * size / 2**30:.0f} GiB of disk")
+        room_for(Path(name), hidden_size)
         torch.set_num_threads(1)
         for suffix in ("safetensors", "pt"):
             folder = Path(name) / suffix

@@ -17,20 +17,16 @@ import json
 import os
 import random
 import re
-import socket
 import statistics
 import struct
-import subprocess
 import sys
 import time
-import urllib.request
 import zipfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
@@ -40,8 +36,8 @@ from torch import Tensor, nn
 
 from benchmarks.browserless import Failed, Tab
 from benchmarks.rows import Row
+from benchmarks.server import memory, serving
 
-APP = Path(__file__).parents[1] / "app.py"
 HIDDEN, INPUT = 128, 64
 MARK = 2.7316489  # in everybody's weights, before the mark of whose they are
 FIRST_SEED = 914_000_000  # of recipes; whole, with no digit beside it, it is found nowhere by chance
@@ -184,49 +180,6 @@ def _after_marks(data: bytes) -> Iterator[float]:
         yield struct.unpack_from("<f", data, at + 3)[0]
 
 
-@contextmanager
-def serving(idle: int) -> Iterator[tuple[str, int]]:
-    """A server of its own: its address and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.headless=true", f"--server.port={port}"]
-    environment = {**os.environ, "PRUNER_IDLE_SECONDS": str(idle)}
-    with subprocess.Popen(command, cwd=APP.parent, env=environment, stdout=subprocess.DEVNULL) as process:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{url}/_stcore/health").close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        try:
-            yield url, process.pid
-        finally:
-            process.terminate()
-
-
-def memory(process: int) -> float:
-    """MiB that a process and all that it started take together; what several share is shared among them."""
-    total, around = 0, {process}
-    parents = {int(path.parent.name): path for path in Path("/proc").glob("[0-9]*/stat")}
-    tree: dict[int, int] = {}
-    for each, path in parents.items():
-        try:
-            tree[each] = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    while new := {each for each, parent in tree.items() if parent in around} - around:
-        around |= new
-    for each in around:
-        try:
-            lines = Path(f"/proc/{each}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        total += int(re.search(r"^Pss:\s+(\d+)", lines, re.M).group(1))  # type: ignore[union-attr]
-    return total / 1024
-
-
 def table(times: dict[str, list[float]]) -> str:
     """Percentiles of the milliseconds that each thing took."""
     lines = [f"{'':<24}{'times':>6}{'median':>9}{'90 %':>9}{'99 %':>9}{'most':>9}  ms"]
@@ -327,7 +280,7 @@ def _asked(words: list[str] | None) -> argparse.Namespace:
 
 def _found(arguments: argparse.Namespace) -> Iterator[Row]:
     heard = Heard()
-    with serving(arguments.idle) as (url, arguments.process):
+    with serving(PRUNER_IDLE_SECONDS=str(arguments.idle)) as (url, arguments.process):
         scene = Scene(arguments, url, heard)
         asyncio.run(scene.alone())
         before = scene.memory()
