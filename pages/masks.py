@@ -27,7 +27,6 @@ from pruner.views import row_figures
 
 frame.stand_in_app()
 
-GRIDS, PARTS = "mask_grids", "mask_parts"  # keys of the canvas, and of the sliders of layers and gates
 EVERY = 0.1  # seconds between two looks at what is being judged
 NARROW = 380  # pixels: what is set now and then leaves the quality and half of the grids in view
 
@@ -47,7 +46,12 @@ def load_recipe() -> None:
 
 def moved() -> None:
     speaking.hush()  # leaves the processor to what follows the slider
-    tuning.follow(GRIDS)
+    follow_sliders(tuning.GRIDS)
+
+
+def follow_sliders(key: str) -> None:
+    if tuning.follow(key):
+        history.record()  # at once: the next may be moved before all of the page is made anew
 
 
 @st.fragment
@@ -64,7 +68,7 @@ def follow(checkpoint: Checkpoint, view: View, look: Look, a: comparing.Other | 
             say_what_is_left(checkpoint, recipe, found, gathered, a)
         drawn = draw(checkpoint, view, look, recipe, found, gathered, a)
     with tuned:
-        grids.show(GRIDS, drawn, tuning.overall(GRIDS, recipe, view.layer), moved)
+        grids.show(tuning.GRIDS, drawn, tuning.overall(recipe, view.layer), moved)
         if drawn:
             explain(view, recipe, drawn)
     if isinstance(found, Preview):
@@ -123,8 +127,8 @@ def explain(view: View, recipe: Recipe, drawn: Grids) -> None:
 def slide_parts(view: View) -> None:
     """The sliders of layers and gates, made anew by themselves while one moves."""
     heed()
-    if shown := tuning.parts(GRIDS, controls.recipe(), view.layer):
-        grids.show(PARTS, None, shown, lambda: tuning.follow(PARTS))
+    if shown := tuning.parts(controls.recipe(), view.layer):
+        grids.show(tuning.PARTS, None, shown, lambda: follow_sliders(tuning.PARTS))
 
 
 def choose_the_rest(checkpoint: Checkpoint, view: View) -> Look:
@@ -162,7 +166,7 @@ def lead_on() -> None:
             st.button(
                 "Pin as A",
                 icon=":material/keep:",
-                on_click=history.pin,
+                on_click=comparing.pin,
                 help="Keep this recipe as A and go on tuning: Compare with A shows both.",
             )
         st.toggle("Compare with A", key=Session.comparing.key, persist_state="session")

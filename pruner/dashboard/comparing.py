@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pruner.compact.costs import size_of_file, size_when_compact
-from pruner.dashboard import history
+from pruner.dashboard import tuning
+from pruner.dashboard.controls import controls
 from pruner.dashboard.downloads import csv_button
 from pruner.dashboard.gathered import Gathered
 from pruner.dashboard.judging import Asked
@@ -78,6 +79,13 @@ def say_if_nothing_is_pinned() -> None:
         )
 
 
+def pin() -> None:
+    """Pin what the controls say now as A."""
+    tuning.catch_up()
+    if session.checkpoint is not None:
+        session.pinned = Pinned("A", controls.recipe(), session.checkpoint)
+
+
 def choose_a(checkpoint: Checkpoint, recipe: Recipe) -> None:
     """What A is, and the ways to another."""
     pinned = session.pinned
@@ -90,7 +98,7 @@ def choose_a(checkpoint: Checkpoint, recipe: Recipe) -> None:
         if pinned.recipe_beside(recipe) != recipe:
             st.caption("Only the open model is calibrated, so A is scored by its weights and not compensated.")
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button("Pin the present recipe as A", icon=":material/keep:", on_click=history.pin)
+        st.button("Pin the present recipe as A", icon=":material/keep:", on_click=pin)
         with st.popover("Compare with another checkpoint", icon=":material/upload_file:"):
             st.file_uploader(
                 "A checkpoint with the same LSTMs, from before a fine-tuning, say",

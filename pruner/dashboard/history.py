@@ -1,9 +1,9 @@
-"""What the controls said before: undo and redo, one step a change of the recipe, and one recipe that is pinned."""
+"""What the controls said before: undo and redo, one step a change of the recipe."""
 
 import streamlit as st
 
+from pruner.dashboard import tuning
 from pruner.dashboard.controls import controls
-from pruner.dashboard.pinned import Pinned
 from pruner.dashboard.session import session
 
 
@@ -17,7 +17,6 @@ def record() -> None:
 
 
 def undo() -> None:
-    record()  # a slider may have moved since, and not yet have come to rest
     _go(-1)
 
 
@@ -26,11 +25,14 @@ def redo() -> None:
 
 
 def _go(step: int) -> None:
+    tuning.catch_up()
+    record()  # a slider may have moved since, and not yet have come to rest
     at = session.at + step
     if 0 <= at < len(session.past):
         controls.apply(session.past[at])
         # What the controls make of it stands for it, so that no new step is recorded.
         session.past, session.at = [*session.past[:at], controls.recipe(), *session.past[at + 1 :]], at
+        tuning.say()
 
 
 def buttons() -> None:
@@ -52,9 +54,3 @@ def buttons() -> None:
             disabled=session.at >= len(session.past) - 1,
             shortcut="Mod+Shift+Z",
         )
-
-
-def pin() -> None:
-    """Pin what the controls say now as A."""
-    if session.checkpoint is not None:
-        session.pinned = Pinned("A", controls.recipe(), session.checkpoint)

@@ -214,9 +214,9 @@ class Session:
         unit: int | None = st.session_state[grids].unit
         return unit
 
-    def move(self, grids: str) -> dict[str, Any] | None:
-        """Where the sliders above the grids with this key were just moved: `Standing.told`, `edition` and `rests`."""
-        move: dict[str, Any] | None = st.session_state[grids].move
+    def move(self, sliders: str) -> dict[str, Any] | None:
+        """Where the sliders with this key were just moved: `Standing.told`, `edition` and `rests`."""
+        move: dict[str, Any] | None = st.session_state[sliders].move if sliders in st.session_state else None
         return move
 
     def held(self, component: str) -> str | None:

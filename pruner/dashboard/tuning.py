@@ -15,6 +15,8 @@ from pruner.files.checkpoint import Checkpoint
 from pruner.lstm.gates import BLOCKS, GATE_TITLES, GATES, SIDES
 from pruner.recipe import Recipe
 
+GRIDS, PARTS = "mask_grids", "mask_parts"  # keys of the canvas of Masks, and of the sliders of layers and gates
+
 
 def standing(recipe: Recipe) -> Standing:
     """Where the sliders are to stand, as far as the recipe has a use for them."""
@@ -25,16 +27,16 @@ def standing(recipe: Recipe) -> Standing:
     )
 
 
-def overall(of: str, recipe: Recipe, layer: int) -> Sliders:
-    """The slider above the grids of a layer, which have the key `of`, as it stands now."""
+def overall(recipe: Recipe, layer: int) -> Sliders:
+    """The slider above the grids of a layer, as it stands now."""
     whose = "the hidden units" if recipe.granularity == "units" else "each gate’s rows"
-    return Sliders(of, layer, _said(recipe), f"Sparsity: share of {whose} to drop")
+    return Sliders(GRIDS, layer, _said(recipe), f"Sparsity: share of {whose} to drop")
 
 
-def parts(of: str, recipe: Recipe, layer: int) -> Sliders | None:
+def parts(recipe: Recipe, layer: int) -> Sliders | None:
     """The sliders of the layers and gates that can have a sparsity of their own."""
     groups = _groups(recipe)
-    return Sliders(of, layer, _said(recipe), groups=groups) if groups else None
+    return Sliders(GRIDS, layer, _said(recipe), groups=groups) if groups else None
 
 
 def _said(recipe: Recipe) -> Said:
@@ -57,19 +59,31 @@ def _groups(recipe: Recipe) -> list[tuple[str, list[tuple[str, str]]]]:
     return found
 
 
-def follow(key: str) -> None:
-    """Set the controls to where the sliders above the grids with this key were moved; once they rest, all else follows."""
+def catch_up() -> None:
+    """Follow what was moved before a click: where both come in one message, that of the click may be called first."""
+    for key in (GRIDS, PARTS):
+        follow(key)
+
+
+def say() -> None:
+    """Say where the controls stand now, after which what was moved before is not followed any more."""
+    _said(controls.recipe())
+
+
+def follow(key: str) -> bool:
+    """Set the controls to where the sliders with this key were moved; once they rest, which is told, all else follows."""
     move = session.move(key)
     if move is None:
-        return
+        return False
     stands, in_time = Standing.heard(move), session.said is not None and move["edition"] == session.said.edition
     # Where a move rests that was heard already, what was said since (after an undo, say) holds.
     if in_time or stands != session.heard:
         _take(stands)
         # What was moved before the browser took up what was said meanwhile is about to be taken back there.
         session.heard, session.shown = stands, stands if in_time else None
-    if move["rests"]:
+    if rests := bool(move["rests"]):
         ask_for_all()
+    return rests
 
 
 def _take(stands: Standing) -> None:

@@ -50,6 +50,18 @@ def test_a_move_that_has_not_come_to_rest_is_undone_too(example: AppTest) -> Non
     assert standing(example)["overall"] == 0.3
 
 
+@pytest.mark.parametrize(("click", "stands"), [("Undo", 0.3), ("Redo", 0.9), ("Pin as A", 0.9)])
+def test_a_move_that_comes_in_one_message_with_a_click_was_there_before_it(
+    example: AppTest, click: str, stands: float
+) -> None:
+    example = press(slide(slide(go(example, "masks"), overall=0.3), overall=0.7), "Undo")
+    button(example, click).click()
+    example = slide(example, overall=0.9)  # whose callback is called after that of the click
+    assert example.session_state.sparsity == stands == standing(example)["overall"]
+    if click == "Pin as A":
+        assert example.session_state.pinned.recipe.sparsity == 0.9
+
+
 def test_what_is_moved_is_heard_and_nothing_is_said_back(example: AppTest) -> None:
     example = go(example, "masks")
     first, sent = said(example), canvases(example)[0].bytes

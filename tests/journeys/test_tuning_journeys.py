@@ -81,6 +81,17 @@ def test_the_grids_follow_without_the_server(server: str, page: Page) -> None:
     expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0))
 
 
+MOVE_AND_UNDO = """slider => {
+  for (const value of [0.9, 0.8]) {
+    slider.value = value
+    slider.dispatchEvent(new Event("input", { bubbles: true }))
+  }
+  const undo = [...document.querySelectorAll("button")].find((each) => each.textContent.includes("Undo"))
+  undo.dispatchEvent(new PointerEvent("pointerdown", { bubbles: true }))
+  undo.click()
+}"""
+
+
 @pytest.mark.parametrize(("width", "height", "grids"), [(1280, 720, 8), (390, 844, 4)])
 def test_slider_number_verdict_and_grids_stand_on_one_screen(
     server: str, browser: Browser, width: int, height: int, grids: int
@@ -206,9 +217,7 @@ def test_sliders_stand_where_they_were_when_one_comes_back(server: str, page: Pa
     field.press("Enter")
     expect(page).to_have_url(re.compile("sparsity=0.125$"))
     expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0.125))
-    slider.press("End")
-    expect(number(page, "Rows dropped")).to_have_text("256")
-    page.get_by_role("button", name="Undo").click()  # whether or not the slider has come to rest
+    slider.evaluate(MOVE_AND_UNDO)  # two moves at once, of which Python has heard the first
     expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0.125))
 
 
