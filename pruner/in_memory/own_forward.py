@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence
 
 from pruner.errors import PrunerError, shown
@@ -88,7 +87,8 @@ class OwnForward:
         device: str,
         precision: Precision,
     ) -> None:
-        self._called, self._consumers, self._compared = _Called(model, call), list(consumers), list(compared)
+        self._called, self._compared = _Called(model, call), list(compared)
+        self._consumers = {name: model.get_parameter(name) for name in consumers}
         self._device, self._precision = device, precision
         self._slots = {}
         for name in lstms:
@@ -106,17 +106,27 @@ class OwnForward:
 
     def outputs(self, tensors: Mapping[str, Tensor], lstms: Mapping[str, Any], batch: Any) -> Any:
         """All that the model gives. Raises PrunerError where it fails."""
+        self._put(self._consumers)  # its own, which move along; others may be no leaves
         self._called.to(self._device)
-        changed = {f"model.{name}": tensors[name].to(self._device) for name in self._consumers}
+        self._put({name: tensors[name].to(self._device) for name in self._consumers})
         for name, slot in self._slots.items():
             inner = lstms[name]
             slot.inner = inner.to(self._device, slot.dtype) if isinstance(inner, nn.Module) else inner
-        try:
-            with self._precision.again():
-                return run(lambda given: functional_call(self._called, changed, (given,)), moved(batch, self._device))
-        finally:
-            for slot in self._slots.values():
-                slot.inner = None
+        with self._precision.again():
+            return run(self._called, moved(batch, self._device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what the last call put in place."""
+        self._put(self._consumers)
+        for slot in self._slots.values():
+            slot.inner = None
+        return vars(self)
+
+    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let the consumers have tensors, each of which no other module shares."""
+        for name, tensor in tensors.items():
+            path, _, own = name.rpartition(".")
+            self._called.model.get_submodule(path)._parameters[own] = tensor  # type: ignore[assignment]
 
 
 class _Called(nn.Module):

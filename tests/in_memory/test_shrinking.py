@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pruner import PrunerError, shrink
 from pruner.compact.load_pruned import CompactLSTM, replace
@@ -257,6 +258,17 @@ def test_a_forward_without_gradients_is_refused() -> None:
 
     with pytest.raises(PrunerError, match="expected a forward pass through which gradients come back"):
         shrink(Closed(), loader(), **HALF)
+
+
+def test_what_is_computed_again_in_the_backward_pass_is_the_same() -> None:
+    class Again(Labels):
+        def forward(self, steps: Tensor) -> Any:
+            return checkpoint(super().forward, steps, use_reentrant=False)
+
+    model, again = made(), Again()
+    again.load_state_dict(model.state_dict())
+    once, twice = (shrink(each, loader(), **HALF).state_dict() for each in (model, again))
+    assert all(torch.equal(tensor, twice[name]) for name, tensor in once.items())
 
 
 def test_a_forward_that_reads_the_weights_themselves_is_refused_before_anything_takes_long() -> None:
