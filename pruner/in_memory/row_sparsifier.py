@@ -17,7 +17,7 @@ from pruner.in_memory import wrappers
 from pruner.in_memory.convert import converted
 from pruner.in_memory.groups import NOT_SAVED, check_keys, check_whole_units, checked_groups, every_packed, located
 from pruner.in_memory.optimizers import hold_at_zero
-from pruner.in_memory.row_mask import RowMask, attach, check_free, mask_on, owner_of, take_off, take_over
+from pruner.in_memory.row_mask import RowMask, attach, check_alone, check_free, mask_on, owner_of, take_off, take_over
 from pruner.in_memory.schedules import Schedule, checked
 from pruner.in_memory.sites import Site, row_compact, sites_in
 from pruner.lstm.lstm import Place
@@ -69,8 +69,8 @@ class RowSparsifier(abc.ABC):
         earlier round left is pruned on: of a `CompactLSTM` the share of what is left, of a `RowCompactLSTM`, which
         becomes an `nn.LSTM` of full size again, the share of all. Masks that a file or a deep copy brought along are
         taken over. Parameters stay the same objects, so optimizers go on. Raises PrunerError, before anything is
-        attached, for a tensor that is not there, is not a packed LSTM weight, is masked already, or is computed by
-        another tool.
+        attached, for a tensor that is not there, is not a packed LSTM weight, is masked already, is shared, or
+        is computed by another tool.
         """
         if self.model is not None:
             raise PrunerError("expected a new pruner, found one already prepared; call squash_mask() or prune() first")
@@ -233,11 +233,13 @@ class RowSparsifier(abc.ABC):
         return self.model
 
     def _check_attachable(self, model: nn.Module, groups: list[dict[str, Any]]) -> None:
-        """Raise PrunerError unless every tensor to mask is free, and every consumer there."""
+        """Raise PrunerError unless every tensor to mask is free and no other, and every consumer there."""
         sites = sites_in(model)
-        for group in groups:
-            for name in self._names(group, located(sites, group["module"], group["tensor_fqn"])):
-                check_free(*owner_of(model, name), name)
+        places = [located(sites, group["module"], group["tensor_fqn"]) for group in groups]
+        names = [name for group, at in zip(groups, places, strict=True) for name in self._names(group, at)]
+        for name in names:
+            check_free(*owner_of(model, name), name)
+        check_alone(model, names)
 
     def _attach(self, model: nn.Module, groups: list[dict[str, Any]]) -> None:
         sites = sites_in(model)
