@@ -78,6 +78,29 @@ def test_a_model_of_every_stage_comes_back_and_opens(
     assert "lstm" in capsys.readouterr().out.lower()
 
 
+def test_what_no_tensor_tells_comes_back_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Counted(Opaque):
+        steps: Any = None
+
+        def get_extra_state(self) -> Any:
+            return {"steps": self.steps}
+
+        def set_extra_state(self, state: Any) -> None:
+            self.steps = state["steps"]
+
+    model = seeded(Counted)
+    model.steps = 7
+    stepped(model).prune()
+    model.lstm.on_lost_state = "ignore"
+    stepped(model).prune()  # of which a further round makes nothing else
+    save_pruned(model, tmp_path / "model.pt")
+    again: Any = load_pruned(Counted, tmp_path / "model.pt")
+    assert again.lstm.on_lost_state == "ignore" and again.steps == 7
+    assert load_pruned(Counted(), tmp_path / "model.pt").get_submodule("lstm").on_lost_state == "ignore"
+    assert main(["inspect", str(tmp_path / "model.pt")]) == 0
+    assert "CompactLSTM" in capsys.readouterr().out
+
+
 def test_a_class_is_called_and_settings_come_from_it(tmp_path: Path) -> None:
     model = seeded(Chain)
     pruned(model)
