@@ -19,8 +19,8 @@ from pruner.in_memory.groups import NOT_SAVED, check_keys, check_whole_units, ch
 from pruner.in_memory.optimizers import hold_at_zero
 from pruner.in_memory.row_mask import RowMask, attach, check_alone, check_free, mask_on, owner_of, take_off, take_over
 from pruner.in_memory.schedules import Schedule, checked
-from pruner.in_memory.sites import Site, row_compact, sites_in
-from pruner.lstm.lstm import Place
+from pruner.in_memory.sites import Site, left_alone, row_compact, sites_in
+from pruner.lstm.lstm import Place, title_of
 from pruner.recipe import GRANULARITIES, check_choice, check_sparsity
 
 
@@ -67,7 +67,8 @@ class RowSparsifier(abc.ABC):
         its packed weights; with `sparsity_level`, `units` to keep, a `mask` to begin with, or keys of a subclass, where
         they differ from the defaults. With `units`, either weight stands for its whole layer and direction. What an
         earlier round left is pruned on: of a `CompactLSTM` the share of what is left, of a `RowCompactLSTM`, which
-        becomes an `nn.LSTM` of full size again, the share of all. Masks that a file or a deep copy brought along are
+        becomes an `nn.LSTM` of full size again, the share of all; smaller cells, and what rebuilds the units that it
+        lost, stay as they are, which `shrink` makes smaller. Masks that a file or a deep copy brought along are
         taken over. Parameters stay the same objects, so optimizers go on. Raises PrunerError, before anything is
         attached, for a tensor that is not there, is not a packed LSTM weight, is masked already, is shared, or
         is computed by another tool.
@@ -85,7 +86,7 @@ class RowSparsifier(abc.ABC):
             else:
                 self.config = config
             if not self.config:
-                raise PrunerError(f"expected an LSTM in the model, found none in {type(model).__name__}")
+                raise _nothing_in(model)
             groups = checked_groups(model, self.config, self.defaults, self.units, self.granularity)
             self._check_attachable(model, groups)
         except PrunerError:
@@ -284,3 +285,14 @@ class RowSparsifier(abc.ABC):
         if missing:
             raise PrunerError(f"expected keys to keep among {', '.join(map(str, group))}, found {shown(missing[0])}")
         return keys
+
+
+def _nothing_in(model: nn.Module) -> PrunerError:
+    """What to say of a model in which nothing can be masked."""
+    smaller = left_alone(model)
+    if not smaller:
+        return PrunerError(f"expected an LSTM in the model, found none in {type(model).__name__}")
+    return PrunerError(
+        f"expected an LSTM that can be pruned once more, found {' and '.join(map(title_of, smaller))}, which is a smaller "
+        "cell or rebuilds the units that it lost; give the model to shrink, or prune the one that it was made from"
+    )
