@@ -148,9 +148,8 @@ class _Search:
             raise PrunerError("expected time to heal one candidate at least, found none; let it run for longer")
         best = min(self._tried, key=_loss)
         how = "all layers ranked together" if best.recipe.allocation == "global" else "of every layer alike"
-        removed = (
-            f"{best.recipe.sparsity:.0%} of the units, {how}, had to go for {target.amount:.0%} of the {target.what}."
-        )
+        gone = f"{best.recipe.sparsity:.0%} of the units, {how}," if best.recipe.sparsity else "Nothing more"
+        removed = f"{gone} had to go for {target.amount:.0%} of the {target.what}."
         return Shrunk(best, self._tried, [removed, best.verdict.sentence])
 
     def _sparsity_for(self, way: Recipe, target: Target) -> float:
