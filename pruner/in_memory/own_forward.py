@@ -69,6 +69,20 @@ class Slot:
         return self.inner(steps, hx)
 
 
+class Beginning:
+    """What the modules of a model hold beside their parameters, so that one call after the other begins there: there are
+    models that keep a state."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._held = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+
+    def again(self) -> None:
+        for module, own, buffers in self._held:
+            for held, before in ((vars(module), own), (module._buffers, buffers)):
+                held.clear()
+                held.update(before)
+
+
 class OwnForward:
     """A forward pass as `measure.Forward` has it, of a copy of a model that is its own.
 
@@ -98,6 +112,7 @@ class OwnForward:
             if isinstance(module, nn.RNNBase):
                 module.train()  # or cuDNN has no gradient through what is not replaced
                 module.dropout = 0.0
+        self._begins = Beginning(model)
 
     def __call__(self, tensors: Mapping[str, Tensor], lstms: Mapping[str, Any], batch: Any) -> list[Tensor]:
         """The answers to a batch, (..., V) each."""
@@ -107,7 +122,9 @@ class OwnForward:
     def outputs(self, tensors: Mapping[str, Tensor], lstms: Mapping[str, Any], batch: Any) -> Any:
         """All that the model gives. Raises PrunerError where it fails."""
         self._put(self._consumers)  # its own, which move along; others may be no leaves
+        self._begins.again()
         self._called.to(self._device)
+        self._begins = Beginning(self._called.model)
         self._put({name: tensors[name].to(self._device) for name in self._consumers})
         for name, slot in self._slots.items():
             inner = lstms[name]

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import joblib
@@ -24,6 +23,7 @@ from pruner.in_memory.in_checkpoint import Described, described
 from pruner.in_memory.observing import Call, Observation, observe
 from pruner.in_memory.optimizers import carry_over, check_optimizers, leave_out, take_in
 from pruner.in_memory.own_forward import OwnForward, Precision, moved, run
+from pruner.in_memory.own_forward import described as in_words
 from pruner.in_memory.replacing import moves_into, new_beside, with_hooks_of
 from pruner.in_memory.report import Report, removed_by
 from pruner.in_memory.wrappers import check_whole
@@ -86,7 +86,7 @@ def shrink(
     """
     started = time.monotonic()
     inner, unwrapped = _unwrapped(model)
-    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    optimizers = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
     check_optimizers(optimizers, inner)
     wanted, place = _target(keep, target), _device(inner, device)
     recipe = _recipe(budget, steps, seed, task)
@@ -154,8 +154,23 @@ class _Judge:
         for each in self.batches:
             batch = moved(each, self.device)
             outputs = self.own.outputs(tensors, modules, batch)
-            losses.append(run(partial(self.loss, outputs), batch).float().mean().item())
+            losses.append(self._of(outputs, batch).float().mean().item())
         return sum(losses) / len(losses)
+
+    def _of(self, outputs: Any, batch: Any) -> Tensor:
+        try:
+            loss = self.loss(outputs, batch)
+        except Exception as error:
+            raise PrunerError(
+                f"expected a loss of what the model gives and the batch, found {type(error).__name__} "
+                f"({shown(str(error), 200)}) from {in_words(outputs)} and {in_words(batch)}; say how it is computed: "
+                "loss=lambda outputs, batch: ..."
+            ) from error
+        if not isinstance(loss, Tensor):
+            raise PrunerError(
+                f"expected a loss that is a tensor, found {type(loss).__name__}; leave it as torch gives it"
+            )
+        return loss
 
 
 def _called(model: nn.Module, batch: Any) -> Any:
@@ -246,7 +261,7 @@ def _twin(model: nn.Module) -> nn.Module:
     except Exception as error:  # whatever a class does when it is copied
         raise PrunerError(
             f"expected a model that copy.deepcopy can copy, found {type(error).__name__} ({shown(str(error), 200)}) for "
-            f"{type(model).__name__}; squash masks and take parametrizations off first"
+            f"{type(model).__name__}; squash masks, take parametrizations off and drop states of earlier calls first"
         ) from error
 
 

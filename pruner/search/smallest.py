@@ -113,6 +113,10 @@ class _Search:
         self._checkpoint, self._recipe, self._progress, self._seen = checkpoint, recipe, progress, seen
         self._statistics = statistics
         dense = None if quality is None else dense_value(checkpoint, quality)
+        if dense is not None and not math.isfinite(dense):
+            raise PrunerError(
+                f"expected a dense model whose quality is a number, found {dense}; look at data and weights"
+            )
         self._common = (calibration, statistics, quality, dense, device, forward)
         self._tried: list[Candidate] = []
         self._rounds, self._enough = 0, False
@@ -243,7 +247,9 @@ class _Search:
             for each in self._whole()
         ]
         helps = min(0.0, float(np.mean(helped))) if helped else math.log(LONGER_HELPS)
-        return _within(float(np.interp(math.log(loss) - helps, logs, sparsities)), LEAST_SPARSITY, MOST_SPARSITY)
+        return _within(
+            float(np.interp(math.log(max(loss, LEAST_LOSS)) - helps, logs, sparsities)), LEAST_SPARSITY, MOST_SPARSITY
+        )
 
 
 def _own(recipe: Recipe) -> bool:

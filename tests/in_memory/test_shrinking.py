@@ -235,6 +235,16 @@ REFUSED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "another target": (Labels, loader(), {"target": {"time": 0.5}}, "expected either keep=0.97 or target=dict"),
     "a keep of 2": (Labels, loader(), {"keep": 2, "target": None}, "expected keep between 0 and 1, found 2"),
     "a task": (Labels, loader(), {"task": "tags"}, "expected a task among softmax, regression; found 'tags'"),
+    "batches of NaN": (
+        Labels,
+        [batch * torch.nan for batch in loader()],
+        {},
+        "expected finite numbers in what the model",
+    ),
+    "a loss that fails": (Labels, loader(), {"loss": lambda *_: 1 / 0}, "expected a loss of .* ZeroDivisionError"),
+    "a loss of float": (Labels, loader(), {"loss": lambda *_: 0.5}, "expected a loss that is a tensor, found float"),
+    "a loss of NaN": (Labels, loader(), {"loss": lambda found, _: found.sum() * torch.nan}, "is a number, found nan"),
+    "no optimizer": (Labels, loader(), {"optimizer": None}, "expected torch.optim optimizers, found NoneType"),
     "a budget": (Labels, loader(), {"budget": "soon"}, "expected a budget as 30s, 2m .* found 'soon'"),
     "a device": (Labels, loader(), {"device": "abacus"}, "expected a device among cpu.*; found 'abacus'"),
     "a size": (Labels, loader(), {"target": {"macs": 0.001}}, "expected a share of macs that can be left"),
@@ -258,6 +268,26 @@ def test_a_forward_without_gradients_is_refused() -> None:
 
     with pytest.raises(PrunerError, match="expected a forward pass through which gradients come back"):
         shrink(Closed(), loader(), **HALF)
+
+
+def test_every_call_of_a_model_that_keeps_its_state_begins_as_the_first() -> None:
+    class Keeping(Labels):
+        state: Any = None
+
+        def forward(self, steps: Tensor) -> Tensor:
+            output, self.state = self.lstm(steps, self.state)
+            return self.linear(output)
+
+    model = Keeping()
+    model.load_state_dict(made().state_dict())
+    small = shrink(model, loader(), target={"macs": 0.5}, steps=12)
+    assert model.state is None and small.state is None and small.report.verdict.loss < 0.03
+    assert "is handed states of others" not in str(small.report)
+
+
+def test_nothing_may_be_lost() -> None:
+    small = shrink(made(), loader(), keep=1, steps=1, loss=lambda found, batch: found.sum() * 0)
+    assert small.report.macs[1] < 0.1 * small.report.macs[0]
 
 
 def test_what_is_computed_again_in_the_backward_pass_is_the_same() -> None:
