@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from pruner.calibration.calibration import ENOUGH_HELD_BACK, Calibration
 from pruner.calibration.gathering import ENOUGH_STEPS
 from pruner.errors import PrunerError
-from pruner.in_memory.own_forward import Beginning, described, floating, moved, run
+from pruner.in_memory.own_forward import Beginning, check_as_many, described, floating, moved, run
 from pruner.progress import Progress
 
 MOST_STEPS, MOST_BYTES = 2**20, 2**28  # of batches that are kept; a loader may have no end
@@ -156,7 +156,7 @@ def _see(
     try:
         for place in range(0, len(batches), stride):
             progress(place / len(batches), f"Observing the model, batch {place + 1} of {len(batches)}")
-            _check_finite(
+            _check_answers(
                 run(lambda given: call(model, given), moved(batches[place], device)), compared, batches[place]
             )
             read = [each.steps for each in seen.values()]
@@ -171,10 +171,11 @@ def _see(
     return seen
 
 
-def _check_finite(given: Any, compared: list[int], batch: Any) -> None:
-    """Raise PrunerError where answers are not finite: nothing can be learned from them, and nothing compared."""
+def _check_answers(given: Any, compared: list[int], batch: Any) -> None:
+    """Raise PrunerError where answers are missing or not finite: nothing can be learned from them, and nothing compared."""
     found = list(floating(given))
-    if not all(bool(found[index].isfinite().all()) for index in compared if index < len(found)):
+    check_as_many(found, compared, batch)
+    if not all(bool(found[index].isfinite().all()) for index in compared):
         raise PrunerError(
             f"expected finite numbers in what the model gives, found NaN or infinite ones from a batch of {described(batch)}"
             "; mend batch or weights, or say what is compared: forward=lambda model, batch: model(batch).clamp(min=-1e4)"

@@ -117,6 +117,7 @@ class OwnForward:
     def __call__(self, tensors: Mapping[str, Tensor], lstms: Mapping[str, Any], batch: Any) -> list[Tensor]:
         """The answers to a batch, (..., V) each."""
         found = list(floating(self.outputs(tensors, lstms, batch)))
+        check_as_many(found, self._compared, batch)
         return [as_rows(found[place]) for place in self._compared]
 
     def outputs(self, tensors: Mapping[str, Tensor], lstms: Mapping[str, Any], batch: Any) -> Any:
@@ -135,9 +136,14 @@ class OwnForward:
     def __getstate__(self) -> dict[str, Any]:
         """Without what the last call put in place."""
         self._put(self._consumers)
+        self._begins.again()
         for slot in self._slots.values():
             slot.inner = None
-        return vars(self)
+        return {name: value for name, value in vars(self).items() if name != "_begins"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begins = Beginning(self._called.model)
 
     def _put(self, tensors: Mapping[str, Tensor]) -> None:
         """Let the consumers have tensors, each of which no other module shares."""
@@ -168,6 +174,15 @@ def run(call: Callable[[Any], Any], batch: Any) -> Any:
             f"expected a model that reads every batch, found {type(error).__name__} ({shown(str(error), 200)}) "
             f"from a batch of {described(batch)}; say how it is called: forward=lambda model, batch: model(batch[0])"
         ) from error
+
+
+def check_as_many(found: Sequence[Tensor], compared: Sequence[int], batch: Any) -> None:
+    """Raise PrunerError where a model gives fewer tensors than it gave before."""
+    if max(compared) >= len(found):
+        raise PrunerError(
+            f"expected {max(compared) + 1} tensors or more from every batch, as from the first, found {len(found)} from a "
+            f"batch of {described(batch)}; join them: forward=lambda model, batch: torch.cat(model(batch))"
+        )
 
 
 def described(batch: Any) -> str:

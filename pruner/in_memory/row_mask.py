@@ -100,18 +100,19 @@ def check_free(module: nn.Module, name: str, tensor_fqn: str) -> None:
         )
 
 
-def check_alone(model: nn.Module, names: Iterable[str]) -> None:
-    """Raise PrunerError for a tensor that is also another one of the model: masked rows would be missing there, too."""
+def check_alone(model: nn.Module, groups: Iterable[list[str]]) -> None:
+    """Raise PrunerError for a tensor that is also another one of the model, outside of its group, which all have one mask:
+    masked rows would be missing there, too."""
     held = defaultdict[int, list[str]](list)
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(path, recurse=False, remove_duplicate=False):
             held[id(parameter)].append(name.replace("parametrizations.", "").removesuffix(".original"))
-    for name in names:
+    for names, name in ((names, name) for names in groups for name in names):
         same = held[id(_parameter(*owner_of(model, name)))]
-        if len(same) > 1:
+        if len(same) > 1 and not set(same) <= set(names):
             raise PrunerError(
-                f"expected tensors that belong to one LSTM alone, found {' and '.join(map(repr, same))} to be the same one; "
-                f"give each its own, or leave all of them out of the config"
+                f"expected tensors of one mask each, found {' and '.join(map(repr, same))} to be the same one; give each its "
+                "own, or leave all of them out of the config"
             )
 
 

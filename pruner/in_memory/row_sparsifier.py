@@ -237,8 +237,8 @@ class RowSparsifier(abc.ABC):
         """Raise PrunerError unless every tensor to mask is free and no other, and every consumer there."""
         sites = sites_in(model)
         places = [located(sites, group["module"], group["tensor_fqn"]) for group in groups]
-        names = [name for group, at in zip(groups, places, strict=True) for name in self._names(group, at)]
-        for name in names:
+        names = [self._names(group, at) for group, at in zip(groups, places, strict=True)]
+        for name in (name for group in names for name in group):
             check_free(*owner_of(model, name), name)
         check_alone(model, names)
 

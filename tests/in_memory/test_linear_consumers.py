@@ -75,6 +75,8 @@ FOLDABLE: dict[str, tuple[dict[str, Any], Callable[..., Any], dict[str, list[int
     "one head, two calls": ({}, twice, {"head": [0]}),
     "an LSTM in a list too": ({}, listed, {"head": [0]}),
     "no state": ({}, lambda m, x: m.head(m.lstm(x, None)[0]), {"head": [0]}),
+    "by names": ({}, lambda m, x: m.head(input=m.lstm(input=x, hx=None)[0]), {"head": [0]}),
+    "second LSTM by names": ({}, lambda m, x: m.second(input=y(m, x), hx=None)[0], {"second": [0]}),
     "flattened": ({}, flattened, {"head": [0]}),
     "configured": ({}, configured, {"head": [0]}),
     "others beside": ({}, lambda m, x: (m.head(y(m, x)).relu(), m.norm(m.embedding.weight)), {"head": [0]}),

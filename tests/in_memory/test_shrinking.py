@@ -200,6 +200,7 @@ class _Unpicklable:
 def test_candidates_heal_in_processes_of_their_own() -> None:
     with joblib.parallel_config(backend="loky", n_jobs=2):
         small = shrink(made(), loader(), **HALF)
+    assert not any("one after the other" in note for note in small.report.notes)
     assert small.report.verdict.loss == shrink(made(), loader(), **HALF).report.verdict.loss
 
 
@@ -240,6 +241,12 @@ REFUSED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
         [batch * torch.nan for batch in loader()],
         {},
         "expected finite numbers in what the model",
+    ),
+    "fewer answers": (
+        Labels,
+        [*loader(), torch.randn(5, 12, 4)],
+        {"forward": lambda model, batch: list(model(batch))},
+        "expected 8 tensors or more from every batch, as from the first, found 5",
     ),
     "a loss that fails": (Labels, loader(), {"loss": lambda *_: 1 / 0}, "expected a loss of .* ZeroDivisionError"),
     "a loss of float": (Labels, loader(), {"loss": lambda *_: 0.5}, "expected a loss that is a tensor, found float"),
