@@ -107,13 +107,14 @@ def check_alone(model: nn.Module, groups: Iterable[list[str]]) -> None:
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(path, recurse=False, remove_duplicate=False):
             held[id(parameter)].append(name.replace("parametrizations.", "").removesuffix(".original"))
-    for names, name in ((names, name) for names in groups for name in names):
-        same = held[id(_parameter(*owner_of(model, name)))]
-        if len(same) > 1 and not set(same) <= set(names):
-            raise PrunerError(
-                f"expected tensors of one mask each, found {' and '.join(map(repr, same))} to be the same one; give each its "
-                "own, or leave all of them out of the config"
-            )
+    for group in groups:
+        for name in group:
+            same = held[id(_parameter(*owner_of(model, name)))]
+            if len(same) > 1 and not set(same) <= set(group):
+                raise PrunerError(
+                    f"expected tensors of one mask each, found {' and '.join(map(repr, same))} to be the same one; give each "
+                    "its own, or leave all of them out of the config"
+                )
 
 
 def _parameter(module: Any, name: str) -> Any:
