@@ -112,8 +112,8 @@ def check_alone(model: nn.Module, groups: Iterable[list[str]]) -> None:
             same = held[id(_parameter(*owner_of(model, name)))]
             if len(same) > 1 and not set(same) <= set(group):
                 raise PrunerError(
-                    f"expected tensors of one mask each, found {' and '.join(map(repr, same))} to be the same one; give each "
-                    "its own, or leave all of them out of the config"
+                    f"expected tensors of one mask each, found {' and '.join(map(repr, same))} to be the same one; "
+                    "give each its own, or leave all of them out of the config"
                 )
 
 
