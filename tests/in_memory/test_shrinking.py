@@ -292,6 +292,17 @@ def test_every_call_of_a_model_that_keeps_its_state_begins_as_the_first() -> Non
     assert "is handed states of others" not in str(small.report)
 
 
+def test_answers_that_are_no_numbers_are_ruined() -> None:
+    class Proud(Labels):
+        def forward(self, steps: Tensor) -> Tensor:
+            output = self.lstm(steps)[0]
+            same = isinstance(self.lstm, nn.LSTM) and torch.allclose(output, nn.LSTM.forward(self.lstm, steps)[0])
+            return self.linear(output) if same else self.linear(output) * torch.nan
+
+    verdict = shrink(Proud(), loader(), **HALF).report.verdict
+    assert verdict.word == "ruined" and verdict.loss == torch.inf
+
+
 def test_nothing_may_be_lost() -> None:
     small = shrink(made(), loader(), keep=1, steps=1, loss=lambda found, batch: found.sum() * 0)
     assert small.report.macs[1] < 0.1 * small.report.macs[0]
