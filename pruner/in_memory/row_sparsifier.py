@@ -75,6 +75,7 @@ class RowSparsifier(abc.ABC):
         """
         if self.model is not None:
             raise PrunerError("expected a new pruner, found one already prepared; call squash_mask() or prune() first")
+        wrappers.check_module(model)
         wrappers.check_not_distributed(model)
         wrappers.check_whole(model)
         widened = row_compact(model)

@@ -15,9 +15,10 @@ from pruner.errors import PrunerError, shown
 from pruner.files.staging import Staging
 from pruner.in_memory.replacing import with_hooks_of
 from pruner.in_memory.row_mask import attach
-from pruner.in_memory.wrappers import check_whole, unwrapped
+from pruner.in_memory.wrappers import check_module, check_whole, unwrapped
 from pruner.lstm.describing import described
 from pruner.lstm.gates import GATES
+from pruner.lstm.lstm import title_of
 
 _PLACE = re.compile(r"parametrizations\.(?P<name>\w+)\.original$")  # of a tensor under a mask
 _MASK = re.compile(r"parametrizations\.\w+\.0\.mask$")
@@ -41,6 +42,7 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
         ...     load_pruned(lambda: torch.nn.LSTM(8, 16), f"{folder}/model.pt")
         LSTM(8, 16)
     """
+    check_module(model)
     target = Path(path)
     whole = unwrapped(model)[1]
     check_whole(whole)
@@ -52,7 +54,7 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
             part.replace(target)
     except (OSError, RuntimeError) as error:
         raise PrunerError(
-            f"expected a place to write {target.name}, found {shown(str(error))}; choose another"
+            f"expected a place to write {target.name}, found {shown(getattr(error, 'strerror', str(error)))}; choose another"
         ) from error
 
 
@@ -74,11 +76,7 @@ def load_pruned(model: nn.Module | Callable[[], nn.Module], path: str | os.PathL
         CompactLSTM
     """
     state, ignoring = _read(Path(path))
-    made = copy.deepcopy(unwrapped(model)[1]) if isinstance(model, nn.Module) else model()
-    if not isinstance(made, nn.Module):
-        raise PrunerError(
-            f"expected a model, or what makes one, found {type(made).__name__}; give the class of the model"
-        )
+    made = copy.deepcopy(unwrapped(model)[1]) if isinstance(model, nn.Module) else _made_by(model)
     try:
         filled = _filled(made, state)
         for name in ignoring:
@@ -94,6 +92,22 @@ def load_pruned(model: nn.Module | Callable[[], nn.Module], path: str | os.PathL
 def _ignoring(model: nn.Module) -> dict[str, list[str]]:
     found = [path for path, module in model.named_modules() if getattr(module, "on_lost_state", None) == "ignore"]
     return {_IGNORING: found} if found else {}
+
+
+def _made_by(maker: Any) -> nn.Module:
+    """The model that a class or a function makes."""
+    try:
+        made = maker()
+    except TypeError as error:  # it is none, or wants arguments
+        raise PrunerError(
+            f"expected a model, or what makes one without arguments, found {shown(str(error))}; give the model, or "
+            "lambda: Tagger(hidden_size=64)"
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise PrunerError(
+            f"expected a model, or what makes one, found {type(made).__name__}; give the class of the model"
+        )
+    return made
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -128,6 +142,8 @@ def _filled(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
         own = {
             name.removeprefix(f"{path}.") if path else name: tensor for name, tensor in plain.items() if _at(path, name)
         }
+        if not own:
+            raise ValueError(f"nothing of {title_of(path)} among {', '.join(list(plain)[:3])}")
         new = _as_in(module, own)
         smaller = smaller or new is not module
         if module is model:

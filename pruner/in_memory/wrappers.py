@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+from typing import Any
 
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -18,6 +19,13 @@ def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
             prefix, innermost = unwrapped(inner)
             return f"{name}.{prefix}", innermost
     return "", model
+
+
+def check_module(model: Any) -> None:
+    """Raise PrunerError for what is no model."""
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise PrunerError(f"expected a model, a torch.nn.Module, found {what}; give the model itself")
 
 
 def check_not_distributed(model: nn.Module) -> None:

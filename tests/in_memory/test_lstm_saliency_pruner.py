@@ -316,6 +316,12 @@ def test_a_model_without_an_lstm_is_refused() -> None:
         LSTMSaliencyPruner().prepare(nn.Linear(3, 4))
 
 
+@pytest.mark.parametrize(("model", "found"), [(None, "NoneType"), (Model, "the class Model")])
+def test_what_is_no_model_is_refused(model: Any, found: str) -> None:
+    with pytest.raises(PrunerError, match=f"expected a model, a torch.nn.Module, found {found}; give the model itself"):
+        LSTMSaliencyPruner().prepare(model)
+
+
 def test_a_tensor_that_is_parametrized_already_is_refused() -> None:
     model = Model()
     first = prepared(model, names=["cell.weight_hh"])

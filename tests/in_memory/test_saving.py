@@ -174,7 +174,24 @@ def no_model(path: Path) -> Any:
     return load_pruned(lambda: 3, path)  # type: ignore[arg-type, return-value]
 
 
+def no_module(path: Path) -> Any:
+    save_pruned(seeded().state_dict(), path)
+
+
+def class_with_arguments(path: Path) -> Any:
+    save_pruned(seeded(), path)
+    return load_pruned(nn.LSTM, path)
+
+
+def names_of_a_wrapper(path: Path) -> Any:
+    torch.save(nn.DataParallel(seeded()).state_dict(), path)
+    return load_pruned(Tagger, path)
+
+
 UNUSABLE = {
+    no_module: "expected a model, a torch.nn.Module, found OrderedDict; give the model itself",
+    class_with_arguments: "expected a model, or what makes one without arguments, found .*missing 2 required",
+    names_of_a_wrapper: r"\('nothing of lstm among module\.lstm\.weight_ih_l0, .*'\); build the model",
     wrong_model: "expected a file of the model Sequential as it was built before pruning",
     smaller_class: "expected a file of the model Tagger as it was built",
     no_file: r"expected a file of torch\.save at model\.pt",
