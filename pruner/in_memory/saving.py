@@ -32,8 +32,8 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to a file, whatever stage of pruning it is in: dense, under masks, squashed or pruned.
 
     The file holds its `state_dict` under that name, which `load_pruned` and the dashboard open; of a model that
-    DataParallel or torch.compile wrap, that of the model inside. Raises PrunerError for one that FSDP shards, and where it
-    cannot be written; what was there stays.
+    DataParallel, distributed or not, or torch.compile wrap, that of the model inside. Raises PrunerError for one that FSDP
+    shards, and where it cannot be written; what was there stays.
 
         >>> import tempfile
         >>> from pruner import load_pruned, save_pruned

@@ -261,7 +261,8 @@ def _twin(model: nn.Module) -> nn.Module:
     except Exception as error:  # whatever a class does when it is copied
         raise PrunerError(
             f"expected a model that copy.deepcopy can copy, found {type(error).__name__} ({shown(str(error), 200)}) for "
-            f"{type(model).__name__}; squash masks, take parametrizations off and drop states of earlier calls first"
+            f"{type(model).__name__}; squash masks, take parametrizations and torch.nn.utils.prune off, and drop states of "
+            "earlier calls first"
         ) from error
 
 

@@ -12,10 +12,12 @@ from pruner.errors import PrunerError
 
 
 def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
-    """(prefix of its names, the model that DataParallel or torch.compile wrap), or ("", the model itself)."""
+    """(prefix of its names, the model that DataParallel, distributed or not, or torch.compile wrap), or ("", the model
+    itself)."""
+    parallel = isinstance(model, nn.DataParallel | DistributedDataParallel)
     for name in ("module", "_orig_mod"):
         inner = dict(model.named_children()).get(name)
-        if inner is not None and (isinstance(model, nn.DataParallel) or type(model).__name__ == "OptimizedModule"):
+        if inner is not None and (parallel or type(model).__name__ == "OptimizedModule"):
             prefix, innermost = unwrapped(inner)
             return f"{name}.{prefix}", innermost
     return "", model

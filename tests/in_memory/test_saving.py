@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pruner import LSTMSaliencyPruner, PrunerError, load_pruned, open_checkpoint, save_pruned
 from pruner.cli.main import main
@@ -130,10 +131,11 @@ def test_frozen_and_other_devices_stay(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in again.parameters()} == {torch.float64}
 
 
-def test_the_model_inside_a_wrapper_is_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrap", [nn.DataParallel, DistributedDataParallel])
+def test_the_model_inside_a_wrapper_is_saved(wrap: Any, one_process: None, tmp_path: Path) -> None:
     model = seeded()
-    save_pruned(nn.DataParallel(model), tmp_path / "model.pt")
-    again = load_pruned(nn.DataParallel(seeded(seed=1)), tmp_path / "model.pt")
+    save_pruned(wrap(model), tmp_path / "model.pt")
+    again = load_pruned(wrap(seeded(seed=1)), tmp_path / "model.pt")
     assert torch.equal(again(batch()[0]), model(batch()[0]))
 
 
