@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pruner.compact.load_pruned import STANDS_FOR, assemble, settle
 from pruner.errors import PrunerError, shown
+from pruner.files.modules import IGNORING
 from pruner.files.staging import Staging
 from pruner.in_memory.replacing import with_hooks_of
 from pruner.in_memory.row_mask import attach
@@ -23,7 +24,6 @@ from pruner.lstm.lstm import title_of
 _PLACE = re.compile(r"parametrizations\.(?P<name>\w+)\.original$")  # of a tensor under a mask
 _MASK = re.compile(r"parametrizations\.\w+\.0\.mask$")
 _EXTRA = "_extra_state"  # with which nn.Module ends the name of what `get_extra_state` gave
-_IGNORING = "ignoring_lost_states"  # in a file, the paths of compact modules that do so, which no tensor tells
 # Which tensor tells what an LSTM is stored as, in the modules of load_pruned.py.
 _TOLD_BY = {"kept_0": "ReconstructingLSTM", "layers.0.kept": "CompactLSTM", "layers.0.rows_ih": "RowCompactLSTM"}
 
@@ -91,7 +91,7 @@ def load_pruned(model: nn.Module | Callable[[], nn.Module], path: str | os.PathL
 
 def _ignoring(model: nn.Module) -> dict[str, list[str]]:
     found = [path for path, module in model.named_modules() if getattr(module, "on_lost_state", None) == "ignore"]
-    return {_IGNORING: found} if found else {}
+    return {IGNORING: found} if found else {}
 
 
 def _made_by(maker: Any) -> nn.Module:
@@ -123,7 +123,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
         raise PrunerError(
             f"expected the state_dict of a model in {path.name}, found other things; save it by save_pruned"
         )
-    return state, found.get(_IGNORING, [])
+    return state, found.get(IGNORING, [])
 
 
 def _is_extra(name: Any) -> bool:
