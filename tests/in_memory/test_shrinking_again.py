@@ -130,7 +130,11 @@ def test_what_was_smaller_becomes_smaller_and_stays_one_model(again: tuple[str, 
     assert all(whole == HIDDEN for each in report.removed for whole, _ in each.units)
     for path, module in compact_in(model).items():
         macs = sum(each.numel() for each in module.parameters() if each.dim() == 2)
-        told = f"{path} was made smaller before, to {macs:,} multiply-accumulates a step"
+        beside = ", with what rebuilds its units" * any("reconstruction" in key for key, _ in module.named_parameters())
+        told = (
+            f"{path} was made smaller before, to {macs:,} multiply-accumulates a step; all sizes here count from the dense "
+            f"LSTM that it stands for{beside}."
+        )
         assert (told in str(report)) == (path != "unused")
     assert [each.shape for each in answers(small, batches[0])] == [each.shape for each in answers(model, batches[0])]
     assert report.verdict.loss == pytest.approx(distance(small, model, batches[-2:]), rel=1e-3)
