@@ -156,6 +156,8 @@ def _consumers(
                     raise _Unclear(_named(user, module, value))
                 follow(user, what[index[0]])
             elif index is not None:
+                if index[-1:] == (slice(None),) and len(index) == what[0] + 1:
+                    index = index[:-1]  # all of its features
                 if len(index) > what[0] or any(type(part) not in (int, slice) for part in index):
                     raise _Unclear("an index may reach its features")
                 follow(user, (what[0] - sum(type(part) is int for part in index), what[1]))

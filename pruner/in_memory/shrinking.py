@@ -12,6 +12,7 @@ import torch
 from joblib.externals.loky.backend.reduction import dumps
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import Optimizer
 
 from pruner.compact.load_pruned import put
@@ -195,6 +196,10 @@ def _unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
         taken_off.append(type(model).__name__)
         model = within
     check_whole(model)
+    if lazy := next((name for name, each in model.named_parameters() if is_lazy(each)), None):
+        raise PrunerError(
+            f"expected a model that was called once, found {lazy} without a shape; call it with a batch first"
+        )
     if hasattr(type(model), "report"):
         raise PrunerError(
             f"expected a model without a `report` of its own, where that of shrink goes, found one of {type(model).__name__}"

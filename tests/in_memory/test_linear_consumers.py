@@ -55,6 +55,7 @@ FOLDABLE: dict[str, tuple[dict[str, Any], Callable[..., Any], dict[str, list[int
     "time first": ({"batch_first": False}, lambda m, x: m.head(y(m, x)[-1]), {"head": [0]}),
     "no bias": ({"bias": False}, lambda m, x: m.head(y(m, x)), {"head": [0]}),
     "last step": ({}, lambda m, x: m.head(y(m, x)[:, -1]), {"head": [0]}),
+    "last step, all features": ({}, lambda m, x: m.head(y(m, x)[:, -1, :]), {"head": [0]}),
     "last step in full": ({}, lambda m, x: m.head(y(m, x)[1:, -1]), {"head": [0]}),
     "one step of one sequence": ({}, lambda m, x: m.head(y(m, x)[0, 1]), {"head": [0]}),
     "index of an index": ({}, lambda m, x: m.head(y(m, x)[1:][:, 2:][0]), {"head": [0]}),

@@ -213,6 +213,14 @@ class Deaf(Labels):
         self.linear = nn.Linear(4, 3)
 
 
+class Lazy(Labels):
+    """One whose sizes nobody knows yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.LazyLinear(3)
+
+
 REFUSED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "no batches": (Labels, [], {}, "expected a loader of at least two batches, the last to judge by, found none"),
     "one batch": (Labels, loader(count=1), {}, "expected a loader of at least two batches.* found 1"),
@@ -231,6 +239,7 @@ REFUSED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
         {"forward": lambda model, batch: model(batch).argmax(-1)},
         "expected a model that gives floating-point tensors, found none",
     ),
+    "lazy layers": (Lazy, loader(), {}, r"expected a model that was called once, found linear\.weight without a shape"),
     "no model": (lambda: "model.pt", loader(), {}, "expected a model, a torch.nn.Module of Python code, found str"),
     "both wishes": (Labels, loader(), {"keep": 0.9}, "expected either keep=0.97 or target=dict"),
     "another target": (Labels, loader(), {"target": {"time": 0.5}}, "expected either keep=0.97 or target=dict"),
