@@ -12,7 +12,7 @@ from pruner.calibration.calibration import ENOUGH_HELD_BACK, Calibration
 from pruner.calibration.gathering import ENOUGH_STEPS
 from pruner.errors import PrunerError
 from pruner.in_memory.own_forward import Beginning, check_as_many, described, floating, moved, run
-from pruner.progress import Progress
+from pruner.progress import Progress, split
 
 MOST_STEPS, MOST_BYTES = 2**20, 2**28  # of batches that are kept; a loader may have no end
 MOST_OBSERVED = 4 * ENOUGH_STEPS  # steps of one LSTM, where another is called far less
@@ -117,8 +117,9 @@ def observe(
         )
     apart = max(1, min(round(HELD_BACK * len(batches)), ENOUGH_HELD_BACK // max(1, steps)))
     fit_on, held_back = batches[:-apart], batches[-apart:]
-    seen = _see(model, call, fit_on, lstms, device, compared, steps, progress)
-    seen_apart = _see(model, call, held_back, lstms, device, compared, steps, progress)
+    first_part, last_part = split(progress, len(fit_on), len(held_back))
+    seen = _see(model, call, fit_on, lstms, device, compared, steps, first_part)
+    seen_apart = _see(model, call, held_back, lstms, device, compared, steps, last_part)
     called = [name for name in lstms if seen[name].steps and seen_apart[name].steps]
     groups = {name: seen[name].sequences() for name in called}
     groups_apart = {name: seen_apart[name].sequences() for name in called}

@@ -119,6 +119,12 @@ def test_a_share_to_keep_is_sought_and_a_loss_judges() -> None:
     assert found.item() == pytest.approx(verdict.after, rel=1e-5)
 
 
+def test_progress_never_goes_back() -> None:
+    seen: list[float] = []
+    shrink(made(), loader(), **HALF, progress=lambda done, what: seen.append(done))
+    assert len(seen) > 10 and seen == sorted(seen)
+
+
 def test_in_place_the_model_itself_is_smaller() -> None:
     model = made()
     heard: list[int] = []
