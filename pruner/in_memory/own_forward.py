@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,21 +16,39 @@ from pruner.progress import Cancelled
 State = tuple[Tensor, Tensor]
 
 
+@contextmanager
+def defaults(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """The type and the device of tensors of which nobody says them."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with nullcontext() if torch.get_default_device() == device else device:
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 @dataclass(frozen=True)
 class Precision:
-    """The autocast that surrounds a call, which other threads and processes do not have by themselves."""
+    """The autocast and the defaults that surround a call, which other threads and processes do not have by themselves."""
 
     device: str
-    dtype: torch.dtype | None  # None: there is none
+    autocast: torch.dtype | None  # None: there is none
+    default_dtype: torch.dtype
+    default_device: torch.device
 
     @classmethod
     def around(cls, device: str) -> "Precision":
         kind = torch.device(device).type
-        return cls(kind, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None)
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        return cls(kind, autocast, torch.get_default_dtype(), torch.get_default_device())
 
-    def again(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def again(self) -> Iterator[None]:
         """The same once more."""
-        return nullcontext() if self.dtype is None else torch.autocast(self.device, self.dtype)
+        cast = nullcontext() if self.autocast is None else torch.autocast(self.device, self.autocast)
+        with defaults(self.default_dtype, self.default_device), cast:
+            yield
 
 
 class Slot:

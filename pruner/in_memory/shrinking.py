@@ -23,7 +23,7 @@ from pruner.in_memory.earlier_rounds import Earlier, at_dense_size, for_another_
 from pruner.in_memory.in_checkpoint import Described, described
 from pruner.in_memory.observing import Call, Observation, observe
 from pruner.in_memory.optimizers import carry_over, check_optimizers, leave_out, take_in
-from pruner.in_memory.own_forward import OwnForward, Precision, moved, run
+from pruner.in_memory.own_forward import OwnForward, Precision, defaults, moved, run
 from pruner.in_memory.own_forward import described as in_words
 from pruner.in_memory.replacing import moves_into, new_beside, with_hooks_of
 from pruner.in_memory.report import Report, removed_by
@@ -105,7 +105,7 @@ def shrink(
         recipe = replace(recipe, lstms=found.names, consumers=found.consumers, task=found.task)
         own = OwnForward(twin, call, found.names, found.trained, seen.compared, place, precision)
         _try(inner, found, recipe, seen, call, precision, place, trying)
-        judge = None if loss is None else Quality("loss", False, _Judge(own, loss, seen.held_back, place))
+        judge = None if loss is None else Quality("loss", False, _Judge(own, loss, seen.held_back, place, precision))
         whole = ForwardPass(own, task)
         with _side_by_side(own, loss, seen.held_back[0]) as notes:
             best = smallest.shrink(
@@ -148,6 +148,7 @@ class _Judge:
     loss: LossOf
     batches: list[Any]
     device: str
+    precision: Precision
 
     @torch.no_grad()
     def __call__(self, tensors: Mapping[str, Tensor], modules: Modules) -> float:
@@ -155,7 +156,9 @@ class _Judge:
         for each in self.batches:
             batch = moved(each, self.device)
             outputs = self.own.outputs(tensors, modules, batch)
-            losses.append(self._of(outputs, batch).float().mean().item())
+            with self.precision.again():
+                loss = self._of(outputs, batch)
+            losses.append(loss.float().mean().item())
         return sum(losses) / len(losses)
 
     def _of(self, outputs: Any, batch: Any) -> Tensor:
@@ -255,6 +258,7 @@ def _apart(precision: Precision) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(precision.device, enabled=False),
+        defaults(torch.float32, torch.device("cpu")),
     ):
         yield
 

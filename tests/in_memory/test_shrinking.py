@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from pruner import PrunerError, shrink
 from pruner.compact.load_pruned import CompactLSTM, replace
 from pruner.exports.verify import verify
-from pruner.in_memory.own_forward import floating
+from pruner.in_memory.own_forward import defaults, floating
 from tests.helpers.whole_models import CASES, Labels, Loop, loader, made
 
 HALF: dict[str, Any] = {"target": {"macs": 0.5}, "steps": 5}
@@ -154,10 +154,18 @@ def test_other_precisions_are_kept(dtype: torch.dtype) -> None:
     assert small.report.verdict.loss < 0.3
 
 
-def test_whatever_surrounds_the_call_is_no_matter() -> None:
-    for surroundings in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
+def test_whatever_surrounds_the_call_is_no_matter(tmp_path: Path) -> None:
+    contexts: list[Any] = [
+        torch.no_grad(),
+        torch.inference_mode(),
+        torch.autocast("cpu", torch.bfloat16),
+        defaults(torch.float64, torch.device("meta")),
+    ]
+    for number, surroundings in enumerate(contexts):
+        model, batches = made(), loader()
         with surroundings:
-            small = shrink(made(), loader(), **HALF)
+            small = shrink(model, batches, **HALF)
+            small.save(tmp_path / str(number))
         assert small.report.verdict.loss < 0.3
         small(loader()[0]).sum().backward()
 
