@@ -145,9 +145,14 @@ def _divergence(wanted: Tensor, found: Tensor) -> float:
     shares, logarithms = wanted.softmax(-1), wanted.log_softmax(-1)
     entropy = -(shares * logarithms).sum(-1).mean()
     lost = (shares * (logarithms - found.log_softmax(-1))).sum(-1).mean()
-    return float(lost / entropy.clamp(min=torch.finfo(entropy.dtype).tiny))
+    return _or_infinite(lost / entropy.clamp(min=torch.finfo(entropy.dtype).tiny))
 
 
 def _squared(wanted: Tensor, found: Tensor) -> float:
     least = torch.finfo(wanted.dtype).tiny  # a model that says nothing has nothing to lose
-    return float((found - wanted).square().sum() / wanted.square().sum().clamp(min=least))
+    return _or_infinite((found - wanted).square().sum() / wanted.square().sum().clamp(min=least))
+
+
+def _or_infinite(loss: Tensor) -> float:
+    """A loss, infinite where it is not a number: `max` would take that for none."""
+    return float(torch.where(loss.isnan(), torch.inf, loss))

@@ -159,21 +159,9 @@ def _limits(manifest: Facts) -> list[str]:
     told = []
     if not compact:
         told.append("Zeros are stored and multiplied like other numbers: size and speed are as before.")
-    if compact and units:
-        told.append(
-            "A state that you pass in (`hx`) must be zero where units were removed; any other is refused, or, with "
-            '`on_lost_state="ignore"` set on the module, cut down.'
-        )
+    told += _widths(manifest) if compact and units else []
     if is_whole(manifest.get("onnx") or {}) and manifest["onnx"]["states"]:
         told.append("`pruned.onnx` leaves out what a state that you pass in has for removed units: begin with zeros.")
-    if any(entry["consumers"] for entry in entries):
-        told.append("Nothing but the trimmed tensors may read the LSTM's output, which is narrower than before.")
-    elif compact and units:
-        told.append(
-            "Removed units come back as "
-            + ("what the others tell of them" if _reconstructs(manifest) else "zeros")
-            + ", so the output is as wide as before and whatever reads it stays as it is."
-        )
     certificate = manifest["certificate"]
     if certificate["sequence_length"] < SEQUENCE_LENGTH:
         told.append(
@@ -188,6 +176,36 @@ def _limits(manifest: Facts) -> list[str]:
         )
     told += [label(note, most=400) + ("" if note.endswith(".") else ".") for note in manifest.get("notes") or ()]
     return [*told, "`python -m pruner verify .` checks the folder again, if the pruner is at hand."]
+
+
+def _widths(manifest: Facts) -> list[str]:
+    """What is as wide as before and what is not, of LSTMs that lost units: states that are passed in, and outputs."""
+    entries, learned = manifest["lstms"], manifest.get("learned") or {}
+    trimmed = [entry for entry in entries if entry["consumers"]]
+    handed = [
+        entry for entry in entries if not entry["consumers"] and learned.get(entry["name"], {}).get("handed_states")
+    ]
+    others = [entry for entry in entries if not entry["consumers"] and entry not in handed]
+    backs = "what the others tell of them" if _reconstructs(manifest) else "zeros"
+    told = [
+        (
+            others,
+            "A state that you pass to {} (`hx`) must be zero where units were removed; any other is refused, or, with "
+            '`on_lost_state="ignore"` set on the module, cut down.',
+        ),
+        (handed, "A state that is handed to {} is cut down to the units that are left."),
+        (
+            trimmed,
+            "Nothing but the trimmed tensors may read the output of {}, which is narrower than before, as a state is.",
+        ),
+        (
+            others + handed,
+            f"Removed units of {{}} come back as {backs}, so that the output is as wide as before and whatever reads it "
+            "stays as it is.",
+        ),
+    ]
+    names = [", ".join(map(_title, which)) if len(entries) > 1 else "the LSTM" for which, _ in told]
+    return [sentence.format(name) for (which, sentence), name in zip(told, names, strict=True) if which]
 
 
 def _loads_plainly(manifest: Facts) -> bool:

@@ -13,6 +13,7 @@ MAX_MODULES, MAX_MODULE_DEPTH = 100_000, 100
 MAX_NAMES = 2**26  # characters of all names together: those of outer modules are part of all that is in them
 
 _SCRIPTED = "__torch__"
+IGNORING = "ignoring_lost_states"  # in a file of `save_pruned`, the names of compact modules that drop them
 _COMPACT = "on_lost_state"  # an attribute that the compact modules of this project alone have
 _FOLLOWS = {"removed": "kept"}  # a tensor of its parts that follows from another
 _TURNED, _AS_STORED = "weight_hh_columns", "weight_hh_rows"  # in such a module, and in its state dict
@@ -36,6 +37,10 @@ def described(format_: str, root: Any, constants: Constants = lambda _: {}) -> C
     """The contents of a file whose pickle gave `root`. Raises Excess for modules that contain each other without end."""
     finder = _Finder(constants)
     container = finder.replaced(root, ())
+    ignoring = container.get(IGNORING) if isinstance(container, dict) else None
+    for name in ignoring if isinstance(ignoring, list) else ():
+        if isinstance(name, str):
+            finder.learned[_joined(("state_dict",), name)] = Learned(handed_states=True)
     return Contents(
         format_,
         container,

@@ -41,9 +41,10 @@ class Earlier:
 
     def __str__(self) -> str:
         macs = macs_per_step(tuple(parameter.shape) for parameter in self.small.parameters())
+        beside = ", with what rebuilds its units" if self.maps else ""
         return (
             f"{title_of(self.path)} was made smaller before, to {macs:,} multiply-accumulates a step; all sizes here count "
-            "from the dense LSTM that it stands for."
+            f"from the dense LSTM that it stands for{beside}."
         )
 
     def moves(self, before: Mapping[str, nn.Parameter]) -> Iterator[Move]:

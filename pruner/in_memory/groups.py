@@ -79,7 +79,7 @@ def located(sites: list[Site], module: nn.Module, tensor_fqn: str) -> tuple[Site
     if found is None:
         raise PrunerError(
             f"expected an LSTM that can be pruned once more, found {tensor_fqn!r} inside a smaller one that is not; "
-            "prune the model that it was made from"
+            "give the model to shrink, or prune the one that it was made from"
         )
     return found
 

@@ -129,7 +129,7 @@ def described(model: nn.Module, earlier: Sequence[Earlier] = ()) -> Described:
             continue
         within |= set(module.modules())
         reason = why_it_stays(module, owners) or (
-            "" if name in there else "because its tensors are not those of an LSTM"
+            "" if name in there else "because state_dict() does not show the tensors of an LSTM there"
         )
         if reason:
             declined[name] = reason

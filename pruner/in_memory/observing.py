@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from pruner.calibration.calibration import ENOUGH_HELD_BACK, Calibration
 from pruner.calibration.gathering import ENOUGH_STEPS
 from pruner.errors import PrunerError
-from pruner.in_memory.own_forward import floating, moved, run
-from pruner.progress import Progress
+from pruner.in_memory.own_forward import Beginning, check_as_many, described, floating, moved, run
+from pruner.progress import Progress, split
 
 MOST_STEPS, MOST_BYTES = 2**20, 2**28  # of batches that are kept; a loader may have no end
 MOST_OBSERVED = 4 * ENOUGH_STEPS  # steps of one LSTM, where another is called far less
@@ -105,8 +105,8 @@ def observe(
         batches.append(moved(batch, "cpu"))
         size += sum(each.numel() * each.element_size() for each in _tensors(batches[-1]))
         if len(batches) == 1:
-            first = _see(model, call, batches, lstms, device)
             compared, answering = _answers(model, call, batches[0], lstms, device)
+            first = _see(model, call, batches, lstms, device, compared)
             steps = max((each.steps for each in first.values()), default=0)
         if len(batches) * steps >= MOST_STEPS or size >= MOST_BYTES:
             break
@@ -117,8 +117,9 @@ def observe(
         )
     apart = max(1, min(round(HELD_BACK * len(batches)), ENOUGH_HELD_BACK // max(1, steps)))
     fit_on, held_back = batches[:-apart], batches[-apart:]
-    seen = _see(model, call, fit_on, lstms, device, steps, progress)
-    seen_apart = _see(model, call, held_back, lstms, device, steps, progress)
+    first_part, last_part = split(progress, len(fit_on), len(held_back))
+    seen = _see(model, call, fit_on, lstms, device, compared, steps, first_part)
+    seen_apart = _see(model, call, held_back, lstms, device, compared, steps, last_part)
     called = [name for name in lstms if seen[name].steps and seen_apart[name].steps]
     groups = {name: seen[name].sequences() for name in called}
     groups_apart = {name: seen_apart[name].sequences() for name in called}
@@ -145,26 +146,41 @@ def _see(
     batches: list[Any],
     lstms: Mapping[str, Any],
     device: str,
+    compared: list[int],
     steps: int = 0,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Observed]:
     """What each LSTM read of batches from all over, as many as tell enough; `steps` is how many one has."""
     seen = {name: Observed(module) for name, module in lstms.items()}
     hooks = [seen[name].module.register_forward_hook(seen[name].hook, with_kwargs=True) for name in seen]
-    stride = max(1, len(batches) * steps // ENOUGH_STEPS)
+    stride, begins = max(1, len(batches) * steps // ENOUGH_STEPS), Beginning(model)
     try:
         for place in range(0, len(batches), stride):
             progress(place / len(batches), f"Observing the model, batch {place + 1} of {len(batches)}")
-            run(lambda given: call(model, given), moved(batches[place], device))
+            _check_answers(
+                run(lambda given: call(model, given), moved(batches[place], device)), compared, batches[place]
+            )
             read = [each.steps for each in seen.values()]
             if min(read, default=0) >= ENOUGH_STEPS or max(read, default=0) >= MOST_OBSERVED:
                 break
     finally:
         for hook in hooks:
             hook.remove()
+        begins.again()
     for each in seen.values():
         each.sequences()  # closes the last
     return seen
+
+
+def _check_answers(given: Any, compared: list[int], batch: Any) -> None:
+    """Raise PrunerError where answers are missing or not finite: nothing can be learned from them, and nothing compared."""
+    found = list(floating(given))
+    check_as_many(found, compared, batch)
+    if not all(bool(found[index].isfinite().all()) for index in compared):
+        raise PrunerError(
+            f"expected finite numbers in what the model gives, found NaN or infinite ones from a batch of {described(batch)}"
+            "; mend batch or weights, or say what is compared: forward=lambda model, batch: model(batch).clamp(min=-1e4)"
+        )
 
 
 @torch.no_grad()
@@ -180,12 +196,14 @@ def _answers(
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear)
     ]
+    begins = Beginning(model)
     hooks += [module.register_forward_hook(lambda *args: states.append(_state(*args))) for module in lstms.values()]
     try:
         found = list(floating(run(lambda given: call(model, given), moved(batch, device))))
     finally:
         for hook in hooks:
             hook.remove()
+        begins.again()
     if not found:
         raise PrunerError(
             "expected a model that gives floating-point tensors, found none in what it gives; say what is to be compared: "

@@ -156,10 +156,12 @@ def _consumers(
                     raise _Unclear(_named(user, module, value))
                 follow(user, what[index[0]])
             elif index is not None:
+                if index[-1:] == (slice(None),) and len(index) == what[0] + 1:
+                    index = index[:-1]  # all of its features
                 if len(index) > what[0] or any(type(part) not in (int, slice) for part in index):
                     raise _Unclear("an index may reach its features")
                 follow(user, (what[0] - sum(type(part) is int for part in index), what[1]))
-            elif type(module) in (nn.Linear, nn.LSTM) and user.args in ((value,), (value, None)) and not user.kwargs:
+            elif type(module) in (nn.Linear, nn.LSTM) and _given(user) == {"input": value}:
                 reads[user] = what[1]
             elif user.target is rnn.pad_packed_sequence and user.args[:1] == (value,):
                 follow(user, [what, None])  # the lengths
@@ -174,7 +176,7 @@ def _consumers(
     places = list(range(lstm.num_layers * directions))
     calls = [node for node in graph.nodes if node.op == "call_module" and node.target == path]
     for call in calls:
-        if call.args[1:] not in ((), (None,)) or call.kwargs:
+        if "hx" in _given(call):
             raise _Unclear("it is given a state")
         # (output, (h_n, c_n)): single layers and directions of h_n may be read, nothing of c_n.
         follow(call, [(2, places[-directions:]), [[(1, [place]) for place in places], []]])
@@ -199,6 +201,12 @@ def _consumers(
     return found
 
 
+def _given(call: fx.Node) -> dict[str, Any]:
+    """What an LSTM or a Linear is called with, by its names for it; None is what it is called with otherwise, too."""
+    given = {**dict(zip(("input", "hx"), call.args, strict=False)), **call.kwargs}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _named(user: fx.Node, module: Any, value: fx.Node) -> str:
     """Who reads a value that cannot be trimmed."""
     if user.op == "output":
@@ -206,7 +214,11 @@ def _named(user: fx.Node, module: Any, value: fx.Node) -> str:
     what = getattr(user.target, "__name__", str(user.target))
     title = what if module is None else f"{what} ({type(module).__name__})"
     if isinstance(module, nn.LSTM | nn.LSTMCell):
-        return f"{title} reads it, and a state" if user.args[:1] == (value,) else f"its state is handed to {title}"
+        return (
+            f"{title} reads it, and a state"
+            if _given(user).get("input") is value
+            else f"its state is handed to {title}"
+        )
     return f"{title} reads it"
 
 

@@ -2,13 +2,12 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence
 
 from pruner.errors import PrunerError, shown
@@ -17,21 +16,39 @@ from pruner.progress import Cancelled
 State = tuple[Tensor, Tensor]
 
 
+@contextmanager
+def defaults(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """The type and the device of tensors of which nobody says them."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with nullcontext() if torch.get_default_device() == device else device:
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 @dataclass(frozen=True)
 class Precision:
-    """The autocast that surrounds a call, which other threads and processes do not have by themselves."""
+    """The autocast and the defaults that surround a call, which other threads and processes do not have by themselves."""
 
     device: str
-    dtype: torch.dtype | None  # None: there is none
+    autocast: torch.dtype | None  # None: there is none
+    default_dtype: torch.dtype
+    default_device: torch.device
 
     @classmethod
     def around(cls, device: str) -> "Precision":
         kind = torch.device(device).type
-        return cls(kind, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None)
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        return cls(kind, autocast, torch.get_default_dtype(), torch.get_default_device())
 
-    def again(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def again(self) -> Iterator[None]:
         """The same once more."""
-        return nullcontext() if self.dtype is None else torch.autocast(self.device, self.dtype)
+        cast = nullcontext() if self.autocast is None else torch.autocast(self.device, self.autocast)
+        with defaults(self.default_dtype, self.default_device), cast:
+            yield
 
 
 class Slot:
@@ -70,6 +87,20 @@ class Slot:
         return self.inner(steps, hx)
 
 
+class Beginning:
+    """What the modules of a model hold beside their parameters, so that one call after the other begins there: there are
+    models that keep a state."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._held = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+
+    def again(self) -> None:
+        for module, own, buffers in self._held:
+            for held, before in ((vars(module), own), (module._buffers, buffers)):
+                held.clear()
+                held.update(before)
+
+
 class OwnForward:
     """A forward pass as `measure.Forward` has it, of a copy of a model that is its own.
 
@@ -88,7 +119,8 @@ class OwnForward:
         device: str,
         precision: Precision,
     ) -> None:
-        self._called, self._consumers, self._compared = _Called(model, call), list(consumers), list(compared)
+        self._called, self._compared = _Called(model, call), list(compared)
+        self._consumers = {name: model.get_parameter(name) for name in consumers}
         self._device, self._precision = device, precision
         self._slots = {}
         for name in lstms:
@@ -98,25 +130,44 @@ class OwnForward:
             if isinstance(module, nn.RNNBase):
                 module.train()  # or cuDNN has no gradient through what is not replaced
                 module.dropout = 0.0
+        self._begins = Beginning(model)
 
     def __call__(self, tensors: Mapping[str, Tensor], lstms: Mapping[str, Any], batch: Any) -> list[Tensor]:
         """The answers to a batch, (..., V) each."""
         found = list(floating(self.outputs(tensors, lstms, batch)))
+        check_as_many(found, self._compared, batch)
         return [as_rows(found[place]) for place in self._compared]
 
     def outputs(self, tensors: Mapping[str, Tensor], lstms: Mapping[str, Any], batch: Any) -> Any:
         """All that the model gives. Raises PrunerError where it fails."""
+        self._put(self._consumers)  # its own, which move along; others may be no leaves
+        self._begins.again()
         self._called.to(self._device)
-        changed = {f"model.{name}": tensors[name].to(self._device) for name in self._consumers}
+        self._begins = Beginning(self._called.model)
+        self._put({name: tensors[name].to(self._device) for name in self._consumers})
         for name, slot in self._slots.items():
             inner = lstms[name]
             slot.inner = inner.to(self._device, slot.dtype) if isinstance(inner, nn.Module) else inner
-        try:
-            with self._precision.again():
-                return run(lambda given: functional_call(self._called, changed, (given,)), moved(batch, self._device))
-        finally:
-            for slot in self._slots.values():
-                slot.inner = None
+        with self._precision.again():
+            return run(self._called, moved(batch, self._device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what the last call put in place."""
+        self._put(self._consumers)
+        self._begins.again()
+        for slot in self._slots.values():
+            slot.inner = None
+        return {name: value for name, value in vars(self).items() if name != "_begins"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begins = Beginning(self._called.model)
+
+    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let the consumers have tensors, each of which no other module shares."""
+        for name, tensor in tensors.items():
+            path, _, own = name.rpartition(".")
+            self._called.model.get_submodule(path)._parameters[own] = tensor  # type: ignore[assignment]
 
 
 class _Called(nn.Module):
@@ -141,6 +192,15 @@ def run(call: Callable[[Any], Any], batch: Any) -> Any:
             f"expected a model that reads every batch, found {type(error).__name__} ({shown(str(error), 200)}) "
             f"from a batch of {described(batch)}; say how it is called: forward=lambda model, batch: model(batch[0])"
         ) from error
+
+
+def check_as_many(found: Sequence[Tensor], compared: Sequence[int], batch: Any) -> None:
+    """Raise PrunerError where a model gives fewer tensors than it gave before."""
+    if max(compared) >= len(found):
+        raise PrunerError(
+            f"expected {max(compared) + 1} tensors or more from every batch, as from the first, found {len(found)} from a "
+            f"batch of {described(batch)}; join them: forward=lambda model, batch: torch.cat(model(batch))"
+        )
 
 
 def described(batch: Any) -> str:

@@ -198,9 +198,14 @@ def _compacted(wide: nn.LSTM, site: Site, masks: Mapping[tuple[Any, str], Tensor
                 mask = torch.ones(rows, dtype=torch.bool, device=module.get_parameter(name).device)
             whole = f"weight_{side}{facts.suffix(*place)}"
             every[whole] = _part(site, whole).widen(mask, (len(GATES) * facts.hidden_size,))
-    if granularity == "rows":
-        return compact_rows(wide, list(row_masks(facts, every).values()))
-    return compact_units(wide, list(unit_masks(facts, every).values()))
+    compact = (
+        compact_rows(wide, list(row_masks(facts, every).values()))
+        if granularity == "rows"
+        else compact_units(wide, list(unit_masks(facts, every).values()))
+    )
+    if isinstance(site.module, CompactLSTM):
+        compact.on_lost_state = site.module.on_lost_state
+    return compact
 
 
 def _part(site: Site, name: str) -> Part:

@@ -14,6 +14,7 @@ from pruner.compact.load_pruned import inside
 from pruner.compact.masked_and_compact import Form
 from pruner.errors import PrunerError
 from pruner.exports.verdict import Verdict
+from pruner.in_memory.own_forward import defaults
 from pruner.lstm.lstm import title_of
 from pruner.result import Result
 
@@ -111,7 +112,8 @@ class Export:
                 "expected the weights as shrink left them, found others; save before training on, or torch.save the "
                 "model's state_dict()"
             )
-        return self._result.save(folder, "compact", onnx=onnx)
+        with defaults(torch.float32, torch.device("cpu")):
+            return self._result.save(folder, "compact", onnx=onnx)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Export":
         model = self._model()

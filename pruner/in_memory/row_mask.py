@@ -2,6 +2,8 @@
 
 import copy
 import weakref
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -80,8 +82,7 @@ def values(module: nn.Module, name: str, masked: bool = False) -> Tensor:
     """A tensor of a module, as it is under its mask, or as it was without."""
     if masked or not is_masked(module, name):
         return getattr(module, name).detach()
-    own: Any = module.parametrizations
-    return own[name].original.detach()
+    return _parameter(module, name).detach()
 
 
 def check_free(module: nn.Module, name: str, tensor_fqn: str) -> None:
@@ -97,6 +98,28 @@ def check_free(module: nn.Module, name: str, tensor_fqn: str) -> None:
             f"expected plain weights, found {tensor_fqn!r} parametrized already, or computed by another tool "
             "such as weight_norm or torch.nn.utils.prune; squash its mask, or take that tool off, first"
         )
+
+
+def check_alone(model: nn.Module, groups: Iterable[list[str]]) -> None:
+    """Raise PrunerError for a tensor that is also another one of the model, outside of its group, which all have one mask:
+    masked rows would be missing there, too."""
+    held = defaultdict[int, list[str]](list)
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(path, recurse=False, remove_duplicate=False):
+            held[id(parameter)].append(name.replace("parametrizations.", "").removesuffix(".original"))
+    for group in groups:
+        for name in group:
+            same = held[id(_parameter(*owner_of(model, name)))]
+            if len(same) > 1 and not set(same) <= set(group):
+                raise PrunerError(
+                    f"expected tensors of one mask each, found {' and '.join(map(repr, same))} to be the same one; "
+                    "give each its own, or leave all of them out of the config"
+                )
+
+
+def _parameter(module: Any, name: str) -> Any:
+    """What lies under a mask, or the tensor itself."""
+    return module.parametrizations[name].original if is_masked(module, name) else getattr(module, name)
 
 
 def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:

@@ -17,10 +17,10 @@ from pruner.in_memory import wrappers
 from pruner.in_memory.convert import converted
 from pruner.in_memory.groups import NOT_SAVED, check_keys, check_whole_units, checked_groups, every_packed, located
 from pruner.in_memory.optimizers import hold_at_zero
-from pruner.in_memory.row_mask import RowMask, attach, check_free, mask_on, owner_of, take_off, take_over
+from pruner.in_memory.row_mask import RowMask, attach, check_alone, check_free, mask_on, owner_of, take_off, take_over
 from pruner.in_memory.schedules import Schedule, checked
-from pruner.in_memory.sites import Site, row_compact, sites_in
-from pruner.lstm.lstm import Place
+from pruner.in_memory.sites import Site, left_alone, row_compact, sites_in
+from pruner.lstm.lstm import Place, title_of
 from pruner.recipe import GRANULARITIES, check_choice, check_sparsity
 
 
@@ -67,13 +67,15 @@ class RowSparsifier(abc.ABC):
         its packed weights; with `sparsity_level`, `units` to keep, a `mask` to begin with, or keys of a subclass, where
         they differ from the defaults. With `units`, either weight stands for its whole layer and direction. What an
         earlier round left is pruned on: of a `CompactLSTM` the share of what is left, of a `RowCompactLSTM`, which
-        becomes an `nn.LSTM` of full size again, the share of all. Masks that a file or a deep copy brought along are
+        becomes an `nn.LSTM` of full size again, the share of all; smaller cells, and what rebuilds the units that it
+        lost, stay as they are, which `shrink` makes smaller. Masks that a file or a deep copy brought along are
         taken over. Parameters stay the same objects, so optimizers go on. Raises PrunerError, before anything is
-        attached, for a tensor that is not there, is not a packed LSTM weight, is masked already, or is computed by
-        another tool.
+        attached, for a tensor that is not there, is not a packed LSTM weight, is masked already, is shared, or
+        is computed by another tool.
         """
         if self.model is not None:
             raise PrunerError("expected a new pruner, found one already prepared; call squash_mask() or prune() first")
+        wrappers.check_module(model)
         wrappers.check_not_distributed(model)
         wrappers.check_whole(model)
         widened = row_compact(model)
@@ -85,7 +87,7 @@ class RowSparsifier(abc.ABC):
             else:
                 self.config = config
             if not self.config:
-                raise PrunerError(f"expected an LSTM in the model, found none in {type(model).__name__}")
+                raise _nothing_in(model)
             groups = checked_groups(model, self.config, self.defaults, self.units, self.granularity)
             self._check_attachable(model, groups)
         except PrunerError:
@@ -233,11 +235,13 @@ class RowSparsifier(abc.ABC):
         return self.model
 
     def _check_attachable(self, model: nn.Module, groups: list[dict[str, Any]]) -> None:
-        """Raise PrunerError unless every tensor to mask is free, and every consumer there."""
+        """Raise PrunerError unless every tensor to mask is free and no other, and every consumer there."""
         sites = sites_in(model)
-        for group in groups:
-            for name in self._names(group, located(sites, group["module"], group["tensor_fqn"])):
-                check_free(*owner_of(model, name), name)
+        places = [located(sites, group["module"], group["tensor_fqn"]) for group in groups]
+        names = [self._names(group, at) for group, at in zip(groups, places, strict=True)]
+        for name in (name for group in names for name in group):
+            check_free(*owner_of(model, name), name)
+        check_alone(model, names)
 
     def _attach(self, model: nn.Module, groups: list[dict[str, Any]]) -> None:
         sites = sites_in(model)
@@ -282,3 +286,14 @@ class RowSparsifier(abc.ABC):
         if missing:
             raise PrunerError(f"expected keys to keep among {', '.join(map(str, group))}, found {shown(missing[0])}")
         return keys
+
+
+def _nothing_in(model: nn.Module) -> PrunerError:
+    """What to say of a model in which nothing can be masked."""
+    smaller = left_alone(model)
+    if not smaller:
+        return PrunerError(f"expected an LSTM in the model, found none in {type(model).__name__}")
+    return PrunerError(
+        f"expected an LSTM that can be pruned once more, found {' and '.join(map(title_of, smaller))}, which is a smaller "
+        "cell or rebuilds the units that it lost; give the model to shrink, or prune the one that it was made from"
+    )

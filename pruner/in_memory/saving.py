@@ -10,17 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruner.compact.load_pruned import STANDS_FOR, assemble
+from pruner.compact.load_pruned import STANDS_FOR, assemble, settle
 from pruner.errors import PrunerError, shown
+from pruner.files.modules import IGNORING
 from pruner.files.staging import Staging
 from pruner.in_memory.replacing import with_hooks_of
 from pruner.in_memory.row_mask import attach
-from pruner.in_memory.wrappers import check_whole, unwrapped
+from pruner.in_memory.wrappers import check_module, check_whole, unwrapped
 from pruner.lstm.describing import described
 from pruner.lstm.gates import GATES
+from pruner.lstm.lstm import title_of
 
 _PLACE = re.compile(r"parametrizations\.(?P<name>\w+)\.original$")  # of a tensor under a mask
 _MASK = re.compile(r"parametrizations\.\w+\.0\.mask$")
+_EXTRA = "_extra_state"  # with which nn.Module ends the name of what `get_extra_state` gave
 # Which tensor tells what an LSTM is stored as, in the modules of load_pruned.py.
 _TOLD_BY = {"kept_0": "ReconstructingLSTM", "layers.0.kept": "CompactLSTM", "layers.0.rows_ih": "RowCompactLSTM"}
 
@@ -29,8 +32,8 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to a file, whatever stage of pruning it is in: dense, under masks, squashed or pruned.
 
     The file holds its `state_dict` under that name, which `load_pruned` and the dashboard open; of a model that
-    DataParallel or torch.compile wrap, that of the model inside. Raises PrunerError for one that FSDP shards, and where it
-    cannot be written; what was there stays.
+    DataParallel, distributed or not, or torch.compile wrap, that of the model inside. Raises PrunerError for one that FSDP
+    shards, and where it cannot be written; what was there stays.
 
         >>> import tempfile
         >>> from pruner import load_pruned, save_pruned
@@ -39,18 +42,19 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
         ...     load_pruned(lambda: torch.nn.LSTM(8, 16), f"{folder}/model.pt")
         LSTM(8, 16)
     """
+    check_module(model)
     target = Path(path)
     whole = unwrapped(model)[1]
     check_whole(whole)
     try:
         with Staging(target.parent, target.name) as staging:
             part = staging.files / target.name
-            torch.save({"state_dict": whole.state_dict()}, part)
+            torch.save({"state_dict": whole.state_dict(), **_ignoring(whole)}, part)
             staging.settle()
             part.replace(target)
     except (OSError, RuntimeError) as error:
         raise PrunerError(
-            f"expected a place to write {target.name}, found {shown(str(error))}; choose another"
+            f"expected a place to write {target.name}, found {shown(getattr(error, 'strerror', str(error)))}; choose another"
         ) from error
 
 
@@ -71,14 +75,13 @@ def load_pruned(model: nn.Module | Callable[[], nn.Module], path: str | os.PathL
         ...     print(type(load_pruned(torch.nn.LSTM(8, 16), f"{folder}/small.pt")).__name__)
         CompactLSTM
     """
-    state = _read(Path(path))
-    made = copy.deepcopy(unwrapped(model)[1]) if isinstance(model, nn.Module) else model()
-    if not isinstance(made, nn.Module):
-        raise PrunerError(
-            f"expected a model, or what makes one, found {type(made).__name__}; give the class of the model"
-        )
+    state, ignoring = _read(Path(path))
+    made = copy.deepcopy(unwrapped(model)[1]) if isinstance(model, nn.Module) else _made_by(model)
     try:
-        return _filled(made, state)
+        filled = _filled(made, state)
+        for name in ignoring:
+            settle(filled.get_submodule(name), True)
+        return filled
     except (KeyError, IndexError, ValueError, RuntimeError, AttributeError) as error:
         raise PrunerError(
             f"expected a file of the model {type(made).__name__} as it was built before pruning, found another in "
@@ -86,8 +89,29 @@ def load_pruned(model: nn.Module | Callable[[], nn.Module], path: str | os.PathL
         ) from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file."""
+def _ignoring(model: nn.Module) -> dict[str, list[str]]:
+    found = [path for path, module in model.named_modules() if getattr(module, "on_lost_state", None) == "ignore"]
+    return {IGNORING: found} if found else {}
+
+
+def _made_by(maker: Any) -> nn.Module:
+    """The model that a class or a function makes."""
+    try:
+        made = maker()
+    except TypeError as error:  # it is none, or wants arguments
+        raise PrunerError(
+            f"expected a model, or what makes one without arguments, found {shown(str(error))}; give the model, or "
+            "lambda: Tagger(hidden_size=64)"
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise PrunerError(
+            f"expected a model, or what makes one, found {type(made).__name__}; give the class of the model"
+        )
+    return made
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The state dict in a file, and what it says of states."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch makes of bytes that are none of its own
@@ -95,14 +119,19 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"expected a file of torch.save at {path.name}, found {shown(str(error))}; check the path"
         ) from error
     state = found.get("state_dict", found) if isinstance(found, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(state[name], Tensor) or _is_extra(name) for name in state):
         raise PrunerError(
             f"expected the state_dict of a model in {path.name}, found other things; save it by save_pruned"
         )
-    return state
+    return state, found.get(IGNORING, [])
 
 
-def _filled(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+def _is_extra(name: Any) -> bool:
+    """Whether it names what a module's own `get_extra_state` gave, which may be no tensor."""
+    return isinstance(name, str) and name.endswith(_EXTRA)
+
+
+def _filled(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
     """The model with the modules, the sizes, the masks and the numbers of a state dict."""
     plain = {_PLACE.sub(r"\g<name>", name): tensor for name, tensor in state.items() if not _MASK.search(name)}
     places = list(model.named_modules(remove_duplicate=False))
@@ -113,6 +142,8 @@ def _filled(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         own = {
             name.removeprefix(f"{path}.") if path else name: tensor for name, tensor in plain.items() if _at(path, name)
         }
+        if not own:
+            raise ValueError(f"nothing of {title_of(path)} among {', '.join(list(plain)[:3])}")
         new = _as_in(module, own)
         smaller = smaller or new is not module
         if module is model:

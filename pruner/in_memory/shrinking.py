@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import joblib
@@ -13,6 +12,7 @@ import torch
 from joblib.externals.loky.backend.reduction import dumps
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import Optimizer
 
 from pruner.compact.load_pruned import put
@@ -23,7 +23,8 @@ from pruner.in_memory.earlier_rounds import Earlier, at_dense_size, for_another_
 from pruner.in_memory.in_checkpoint import Described, described
 from pruner.in_memory.observing import Call, Observation, observe
 from pruner.in_memory.optimizers import carry_over, check_optimizers, leave_out, take_in
-from pruner.in_memory.own_forward import OwnForward, Precision, moved, run
+from pruner.in_memory.own_forward import OwnForward, Precision, defaults, moved, run
+from pruner.in_memory.own_forward import described as in_words
 from pruner.in_memory.replacing import moves_into, new_beside, with_hooks_of
 from pruner.in_memory.report import Report, removed_by
 from pruner.in_memory.wrappers import check_whole
@@ -86,7 +87,7 @@ def shrink(
     """
     started = time.monotonic()
     inner, unwrapped = _unwrapped(model)
-    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    optimizers = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
     check_optimizers(optimizers, inner)
     wanted, place = _target(keep, target), _device(inner, device)
     recipe = _recipe(budget, steps, seed, task)
@@ -104,7 +105,7 @@ def shrink(
         recipe = replace(recipe, lstms=found.names, consumers=found.consumers, task=found.task)
         own = OwnForward(twin, call, found.names, found.trained, seen.compared, place, precision)
         _try(inner, found, recipe, seen, call, precision, place, trying)
-        judge = None if loss is None else Quality("loss", False, _Judge(own, loss, seen.held_back, place))
+        judge = None if loss is None else Quality("loss", False, _Judge(own, loss, seen.held_back, place, precision))
         whole = ForwardPass(own, task)
         with _side_by_side(own, loss, seen.held_back[0]) as notes:
             best = smallest.shrink(
@@ -147,6 +148,7 @@ class _Judge:
     loss: LossOf
     batches: list[Any]
     device: str
+    precision: Precision
 
     @torch.no_grad()
     def __call__(self, tensors: Mapping[str, Tensor], modules: Modules) -> float:
@@ -154,8 +156,25 @@ class _Judge:
         for each in self.batches:
             batch = moved(each, self.device)
             outputs = self.own.outputs(tensors, modules, batch)
-            losses.append(run(partial(self.loss, outputs), batch).float().mean().item())
+            with self.precision.again():
+                loss = self._of(outputs, batch)
+            losses.append(loss.float().mean().item())
         return sum(losses) / len(losses)
+
+    def _of(self, outputs: Any, batch: Any) -> Tensor:
+        try:
+            loss = self.loss(outputs, batch)
+        except Exception as error:
+            raise PrunerError(
+                f"expected a loss of what the model gives and the batch, found {type(error).__name__} "
+                f"({shown(str(error), 200)}) from {in_words(outputs)} and {in_words(batch)}; say how it is computed: "
+                "loss=lambda outputs, batch: ..."
+            ) from error
+        if not isinstance(loss, Tensor):
+            raise PrunerError(
+                f"expected a loss that is a tensor, found {type(loss).__name__}; leave it as torch gives it"
+            )
+        return loss
 
 
 def _called(model: nn.Module, batch: Any) -> Any:
@@ -180,6 +199,10 @@ def _unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
         taken_off.append(type(model).__name__)
         model = within
     check_whole(model)
+    if lazy := next((name for name, each in model.named_parameters() if is_lazy(each)), None):
+        raise PrunerError(
+            f"expected a model that was called once, found {lazy} without a shape; call it with a batch first"
+        )
     if hasattr(type(model), "report"):
         raise PrunerError(
             f"expected a model without a `report` of its own, where that of shrink goes, found one of {type(model).__name__}"
@@ -235,6 +258,7 @@ def _apart(precision: Precision) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(precision.device, enabled=False),
+        defaults(torch.float32, torch.device("cpu")),
     ):
         yield
 
@@ -246,7 +270,8 @@ def _twin(model: nn.Module) -> nn.Module:
     except Exception as error:  # whatever a class does when it is copied
         raise PrunerError(
             f"expected a model that copy.deepcopy can copy, found {type(error).__name__} ({shown(str(error), 200)}) for "
-            f"{type(model).__name__}; squash masks and take parametrizations off first"
+            f"{type(model).__name__}; squash masks, take parametrizations and torch.nn.utils.prune off, and drop states of "
+            "earlier calls first"
         ) from error
 
 

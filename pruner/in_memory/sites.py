@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM
+from pruner.compact.load_pruned import CompactLSTM, CompactLSTMCell, RowCompactLSTM, RowCompactLSTMCell
 from pruner.in_memory.row_mask import values
 from pruner.lstm.describing import described
 from pruner.lstm.gates import parse_standard_name
@@ -74,13 +74,20 @@ def sites_in(model: nn.Module) -> list[Site]:
     for path, module in model.named_modules():
         if module in within:
             continue
-        if isinstance(module, CompactLSTM):
+        if isinstance(module, CompactLSTM | CompactLSTMCell):
             within |= set(module.modules())
-            if all(layer.reconstruction is None for layer in module.layers):
+            if isinstance(module, CompactLSTM) and all(layer.reconstruction is None for layer in module.layers):
                 found.append(Site(path, module))
         elif isinstance(module, nn.LSTM | nn.LSTMCell):
             found.append(Site(path, module))
     return found
+
+
+def left_alone(model: nn.Module) -> list[str]:
+    """The paths of smaller modules that are none of these: cells, and what rebuilds its removed units."""
+    pruned = {site.module for site in sites_in(model)}
+    kinds = (CompactLSTM, CompactLSTMCell, RowCompactLSTMCell)
+    return [path for path, module in model.named_modules() if isinstance(module, kinds) and module not in pruned]
 
 
 def site_of(sites: list[Site], module: nn.Module, name: str) -> tuple[Site, Place] | None:

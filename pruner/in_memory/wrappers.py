@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+from typing import Any
 
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -11,13 +12,22 @@ from pruner.errors import PrunerError
 
 
 def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
-    """(prefix of its names, the model that DataParallel or torch.compile wrap), or ("", the model itself)."""
+    """(prefix of its names, the model that DataParallel, distributed or not, or torch.compile wrap), or ("", the model
+    itself)."""
+    parallel = isinstance(model, nn.DataParallel | DistributedDataParallel)
     for name in ("module", "_orig_mod"):
         inner = dict(model.named_children()).get(name)
-        if inner is not None and (isinstance(model, nn.DataParallel) or type(model).__name__ == "OptimizedModule"):
+        if inner is not None and (parallel or type(model).__name__ == "OptimizedModule"):
             prefix, innermost = unwrapped(inner)
             return f"{name}.{prefix}", innermost
     return "", model
+
+
+def check_module(model: Any) -> None:
+    """Raise PrunerError for what is no model."""
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise PrunerError(f"expected a model, a torch.nn.Module, found {what}; give the model itself")
 
 
 def check_not_distributed(model: nn.Module) -> None:

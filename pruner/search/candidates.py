@@ -117,7 +117,8 @@ def candidate_of(
 def sparsity_for(
     checkpoint: Checkpoint, recipe: Recipe, target: Target, masks: Callable[[Recipe], Masks] | None = None
 ) -> float:
-    """The least sparsity, in whole per cent, of which a recipe leaves no more than the target's amount.
+    """The least sparsity, in whole per cent, of which a recipe leaves no more than the target's amount; 0 where earlier
+    rounds did.
 
     `masks` chooses those of a recipe; without it every layer loses alike, which shapes alone tell. Raises PrunerError if no
     sparsity does.
@@ -128,9 +129,12 @@ def sparsity_for(
         wanted = replace(recipe, sparsity=percent / 100)
         return _share_left(checkpoint, wanted, (masks or partial(_first_units, checkpoint))(wanted), target)
 
-    low, high = 0, 99
-    if share(high) > amount:
-        raise PrunerError(f"expected a share of {target.what} that can be left, found {target.amount}; ask for more")
+    low, high = -1, 99
+    if (least := share(high)) > amount:
+        raise PrunerError(
+            f"expected a share of {target.what} that can be left, {least:.2%} at the least, found {target.amount}; ask for "
+            "more"
+        )
     while high - low > 1:  # less is left the more is dropped
         middle = (low + high) // 2
         low, high = (low, middle) if share(middle) <= amount else (middle, high)

@@ -114,6 +114,10 @@ class _Search:
         self._checkpoint, self._recipe, self._progress, self._seen = checkpoint, recipe, progress, seen
         self._statistics = statistics
         dense = None if quality is None else dense_value(checkpoint, quality)
+        if dense is not None and not math.isfinite(dense):
+            raise PrunerError(
+                f"expected a dense model whose quality is a number, found {dense}; look at data and weights"
+            )
         self._common = (calibration, statistics, quality, dense, device, forward)
         self._tried: list[Candidate] = []
         self._rounds, self._enough = 0, False
@@ -151,10 +155,8 @@ class _Search:
             raise PrunerError("expected time to heal one candidate at least, found none; let it run for longer")
         best = min(self._tried, key=_loss)
         how = "all layers ranked together" if best.recipe.allocation == "global" else "of every layer alike"
-        removed = (
-            f"{best.recipe.sparsity:.0%} of the units, {how}, had to go for {target.amount:.0%} of the "
-            f"{WORDS[str(target.what)]}."
-        )
+        gone = f"{best.recipe.sparsity:.0%} of the units, {how}," if best.recipe.sparsity else "Nothing more"
+        removed = f"{gone} had to go for {target.amount:.0%} of the {WORDS[str(target.what)]}."
         return Shrunk(best, self._tried, [removed, best.verdict.sentence])
 
     def _sparsity_for(self, way: Recipe, target: Target) -> float:
@@ -248,7 +250,9 @@ class _Search:
             for each in self._whole()
         ]
         helps = min(0.0, float(np.mean(helped))) if helped else math.log(LONGER_HELPS)
-        return _within(float(np.interp(math.log(loss) - helps, logs, sparsities)), LEAST_SPARSITY, MOST_SPARSITY)
+        return _within(
+            float(np.interp(math.log(max(loss, LEAST_LOSS)) - helps, logs, sparsities)), LEAST_SPARSITY, MOST_SPARSITY
+        )
 
 
 def _own(recipe: Recipe) -> bool:

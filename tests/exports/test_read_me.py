@@ -171,6 +171,18 @@ def test_it_says_what_is_no_longer_true(tmp_path: Path) -> None:
     assert "The file does not say whether its LSTMs read batches first" in text
 
 
+def test_it_says_of_each_lstm_what_became_of_its_width(tmp_path: Path) -> None:
+    folder = run(saved_in(tmp_path, SEVERAL), TRIMMED).save(tmp_path / "export")
+    manifest = read_manifest(folder)
+    manifest["learned"] = {"one": {"handed_states": True}}
+    for text in ((folder / "README.md").read_text(), read_me.readme(manifest)):
+        assert "may read the output of `one`, which is narrower" in text and "Removed units of `two` come back" in text
+        assert "you pass to `two` (`hx`) must be zero" in text and "handed to" not in text
+    manifest["learned"] = {"two": {"handed_states": True}}
+    text = read_me.readme(manifest)
+    assert "handed to `two` is cut down" in text and "must be zero" not in text and "Removed units of `two`" in text
+
+
 @pytest.mark.parametrize("file", ["README.md", "example.py"])
 def test_another_text_is_told_and_not_run(tmp_path: Path, file: str) -> None:
     folder = run(saved_in(tmp_path, TAGGER), UNITS).save(tmp_path / "export")

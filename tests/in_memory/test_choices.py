@@ -1,5 +1,6 @@
 """What the pruner has of a recipe, in memory: criteria, allocation, rounding, patterns, units, consumers, rounds."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruner import LSTMSaliencyPruner, PrunerError
-from pruner.compact.load_pruned import CompactLSTM, RowCompactLSTM
+from pruner.compact.load_pruned import CompactLSTM, CompactLSTMCell, RowCompactLSTM, RowCompactLSTMCell
 from pruner.importance.scores import score_lstm
 from pruner.lstm.find import find_lstms
 from pruner.recipe import Recipe
@@ -196,3 +197,21 @@ def test_a_failed_prepare_leaves_the_smaller_module() -> None:
     with pytest.raises(PrunerError, match="name of a tensor"):
         LSTMSaliencyPruner().prepare(model, [{"tensor_fqn": "lstm.weight_xx"}])
     assert model.lstm is small
+
+
+SMALLER: dict[str, Callable[[], nn.Module]] = {
+    "a cell": lambda: CompactLSTMCell(3, H, [torch.arange(2)]),
+    "rows of a cell": lambda: RowCompactLSTMCell(3, H, [(torch.arange(4), torch.arange(4))]),
+    "units that come back": lambda: CompactLSTM(3, H, [torch.arange(2)], reconstruct=True),
+}
+
+
+@pytest.mark.parametrize("granularity", ["rows", "units"])
+@pytest.mark.parametrize("kind", SMALLER)
+def test_smaller_modules_that_cannot_be_pruned_once_more_stay_as_they_are(kind: str, granularity: str) -> None:
+    model = nn.ModuleDict({"small": SMALLER[kind](), "lstm": nn.LSTM(3, H)})
+    before = {name: tensor.clone() for name, tensor in model["small"].state_dict().items()}
+    stepped(model, granularity).prune()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model["small"].state_dict().items())
+    with pytest.raises(PrunerError, match="expected an LSTM that can be pruned once more, found small, which"):
+        LSTMSaliencyPruner().prepare(nn.ModuleDict({"small": model["small"]}))

@@ -300,9 +300,26 @@ def test_two_names_of_one_tensor_are_refused() -> None:
     assert parametrizations(model) == 0
 
 
+@pytest.mark.parametrize("granularity", ["rows", "units"])
+def test_lstms_that_share_a_tensor_are_refused(granularity: str) -> None:
+    model = nn.ModuleDict({"one": nn.LSTM(3, 4), "two": nn.LSTM(5, 4), "cell": nn.LSTMCell(3, 4)})
+    model["two"].weight_hh_l0 = model["one"].weight_hh_l0  # type: ignore[assignment]
+    pruner = LSTMSaliencyPruner(granularity=granularity)
+    with pytest.raises(PrunerError, match=r"found 'one\.weight_hh_l0' and 'two\.weight_hh_l0' to be the same one"):
+        pruner.prepare(model)
+    assert parametrizations(model) == 0
+    pruner.prepare(model, [{"module": model["cell"]}])
+
+
 def test_a_model_without_an_lstm_is_refused() -> None:
     with pytest.raises(PrunerError, match="expected an LSTM in the model, found none in Linear"):
         LSTMSaliencyPruner().prepare(nn.Linear(3, 4))
+
+
+@pytest.mark.parametrize(("model", "found"), [(None, "NoneType"), (Model, "the class Model")])
+def test_what_is_no_model_is_refused(model: Any, found: str) -> None:
+    with pytest.raises(PrunerError, match=f"expected a model, a torch.nn.Module, found {found}; give the model itself"):
+        LSTMSaliencyPruner().prepare(model)
 
 
 def test_a_tensor_that_is_parametrized_already_is_refused() -> None:

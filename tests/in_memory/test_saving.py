@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pruner import LSTMSaliencyPruner, PrunerError, load_pruned, open_checkpoint, save_pruned
 from pruner.cli.main import main
@@ -78,6 +79,28 @@ def test_a_model_of_every_stage_comes_back_and_opens(
     assert "lstm" in capsys.readouterr().out.lower()
 
 
+def test_what_no_tensor_tells_comes_back_too(tmp_path: Path) -> None:
+    class Counted(Opaque):
+        steps: Any = None
+
+        def get_extra_state(self) -> Any:
+            return {"steps": self.steps}
+
+        def set_extra_state(self, state: Any) -> None:
+            self.steps = state["steps"]
+
+    model = seeded(Counted)
+    model.steps = 7
+    stepped(model).prune()
+    model.lstm.on_lost_state = "ignore"
+    stepped(model).prune()  # of which a further round makes nothing else
+    save_pruned(model, tmp_path / "model.pt")
+    again: Any = load_pruned(Counted, tmp_path / "model.pt")
+    assert again.lstm.on_lost_state == "ignore" and again.steps == 7
+    assert load_pruned(Counted(), tmp_path / "model.pt").get_submodule("lstm").on_lost_state == "ignore"
+    assert open_checkpoint(tmp_path / "model.pt").learned["lstm"].handed_states  # and no export refuses them
+
+
 def test_a_class_is_called_and_settings_come_from_it(tmp_path: Path) -> None:
     model = seeded(Chain)
     pruned(model)
@@ -107,10 +130,11 @@ def test_frozen_and_other_devices_stay(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in again.parameters()} == {torch.float64}
 
 
-def test_the_model_inside_a_wrapper_is_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrap", [nn.DataParallel, DistributedDataParallel])
+def test_the_model_inside_a_wrapper_is_saved(wrap: Any, one_process: None, tmp_path: Path) -> None:
     model = seeded()
-    save_pruned(nn.DataParallel(model), tmp_path / "model.pt")
-    again = load_pruned(nn.DataParallel(seeded(seed=1)), tmp_path / "model.pt")
+    save_pruned(wrap(model), tmp_path / "model.pt")
+    again = load_pruned(wrap(seeded(seed=1)), tmp_path / "model.pt")
     assert torch.equal(again(batch()[0]), model(batch()[0]))
 
 
@@ -151,7 +175,24 @@ def no_model(path: Path) -> Any:
     return load_pruned(lambda: 3, path)  # type: ignore[arg-type, return-value]
 
 
+def no_module(path: Path) -> Any:
+    save_pruned(seeded().state_dict(), path)
+
+
+def class_with_arguments(path: Path) -> Any:
+    save_pruned(seeded(), path)
+    return load_pruned(nn.LSTM, path)
+
+
+def names_of_a_wrapper(path: Path) -> Any:
+    torch.save(nn.DataParallel(seeded()).state_dict(), path)
+    return load_pruned(Tagger, path)
+
+
 UNUSABLE = {
+    no_module: "expected a model, a torch.nn.Module, found OrderedDict; give the model itself",
+    class_with_arguments: "expected a model, or what makes one without arguments, found .*missing 2 required",
+    names_of_a_wrapper: r"\('nothing of lstm among module\.lstm\.weight_ih_l0, .*'\); build the model",
     wrong_model: "expected a file of the model Sequential as it was built before pruning",
     smaller_class: "expected a file of the model Tagger as it was built",
     no_file: r"expected a file of torch\.save at model\.pt",

@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pruner import PrunerError, shrink
 from pruner.compact.load_pruned import CompactLSTM, replace
 from pruner.exports.verify import verify
-from pruner.in_memory.own_forward import floating
+from pruner.in_memory.own_forward import defaults, floating
 from tests.helpers.whole_models import CASES, Labels, Loop, loader, made
 
 HALF: dict[str, Any] = {"target": {"macs": 0.5}, "steps": 5}
@@ -118,6 +119,12 @@ def test_a_share_to_keep_is_sought_and_a_loss_judges() -> None:
     assert found.item() == pytest.approx(verdict.after, rel=1e-5)
 
 
+def test_progress_never_goes_back() -> None:
+    seen: list[float] = []
+    shrink(made(), loader(), **HALF, progress=lambda done, what: seen.append(done))
+    assert len(seen) > 10 and seen == sorted(seen)
+
+
 def test_in_place_the_model_itself_is_smaller() -> None:
     model = made()
     heard: list[int] = []
@@ -147,10 +154,18 @@ def test_other_precisions_are_kept(dtype: torch.dtype) -> None:
     assert small.report.verdict.loss < 0.3
 
 
-def test_whatever_surrounds_the_call_is_no_matter() -> None:
-    for surroundings in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
+def test_whatever_surrounds_the_call_is_no_matter(tmp_path: Path) -> None:
+    contexts: list[Any] = [
+        torch.no_grad(),
+        torch.inference_mode(),
+        torch.autocast("cpu", torch.bfloat16),
+        defaults(torch.float64, torch.device("meta")),
+    ]
+    for number, surroundings in enumerate(contexts):
+        model, batches = made(), loader()
         with surroundings:
-            small = shrink(made(), loader(), **HALF)
+            small = shrink(model, batches, **HALF)
+            small.save(tmp_path / str(number))
         assert small.report.verdict.loss < 0.3
         small(loader()[0]).sum().backward()
 
@@ -199,6 +214,7 @@ class _Unpicklable:
 def test_candidates_heal_in_processes_of_their_own() -> None:
     with joblib.parallel_config(backend="loky", n_jobs=2):
         small = shrink(made(), loader(), **HALF)
+    assert not any("one after the other" in note for note in small.report.notes)
     assert small.report.verdict.loss == shrink(made(), loader(), **HALF).report.verdict.loss
 
 
@@ -209,6 +225,14 @@ class Deaf(Labels):
         super().__init__()
         self.lstm = nn.GRU(4, 4, batch_first=True)  # type: ignore[assignment]
         self.linear = nn.Linear(4, 3)
+
+
+class Lazy(Labels):
+    """One whose sizes nobody knows yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.LazyLinear(3)
 
 
 REFUSED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
@@ -229,11 +253,28 @@ REFUSED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
         {"forward": lambda model, batch: model(batch).argmax(-1)},
         "expected a model that gives floating-point tensors, found none",
     ),
+    "lazy layers": (Lazy, loader(), {}, r"expected a model that was called once, found linear\.weight without a shape"),
     "no model": (lambda: "model.pt", loader(), {}, "expected a model, a torch.nn.Module of Python code, found str"),
     "both wishes": (Labels, loader(), {"keep": 0.9}, "expected either keep=0.97 or target=dict"),
     "another target": (Labels, loader(), {"target": {"time": 0.5}}, "expected either keep=0.97 or target=dict"),
     "a keep of 2": (Labels, loader(), {"keep": 2, "target": None}, "expected keep between 0 and 1, found 2"),
     "a task": (Labels, loader(), {"task": "tags"}, "expected a task among softmax, regression; found 'tags'"),
+    "batches of NaN": (
+        Labels,
+        [batch * torch.nan for batch in loader()],
+        {},
+        "expected finite numbers in what the model",
+    ),
+    "fewer answers": (
+        Labels,
+        [*loader(), torch.randn(5, 12, 4)],
+        {"forward": lambda model, batch: list(model(batch))},
+        "expected 8 tensors or more from every batch, as from the first, found 5",
+    ),
+    "a loss that fails": (Labels, loader(), {"loss": lambda *_: 1 / 0}, "expected a loss of .* ZeroDivisionError"),
+    "a loss of float": (Labels, loader(), {"loss": lambda *_: 0.5}, "expected a loss that is a tensor, found float"),
+    "a loss of NaN": (Labels, loader(), {"loss": lambda found, _: found.sum() * torch.nan}, "is a number, found nan"),
+    "no optimizer": (Labels, loader(), {"optimizer": None}, "expected torch.optim optimizers, found NoneType"),
     "a budget": (Labels, loader(), {"budget": "soon"}, "expected a budget as 30s, 2m .* found 'soon'"),
     "a device": (Labels, loader(), {"device": "abacus"}, "expected a device among cpu.*; found 'abacus'"),
     "a size": (Labels, loader(), {"target": {"macs": 0.001}}, "expected a share of macs that can be left"),
@@ -257,6 +298,48 @@ def test_a_forward_without_gradients_is_refused() -> None:
 
     with pytest.raises(PrunerError, match="expected a forward pass through which gradients come back"):
         shrink(Closed(), loader(), **HALF)
+
+
+def test_every_call_of_a_model_that_keeps_its_state_begins_as_the_first() -> None:
+    class Keeping(Labels):
+        state: Any = None
+
+        def forward(self, steps: Tensor) -> Tensor:
+            output, self.state = self.lstm(steps, self.state)
+            return self.linear(output)
+
+    model = Keeping()
+    model.load_state_dict(made().state_dict())
+    small = shrink(model, loader(), target={"macs": 0.5}, steps=12)
+    assert model.state is None and small.state is None and small.report.verdict.loss < 0.03
+    assert "is handed states of others" not in str(small.report)
+
+
+def test_answers_that_are_no_numbers_are_ruined() -> None:
+    class Proud(Labels):
+        def forward(self, steps: Tensor) -> Tensor:
+            output = self.lstm(steps)[0]
+            same = isinstance(self.lstm, nn.LSTM) and torch.allclose(output, nn.LSTM.forward(self.lstm, steps)[0])
+            return self.linear(output) if same else self.linear(output) * torch.nan
+
+    verdict = shrink(Proud(), loader(), **HALF).report.verdict
+    assert verdict.word == "ruined" and verdict.loss == torch.inf
+
+
+def test_nothing_may_be_lost() -> None:
+    small = shrink(made(), loader(), keep=1, steps=1, loss=lambda found, batch: found.sum() * 0)
+    assert small.report.macs[1] < 0.1 * small.report.macs[0]
+
+
+def test_what_is_computed_again_in_the_backward_pass_is_the_same() -> None:
+    class Again(Labels):
+        def forward(self, steps: Tensor) -> Any:
+            return checkpoint(super().forward, steps, use_reentrant=False)
+
+    model, again = made(), Again()
+    again.load_state_dict(model.state_dict())
+    once, twice = (shrink(each, loader(), **HALF).state_dict() for each in (model, again))
+    assert all(torch.equal(tensor, twice[name]) for name, tensor in once.items())
 
 
 def test_a_forward_that_reads_the_weights_themselves_is_refused_before_anything_takes_long() -> None:

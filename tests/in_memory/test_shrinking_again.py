@@ -130,7 +130,11 @@ def test_what_was_smaller_becomes_smaller_and_stays_one_model(again: tuple[str, 
     assert all(whole == HIDDEN for each in report.removed for whole, _ in each.units)
     for path, module in compact_in(model).items():
         macs = sum(each.numel() for each in module.parameters() if each.dim() == 2)
-        told = f"{path} was made smaller before, to {macs:,} multiply-accumulates a step"
+        beside = ", with what rebuilds its units" * any("reconstruction" in key for key, _ in module.named_parameters())
+        told = (
+            f"{path} was made smaller before, to {macs:,} multiply-accumulates a step; all sizes here count from the dense "
+            f"LSTM that it stands for{beside}."
+        )
         assert (told in str(report)) == (path != "unused")
     assert [each.shape for each in answers(small, batches[0])] == [each.shape for each in answers(model, batches[0])]
     assert report.verdict.loss == pytest.approx(distance(small, model, batches[-2:]), rel=1e-3)
@@ -161,6 +165,7 @@ def test_units_that_are_gone_do_not_come_back(target: float) -> None:
     for before, after in zip(model.lstm.layers, small.lstm.layers, strict=True):
         assert set(after.kept.tolist()) <= set(before.kept.tolist())
     assert len(small.lstm.layers[0].kept) == 4
+    assert ("Nothing more had to go for 90% of the multiply-accumulates." in small.report.notes) == (target == 0.9)
     assert len(small.lstm.layers[1].kept) == (16 if target == 0.9 else 15)  # of which the sizes of both are .42 and .38
 
 

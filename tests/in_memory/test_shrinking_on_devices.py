@@ -45,7 +45,8 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(smallest, "as_they_come", in_this_thread)
     monkeypatch.setattr(torch, "Generator", OfHere)
     # What torch knows of the name that the pretended device goes by: no autocast, and no numbers.
-    monkeypatch.setattr(Precision, "around", classmethod(lambda cls, device: cls("cpu", None)))
+    plain = Precision("cpu", None, torch.float32, torch.device("cpu"))
+    monkeypatch.setattr(Precision, "around", lambda device: plain)
     monkeypatch.setattr(load_pruned._Indexed, "_apply", nn.Module._apply)
     with Elsewhere(), FromNumbers():
         yield ELSEWHERE

@@ -2,7 +2,6 @@
 
 import copy
 import warnings
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -330,14 +329,6 @@ def test_within_data_parallel() -> None:
     assert next(iter(pruner.masks())) == "module.lstm.weight_ih_l0"
     assert pruner.prune(optimizer) is model and model.module.lstm.hidden_size == H // 2
     train(model, optimizer)
-
-
-@pytest.fixture
-def one_process(tmp_path: Path) -> Iterator[None]:
-    """A process group of this process alone."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
 
 
 def test_prepared_before_distributed_data_parallel(one_process: None) -> None:
