@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -28,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             options = _parser().parse_args(arguments)
-            options.command(options)
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", "LSTM with projections"
+                )  # PyTorch, that it has no faster kernel for one
+                options.command(options)
         finally:
             sys.stdout.flush()
     except (PrunerError, MemoryError, RuntimeError) as error:

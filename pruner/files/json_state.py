@@ -39,7 +39,7 @@ def read(data: memoryview, name: str) -> Contents:
 
     contents = arrays_in(container, 0)
     if not found:
-        raise PrunerError(f"expected a state dict, found JSON {_what_else(container)}: {name}")
+        raise PrunerError(f"expected a state dict in {name}, found JSON {_what_else(container)}")
     return Contents(JSON, contents)
 
 
@@ -93,7 +93,7 @@ def _what_else(container: dict[str, Any]) -> str:
     if {"class_name", "config"} <= keys:
         return "of a Keras model's layers, without its weights; open the .h5 or .keras file that holds them"
     if "weight_map" in keys:
-        return "that lists files with weights; open one of those"
+        return "that lists files with weights; join those, or open the one that holds the whole LSTM"
     if {"source", "recipe", "certificate"} <= keys:
         return "of an export of this project; open the pruned file beside it"
     listed = ", ".join(shown(key, 40) for key in list(container)[:5])
