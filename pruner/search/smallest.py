@@ -244,7 +244,9 @@ class _Search:
             for each in self._whole()
         ]
         helps = min(0.0, float(np.mean(helped))) if helped else math.log(LONGER_HELPS)
-        return _within(float(np.interp(math.log(loss) - helps, logs, sparsities)), LEAST_SPARSITY, MOST_SPARSITY)
+        return _within(
+            float(np.interp(math.log(max(loss, LEAST_LOSS)) - helps, logs, sparsities)), LEAST_SPARSITY, MOST_SPARSITY
+        )
 
 
 def _own(recipe: Recipe) -> bool:

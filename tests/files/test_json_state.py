@@ -55,6 +55,10 @@ NO_TENSORS = {
         {"source": 1, "recipe": 2, "certificate": 3},
         "JSON of an export of this project; open the pruned file",
     ),
+    "an export with consumers": (
+        {"source": 1, "recipe": 2, "certificate": 3, "rest": {"linear.weight": [4, 8]}},
+        "JSON of an export of this project; open the pruned file",
+    ),
     "settings": (
         {"hidden_size": 4, "names": ["a"]},
         "JSON without lists of numbers ('hidden_size', 'names'); open the file",
