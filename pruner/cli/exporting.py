@@ -174,9 +174,11 @@ def _target(options: argparse.Namespace) -> Target:
     if options.keep is not None or what not in ("macs", "size"):
         raise PrunerError(f"expected either --keep or --target as macs=0.5 or size=0.5, found {options.target!r}")
     try:
-        return Target(None, what, float(amount))
+        share = float(amount)
     except ValueError as error:
         raise PrunerError(f"expected --target as macs=0.5 or size=0.5, found {options.target!r}") from error
+    check_sparsity(f"the {what} of --target", share)
+    return Target(None, what, share)
 
 
 def _write_frontier(found: Shrunk, export: Path) -> None:

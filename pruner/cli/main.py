@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -28,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             options = _parser().parse_args(arguments)
-            options.command(options)
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", "LSTM with projections"
+                )  # PyTorch, that it has no faster kernel for one
+                options.command(options)
         finally:
             sys.stdout.flush()
     except (PrunerError, MemoryError, RuntimeError) as error:
@@ -50,9 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run() -> NoReturn:
-    """What the installed command `lstm-pruner` calls."""
+    """What the installed command `lstm-pruner` calls. Before and after a command, Ctrl-C ends the process and no more."""
+    heard = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # as a shell has it for what runs in the background
     signal.signal(signal.SIGTERM, terminate)
-    sys.exit(main())
+    if heard:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    status = main()
+    if heard:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(status)
 
 
 def _give_up_stdout() -> None:

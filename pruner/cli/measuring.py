@@ -131,9 +131,15 @@ def _exported_models(measured: Measured, export: Export, value: float | None) ->
 
 
 def _print_verdict(verdict: Mapping[str, Any]) -> None:
-    word, measure = (label(shown(verdict.get(key), most=200).strip("'")) for key in ("word", "measure"))
-    before, after = (shown(verdict.get(key)) for key in ("before", "after"))
+    word, measure, before, after = (_said(verdict.get(key)) for key in ("word", "measure", "before", "after"))
     print(f"{word}, as the export says: {measure} {before} before, {after} after")
+
+
+def _said(value: Any) -> str:
+    """What a stranger's manifest says, as short as a sentence has it."""
+    if isinstance(value, str):
+        return label(value, most=200)
+    return f"{value:.4g}" if isinstance(value, float) else shown(value)
 
 
 def _print_table(table: Table, quality: str | None) -> None:

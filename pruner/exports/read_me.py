@@ -259,27 +259,23 @@ def _alone(manifest: Facts) -> Way:
 
 
 def _in_onnx_runtime(manifest: Facts) -> Way:
-    """The whole graph, called like that of the source; else one call of the first LSTM in the file of int8 weights."""
+    """The whole graph, called like that of the source; else one call of all LSTMs in the file of int8 weights."""
     if is_whole(manifest["onnx"]):
         session = f"session = onnxruntime.InferenceSession({json.dumps(FLOAT)})  # takes and gives what the model did"
         shapes = "print([(given.name, given.shape) for given in session.get_inputs()])"
         return Way("The whole model, in ONNX Runtime", f"import onnxruntime\n\n{session}\n{shapes}")
-    entry, batch_first = manifest["lstms"][0], manifest["onnx"]["batch_first"]
-    prefix = f"{entry['name']}." if len(manifest["lstms"]) > 1 else ""
-    if entry["kind"] == "LSTMCell":
-        shape, axes = [BATCH], "N, I"
+    entry = manifest["lstms"][0]
+    lines = ["import numpy", "import onnxruntime", "", f"session = onnxruntime.InferenceSession({json.dumps(INT8)})"]
+    if len(manifest["lstms"]) == 1:
+        numbers, axes = _numbers(manifest, entry)
+        lines += [f"inputs = {numbers}  # ({axes})", 'outputs = session.run(None, {"input": inputs})']
     else:
-        shape, axes = ([BATCH, STEPS], "N, T, I") if batch_first else ([STEPS, BATCH], "T, N, I")
-    size, given = ", ".join(map(str, [*shape, entry["input_size"]])), f"{{{json.dumps(prefix + 'input')}: inputs}}"
-    fed = "" if len(manifest["lstms"]) == 1 else "  # and the inputs of the other LSTMs"
-    lines = [
-        "import numpy",
-        "import onnxruntime",
-        "",
-        f"session = onnxruntime.InferenceSession({json.dumps(INT8)})",
-        f'inputs = numpy.random.randn({size}).astype("float32")  # ({axes})',
-        f"outputs = session.run(None, {given}){fed}",
-    ]
+        lines.append("inputs = {")
+        for each in manifest["lstms"]:
+            numbers, axes = _numbers(manifest, each)
+            name = f"{each['name']}.input".removeprefix(".")
+            lines.append(f"    {json.dumps(name)}: {numbers},  # ({axes})")
+        lines += ["}", "outputs = session.run(None, inputs)"]
     consumers = manifest["onnx"]["consumers"].get(entry["name"])
     if consumers and len(manifest["lstms"]) == 1:
         lines += [
@@ -289,10 +285,19 @@ def _in_onnx_runtime(manifest: Facts) -> Way:
             "import onnx.utils",
             "",
             f"graph, answer = onnx.load({json.dumps(INT8)}), session.get_outputs()[-1].name",
-            f"part = onnx.utils.Extractor(graph).extract_model([{json.dumps(prefix + 'input')}], [answer])",
-            f"(answers,) = onnxruntime.InferenceSession(part.SerializeToString()).run(None, {given})",
+            'part = onnx.utils.Extractor(graph).extract_model(["input"], [answer])',
+            '(answers,) = onnxruntime.InferenceSession(part.SerializeToString()).run(None, {"input": inputs})',
         ]
     return Way("In ONNX Runtime, with int8 weights", "\n".join(lines))
+
+
+def _numbers(manifest: Facts, entry: Facts) -> tuple[str, str]:
+    """Random inputs of an LSTM in an ONNX file, and what their dimensions are."""
+    if entry["kind"] == "LSTMCell":
+        shape, axes = [BATCH], "N, I"
+    else:
+        shape, axes = ([BATCH, STEPS], "N, T, I") if manifest["onnx"]["batch_first"] else ([STEPS, BATCH], "T, N, I")
+    return f'numpy.random.randn({", ".join(map(str, [*shape, entry["input_size"]]))}).astype("float32")', axes
 
 
 def _reconstructs(manifest: Facts) -> bool:

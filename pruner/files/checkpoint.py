@@ -63,7 +63,10 @@ class Checkpoint:
     def select(self, names: Iterable[str] | None = None) -> list[LSTM]:
         """The LSTMs of these names (None: all of them). Raises PrunerError where there is none to work with."""
         if not self.lstms:
-            raise PrunerError(f"expected an LSTM in {self.name}, found none; it holds {self.contents()}")
+            raise PrunerError(
+                f"expected an LSTM in {self.name}, found none; it holds {self.contents()}; open the file that holds it, "
+                "of a frozen or quantized script the model that it was made from"
+            )
         if names is None:
             return self.lstms
         by_name = {lstm.name: lstm for lstm in self.lstms}
@@ -90,7 +93,10 @@ class Checkpoint:
         if self.skipped:
             return _listed(f"{label(skipped.name) or '(root)'} ({skipped.reason})" for skipped in self.skipped)
         if self.tensors:
-            return f"{len(self.tensors)} tensors: {_listed(map(label, self.tensors))}"
+            count = len(self.tensors)
+            return f"{count} tensor{'s' if count > 1 else ''}: {_listed(map(label, self.tensors))}"
+        if not self.container:
+            return f"no named tensors, but an empty {type(self.container).__name__}"
         keys = _listed(label(key) if isinstance(key, str) else shown(key) for key in self.container)
         return f"no named tensors, but a {type(self.container).__name__} of {keys}"
 

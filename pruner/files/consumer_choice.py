@@ -54,8 +54,11 @@ def offered(checkpoint: Checkpoint, lstms: list[LSTM]) -> list[str]:
 
 def in_a_row(checkpoint: Checkpoint, recipe: Recipe) -> tuple[str, ...]:
     """Consumers that follow from those that a recipe names: `lstm2.weight_ih_l0`, where `lstm1` and `lstm2` are numbered in
-    a row, it is known who reads `lstm2`, and no other tensor of the file could read `lstm1` or feed `lstm2`."""
-    if recipe.granularity != "units" or not recipe.consumers:
+    a row, it is known who reads `lstm2`, and no other tensor of the file could read `lstm1`, feed `lstm2` or stand between.
+
+    None of a file that shows who reads its LSTMs: what it does not show of one is not so."""
+    shown_by_file = any(own.consumers for own in checkpoint.learned.values())
+    if recipe.granularity != "units" or not recipe.consumers or shown_by_file:
         return ()
     lstms = {lstm.name: lstm for lstm in checkpoint.select(recipe.lstms)}
     read = {name for name, own in consumers_of(checkpoint, recipe).items() if own}
@@ -91,9 +94,9 @@ def _only_pair(checkpoint: Checkpoint, first: LSTM, second: LSTM) -> bool:
         and second.input_size == width != first.input_size
         and not any(width in (lstm.input_size, lstm.output_width) for lstm in others)
         and not any(
-            width in tensor.shape[:2]
+            width in tensor.shape[:2]  # of a vector too: a norm between them makes numbers of zeros
             for name, tensor in checkpoint.tensors.items()
-            if name not in own and tensor.dim() > 1
+            if name not in own
         )
     )
 

@@ -38,7 +38,7 @@ def recognise(data: memoryview) -> Foreign | None:
 def decline(data: memoryview, name: str) -> NoReturn:
     """Say what a file is that is not opened. Raises PrunerError."""
     known = recognise(data) or f"bytes of no known format ({bytes(data[:8]).hex(' ')} …); {OPENED}"
-    raise PrunerError(f"expected a checkpoint, found {known}: {name}")
+    raise PrunerError(f"expected a checkpoint in {name}, found {known}")
 
 
 def is_joblib(data: memoryview) -> bool:

@@ -40,7 +40,7 @@ def read_zip(data: memoryview, name: str) -> Contents:
     for end, reader in ZIPPED.items():
         if archive.ending_with(end):
             return reader(archive, name)
-    raise PrunerError(f"expected a checkpoint, found {foreign.recognise_archive(archive.entries)}: {name}")
+    raise PrunerError(f"expected a checkpoint in {name}, found {foreign.recognise_archive(archive.entries)}")
 
 
 # To add a format, write a module beside this one whose `read` returns Contents or raises PrunerError, and one line here; the

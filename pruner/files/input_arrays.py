@@ -66,6 +66,7 @@ def _read_tensors(data: memoryview, name: str) -> Contents:
 
 
 def _to_owners_of_inputs(message: str) -> str:
+    message = message.replace("expected a checkpoint in", "expected inputs in")
     return message.replace(formats.SAVE_WEIGHTS, SAVE_ARRAYS).replace(formats.OPENED, SAVE_ARRAYS)
 
 

@@ -13,6 +13,7 @@ JSON = "JSON state dict"
 MAX_SIZE = 64 * 2**20
 
 _SPARE_MEMORY = 150 * 2**20
+_MANIFEST = {"source", "recipe", "certificate"}  # keys that the manifest of an export has
 _NESTING = 2  # state dicts are looked for this many objects deep
 _MAX_RANK = 8
 _SPACE = b" \t\r\n"
@@ -38,8 +39,8 @@ def read(data: memoryview, name: str) -> Contents:
         return made
 
     contents = arrays_in(container, 0)
-    if not found:
-        raise PrunerError(f"expected a state dict, found JSON {_what_else(container)}: {name}")
+    if not found or container.keys() >= _MANIFEST:  # whose shapes are lists of numbers, too
+        raise PrunerError(f"expected a state dict in {name}, found JSON {_what_else(container)}")
     return Contents(JSON, contents)
 
 
@@ -93,8 +94,8 @@ def _what_else(container: dict[str, Any]) -> str:
     if {"class_name", "config"} <= keys:
         return "of a Keras model's layers, without its weights; open the .h5 or .keras file that holds them"
     if "weight_map" in keys:
-        return "that lists files with weights; open one of those"
-    if {"source", "recipe", "certificate"} <= keys:
+        return "that lists files with weights; join those, or open the one that holds the whole LSTM"
+    if keys >= _MANIFEST:
         return "of an export of this project; open the pruned file beside it"
     listed = ", ".join(shown(key, 40) for key in list(container)[:5])
     return f"without lists of numbers ({listed or 'empty'}); open the file that holds the weights"

@@ -17,9 +17,12 @@ MIN_TENSOR_BYTES = 16  # a stored tensor takes more; fewer mean dictionaries tha
 
 _SCALARS = (str, int, float, bool, complex, bytes, type(None))
 _NOT_DENSE = {
-    "_rebuild_sparse_tensor": "sparse",
-    "_rebuild_nested_tensor": "nested",
-    "_rebuild_meta_tensor_no_storage": "without numbers, on the device meta",
+    "_rebuild_sparse_tensor": ("sparse", "save it with .to_dense()"),
+    "_rebuild_nested_tensor": ("nested", "save its parts as tensors of their own"),
+    "_rebuild_meta_tensor_no_storage": (
+        "without numbers, on the device meta",
+        "save the model with its weights loaded",
+    ),
 }
 
 
@@ -39,7 +42,7 @@ def named(contents: Contents, size: int, name: str) -> Named:
     container = contents.container
     check_depth(container, name)
     if not isinstance(container, dict):
-        raise PrunerError(f"expected a dictionary of tensors, found {_kind(container)}: {name}")
+        raise PrunerError(f"expected a dictionary of tensors in {name}, found {_kind(container)}")
     locations, tensors = _named_tensors(container, size, name)
     full_names = {key: as_text(".".join(path)) for key, path in locations.items()}
     writable = contents.format in (SAFETENSORS, TORCH_ZIP, TORCH_LEGACY) and not contents.rewritten
@@ -132,9 +135,8 @@ def _called(value: StandIn) -> str:
 def check_dense(tensor: Any, key: str, name: str) -> None:
     """Raise PrunerError for what `tensor_in` gives of a kind of tensor that is not read."""
     if isinstance(tensor, StandIn):
-        raise PrunerError(
-            f"expected dense tensors, found {shown(key)} ({_NOT_DENSE[_called(tensor)]}): {name}; save it with .to_dense()"
-        )
+        what, remedy = _NOT_DENSE[_called(tensor)]
+        raise PrunerError(f"expected dense tensors, found {shown(key)} ({what}): {name}; {remedy}")
 
 
 def check_depth(root: Any, name: str) -> None:

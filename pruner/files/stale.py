@@ -90,8 +90,8 @@ def new_settings(checkpoint: Checkpoint, changed: Changed, sizes: Mapping[int, i
 def _form(checkpoint: Checkpoint) -> Iterator[str]:
     if not checkpoint.plain:
         yield (
-            f"{checkpoint.name} is {checkpoint.format}; what is written for PyTorch is a plain state dict under its "
-            "tensors' names"
+            f"what is written for PyTorch of {checkpoint.name} ({checkpoint.format}) is a plain state dict under its "
+            "tensors' names, without what stands beside them"
         )
 
 

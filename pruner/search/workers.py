@@ -3,11 +3,13 @@
 import inspect
 import os
 import queue
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,9 @@ def as_they_come(
     stop = Stop(staging.files / "stop")
 
     def collect() -> None:
+        if hasattr(signal, "pthread_sigmask"):  # what workers inherit, which are hit while they still start, too
+            resource_tracker.ensure_running()  # as the first worker would have it, which would let signals in again
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         # joblib replaces a worker that has grown, as one that heals does, and tells so on stderr.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         try:

@@ -37,7 +37,11 @@ def lying_size(data: bytes, size: int) -> bytes:
 GOOD_NPZ = npz({"lstm": INPUTS}, compress=True)
 REFUSED: dict[str, tuple[bytes, str, str]] = {
     "nothing": (b"", "x.npy", "expected arrays of inputs, found an empty file: x.npy"),
-    "noise": (bytes(100), "x", "found bytes of no known format .*; save the inputs with numpy.save"),
+    "noise": (
+        bytes(100),
+        "x",
+        "expected inputs in x, found bytes of no known format .*; save the inputs with numpy.save",
+    ),
     "half a npy": (npy(INPUTS)[:-1], "x", r"expected 120 bytes, as the header says of shape \(2, 5, 3\), found 119: x"),
     "a longer npy": (npy(INPUTS) + b"\0", "x", "expected 120 bytes, .*, found 121: x; save or download it again"),
     "half a header": (npy(INPUTS)[:30], "x", "expected a complete .npy array of numbers, found a damaged header: x"),

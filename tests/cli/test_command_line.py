@@ -1,6 +1,7 @@
 """The command line: what each command does."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -266,3 +267,17 @@ def test_help_is_given(capsys: pytest.CaptureFixture[str], line: str) -> None:
         command(line)
     assert stopped.value.code == 0
     assert "usage: python -m pruner" in capsys.readouterr().out
+
+
+def test_a_warning_of_pytorch_about_projections_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(nn.LSTM(4, 8, proj_size=2).state_dict(), "model.pt")
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert command("prune model.pt --output new") == 0
+    finally:
+        torch.set_warn_always(False)

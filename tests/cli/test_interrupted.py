@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and memory that runs out: healing ends with what it has reached, all else with one line."""
 
 import json
+import runpy
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from pruner import PrunerError
 from pruner.cli import output
+from pruner.cli.main import run
 from pruner.errors import no_memory
 from pruner.exports.verify import verify
 from tests.helpers.command_line import command
@@ -60,6 +62,33 @@ def test_the_second_writes_nothing(
     assert command(f"prune model.safetensors {HEAL} --output out") == code
     assert capsys.readouterr().err.endswith("stopped\n")
     assert not Path("out").exists() and not list(Path().glob(".export-*"))
+
+
+def test_around_a_command_ctrl_c_ends_the_process_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = []
+
+    def command_of_a_moment() -> int:
+        handlers.append(signal.getsignal(CTRL_C))
+        return 0
+
+    def started() -> None:
+        handlers.append(signal.getsignal(CTRL_C))
+        run()
+
+    monkeypatch.setattr("pruner.cli.main.main", command_of_a_moment)
+    monkeypatch.setattr("pruner.cli.main.run", started)
+    before = {which: signal.getsignal(which) for which in (CTRL_C, TERM)}
+    try:
+        with pytest.raises(SystemExit):
+            runpy.run_module("pruner", run_name="__main__")
+        assert [*handlers, signal.getsignal(CTRL_C)] == [signal.SIG_DFL, signal.default_int_handler, signal.SIG_DFL]
+        signal.signal(CTRL_C, signal.SIG_IGN)
+        with pytest.raises(SystemExit):
+            run()
+        assert handlers[-1] == signal.getsignal(CTRL_C) == signal.SIG_IGN
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
 
 
 def test_shrink_keeps_the_best_that_was_tried(presses: Presses, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ import torch
 
 from pruner.compact.load_pruned import CompactLSTM
 from pruner.exports.onnx.facts import FLOAT, INT8
+from pruner.exports.verdict import by_answers
 from tests.helpers.command_line import command, printed
-from tests.helpers.exports import read_manifest
+from tests.helpers.exports import edit_manifest, read_manifest
 from tests.helpers.speeds import tell
 
 DENSE = ["dense, PyTorch", "dense, ONNX Runtime", "dense, ONNX Runtime, int8"]
@@ -95,3 +96,10 @@ def test_what_is_counted_at_its_dense_size_is_said_to_be(
     torch.save(CompactLSTM(3, 8, [torch.tensor([0, 2, 5])]).state_dict(), "small.pt")
     told = printed(capsys, "measure small.pt")
     assert "416 parameters" in told and "(3 hidden units left of 8). It is shown at its dense size" in told
+
+
+def test_a_verdict_is_repeated_in_plain_words(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_manifest(Path("export"), ("verdict",), by_answers(1 / 300, False).told())
+    told = printed(capsys, "measure export")
+    assert "kept, as the export says: squared error against the dense model's answers on held-back" in told
+    assert "relative: 0 before, 0.003333 after\n" in told

@@ -1,6 +1,7 @@
 """An LSTM as the consumer of another: both shrink, in files and in memory."""
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pruner.compact.load_pruned import CompactLSTM, load_lstms, replace, resize
 from pruner.exports.opened import read_export
 from pruner.exports.verify import verify
 from pruner.files.consumer_choice import consumers_of, in_a_row
+from pruner.files.contents import Learned
 from tests.helpers.command_line import command
 from tests.helpers.exports import edit_manifest, edit_model
 from tests.helpers.files import saved_in
@@ -209,6 +211,7 @@ OF_A_ROW: dict[str, tuple[dict[str, Tensor], Recipe, tuple[str, ...]]] = {
     ),
     "another reader": (chain().state_dict() | {"other.weight": torch.ones(3, 16)}, ALONE, ()),
     "another source": (chain().state_dict() | {"embedding.weight": torch.ones(99, 16)}, ALONE, ()),
+    "a norm between": (chain().state_dict() | {"norm.weight": torch.ones(16)}, ALONE, ()),
     "side by side": (
         named(nn.LSTM(9, 9), "lstm1.") | named(nn.LSTM(9, 7), "lstm2.") | {"fc.weight": torch.ones(2, 7)},
         ALONE,
@@ -226,6 +229,12 @@ OF_A_ROW: dict[str, tuple[dict[str, Tensor], Recipe, tuple[str, ...]]] = {
 def test_what_follows_in_a_row(tmp_path: Path, case: str) -> None:
     tensors, recipe, wanted = OF_A_ROW[case]
     assert in_a_row(saved_in(tmp_path, tensors), recipe) == wanted
+
+
+def test_what_a_file_does_not_show_does_not_follow(tmp_path: Path) -> None:
+    checkpoint = saved_in(tmp_path, chain().state_dict())
+    shown = dataclasses.replace(checkpoint, learned={"lstm2": Learned(consumers=("fc.weight",))})
+    assert in_a_row(checkpoint, ALONE) and not in_a_row(shown, ALONE)
 
 
 def test_the_command_line_says_what_follows(

@@ -206,6 +206,16 @@ def test_the_lines_for_onnx_runtime_run_as_they_stand(folder: Path, monkeypatch:
     assert verify(folder)  # they wrote nothing there
 
 
+def test_the_lines_give_each_of_several_lstms_its_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    several = {**named(random_lstm(), "a."), **random_lstm().state_dict(), **named(nn.LSTMCell(5, 4), "cell.")}
+    folder = run(saved_in(tmp_path, several), Recipe(0.5, "units")).save(tmp_path / "export", onnx=True)
+    text = (folder / "README.md").read_text().partition("### In ONNX Runtime")[2]
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    assert names["inputs"].keys() == {"input", "a.input", "cell.input"} and len(names["outputs"]) == 8
+
+
 def test_the_command_line_tells_of_each_file(
     source: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,10 +94,11 @@ def test_lstms_are_selected_by_name() -> None:
     [
         (named(nn.GRU(3, 4), "gru."), r"gru \(a GRU: 3 gates"),
         (named(nn.Linear(3, 4), "head."), "2 tensors: head.weight, head.bias"),
-        ({}, "no named tensors, but a dict of $"),
+        (named(nn.Linear(3, 4, bias=False), "head."), "1 tensor: head.weight; open the file that holds it"),
+        ({}, "no named tensors, but an empty dict;"),
         ({"epoch": 3, 7: torch.zeros(1)}, "no named tensors, but a dict of epoch, 7"),
     ],
-    ids=["GRU", "no recurrent layer", "nothing", "no names"],
+    ids=["GRU", "no recurrent layer", "one tensor", "nothing", "no names"],
 )
 def test_a_file_without_an_lstm_says_what_it_holds(tensors: dict[Any, Any], holds: str) -> None:
     checkpoint = open_checkpoint(saved(tensors))

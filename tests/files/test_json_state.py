@@ -50,9 +50,13 @@ NO_TENSORS = {
         {"class_name": "Sequential", "config": {}},
         "JSON of a Keras model's layers, without its weights; open the .h5",
     ),
-    "an index": ({"metadata": {}, "weight_map": {"a": "b"}}, "JSON that lists files with weights; open one of those"),
+    "an index": ({"metadata": {}, "weight_map": {"a": "b"}}, "JSON that lists files with weights; join those"),
     "an export": (
         {"source": 1, "recipe": 2, "certificate": 3},
+        "JSON of an export of this project; open the pruned file",
+    ),
+    "an export with consumers": (
+        {"source": 1, "recipe": 2, "certificate": 3, "rest": {"linear.weight": [4, 8]}},
         "JSON of an export of this project; open the pruned file",
     ),
     "settings": (
@@ -71,7 +75,7 @@ def test_json_without_tensors_is_said_to_be_what_it_is(case: str) -> None:
     value, what = NO_TENSORS[case]
     with pytest.raises(PrunerError) as raised:
         open_checkpoint(written(value), "model.json")
-    assert str(raised.value).startswith(f"expected a state dict, found {what}")
+    assert str(raised.value).startswith(f"expected a state dict in model.json, found {what}")
 
 
 HOSTILE = {

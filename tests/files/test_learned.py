@@ -49,7 +49,8 @@ def test_consumers_that_the_file_proves_are_told_and_taken(
     assert manifest["recipe"]["consumers"] == ["head.weight"]
     assert manifest["learned"]["second"]["batch_first"] is True
     assert manifest["notes"] == [
-        "model.h5 is Keras h5; what is written for PyTorch is a plain state dict under its tensors' names",
+        "what is written for PyTorch of model.h5 (Keras h5) is a plain state dict under its tensors' names, without what "
+        "stands beside them",
         "pruned.h5: the states of the optimizer, whose tensors have the old shapes, are left out: it begins anew",
     ]
     assert verify("pruned", checkpoint)

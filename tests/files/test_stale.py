@@ -105,7 +105,8 @@ def test_a_flat_export_of_another_format_carries_no_settings() -> None:
     (form,) = stale.notes(checkpoint, changed)
     assert (
         form
-        == "model.json is JSON state dict; what is written for PyTorch is a plain state dict under its tensors' names"
+        == "what is written for PyTorch of model.json (JSON state dict) is a plain state dict under its tensors' names, "
+        "without what stands beside them"
     )
 
 

@@ -80,11 +80,20 @@ def test_on_random_inputs_nothing_is_promised_and_their_drift_is_called_so() -> 
     assert found.frontier()["quality"].notna().all()  # the drift
 
 
+def test_where_nothing_may_be_lost_that_is_looked_for() -> None:
+    checkpoint = open_checkpoint(saved(named(random_lstm(), "rnn.")), "tiny.pt")
+    inputs = Calibration("file", {"rnn": [torch.randn(20, 10, checkpoint.lstms[0].input_size)]})
+    recipe = Recipe(granularity="units", criterion="obs", compensation="fold")
+    assert shrink(checkpoint, recipe, inputs, Target(keep=1.0)).chosen.loss == 0
+
+
 @pytest.mark.parametrize(
     ("options", "found"),
     [
         ("--target macs", "found 'macs'"),
         ("--target time=0.5", "found 'time=0.5'"),
+        ("--target macs=nan", "expected the macs of --target between 0 and 1, found nan"),
+        ("--target size=1.5", "expected the size of --target between 0 and 1, found 1.5"),
         ("--keep 0.9 --target macs=0.5", "expected either --keep or --target"),
         ("--keep 1.5", "expected --keep between 0 and 1, found 1.5"),
         ("--compensation none --criterion l1", "expected a recipe that needs inputs to shrink with"),

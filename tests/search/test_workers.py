@@ -75,6 +75,16 @@ class Held:
         self._thread.join()
 
 
+def deaf(stop: Stop) -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no masks of signals here")
+def test_workers_hear_no_ctrl_c_from_their_first_moment() -> None:
+    assert all_of(deaf, [()]) == {0: True}
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_every_call_is_known_by_its_place() -> None:
     assert all_of(double, [(number,) for number in range(20)]) == {number: 2 * number for number in range(20)}
     assert all_of(double, []) == {}

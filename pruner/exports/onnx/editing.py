@@ -111,6 +111,7 @@ class Editor:
     def _store(self, tensor: TensorProto, values: Array, name: str) -> None:
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), name))
         self._by_name.setdefault(name, tensor)
+        self.forget_shapes([name])  # torch's exporter says those of initializers, too
         info = helper.make_tensor_value_info(name, tensor.data_type, values.shape)
         for each in self._graph.input:
             if each.name == name:
