@@ -217,6 +217,7 @@ def test_sliders_stand_where_they_were_when_one_comes_back(server: str, page: Pa
     field.press("Enter")
     expect(page).to_have_url(re.compile("sparsity=0.125$"))
     expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0.125))
+    at_rest(page)
     slider.evaluate(MOVE_AND_UNDO)  # two moves at once, of which Python has heard the first
     expect(_canvas(page)).to_have_attribute("data-fallen", _fallen(0.125))
 
