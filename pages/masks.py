@@ -88,7 +88,13 @@ def say_what_is_left(
             make_anew()
 
     waits = any(judging.found(each).waits for each in (asked, *([a.asked] if a else [])))
-    st.fragment(look_again, run_every=EVERY if waits else None)()
+    if waits:
+        st.fragment(look_again, run_every=EVERY)()
+        return
+    # No part in a part while a slider moves: where moves follow each other fast, Streamlit sends what is in the inner one
+    # and not where it belongs, at which the whole page goes white.
+    with st.container():
+        look_again()
 
 
 def draw(

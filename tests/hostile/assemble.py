@@ -12,7 +12,12 @@ from torch import nn
 Cases = dict[str, tuple[Callable[[], bytes], str]]  # a file, and what its message says
 
 OPENS = ""  # as the message: nothing is refused, and nothing happens
-NO_DICTIONARY, EXCESS, DAMAGED, DEEP = "expected a dictionary of tensors in", "far more than its own size", "damaged", "deep"
+NO_DICTIONARY, EXCESS, DAMAGED, DEEP = (
+    "expected a dictionary of tensors in",
+    "far more than its own size",
+    "damaged",
+    "deep",
+)
 
 
 def state() -> dict[str, torch.Tensor]:
