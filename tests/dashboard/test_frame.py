@@ -2,6 +2,7 @@
 
 import pytest
 import streamlit as st
+from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from pruner import PrunerError
@@ -87,3 +88,7 @@ def test_limits_that_cannot_be_read_are_told_on_the_page(app: AppTest, monkeypat
     assert "found \\*two\\*" in app.error[0].value and not app.title
     monkeypatch.undo()
     assert checked(app.run()).title
+
+
+def test_the_grids_of_four_thousand_units_are_sent_whole() -> None:
+    assert config.get_option("global.minCachedMessageSize") > 8 * 4096 * (4 + 4) + 4096 * 4
