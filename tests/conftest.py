@@ -9,7 +9,7 @@ from hypothesis import settings
 from tests.helpers.real_files import CHECKPOINTS, FOREIGN
 
 # The same examples every time, so that a change is judged by what it changed, and no deadline on a busy machine.
-settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("steady")
 torch.set_num_threads(1)  # the LSTMs of the tests are so small that threads only wait for each other
 
